@@ -1,0 +1,349 @@
+"""Word alignment with a multilingual encoder: SimAlign's and awesome-align's extraction, batched from end to end.
+
+In:   `source words ||| target words` a line, tokenised by spaces
+Out:  the links of each line as `i-j` pairs, 0-indexed and sorted (Pharaoh format); an empty line where nothing aligns
+
+    python align.py --model models/multilingual-e5-small --input data/sample/udpos/train-en-fr.txt --output fr.align
+    python align.py --model M --input enfr.src-tgt --output enfr.align --gold enfr.gold   # prints AER as JSON
+    python align.py --model M --input - --output - --method itermax < pairs > links       # a stream of any length
+
+Both sentences go through the first layers of the encoder; the similarity of their pieces is a matrix, and the method picks
+links from it. Lines are read in chunks of CHUNK; within a chunk each distinct sentence is encoded once, in batches of like length.
+
+Sources: Jalili Sabet et al. 2020 (SimAlign: argmax, itermax, match); Dou and Neubig 2021 (awesome-align: softmax, entmax);
+Peters et al. 2019 (entmax). Where tokenizers of the XLM-R type put a bare `▁` before a word, that piece says nothing about
+the word and is left out, which lowers the error rate for every language pair tried; --keep-bare-pieces keeps it, as SimAlign does.
+"""
+
+import itertools
+import json
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from common import (align_defaults, autocast, bare_piece, length_sorted, load_config, load_encoder, load_tokenizer, note,
+                    pick_device, pick_precision, piece_limit, special_pieces, words_to_pieces)
+from data.files import Arguments, InputError, format_links, output, positive, positive_float, read_gold, read_parallel, run_script
+
+CHUNK = {"cpu": 512, "cuda": 8192}      # lines in memory at a time
+BUDGET = {"cpu": 1024, "cuda": 65536}   # padded pieces in a batch; on a CPU more than this leaves the caches
+CELLS, PAIRS = 1 << 20, 128             # cells of similarity matrices and pairs in a batch
+HTML_PAIRS = 200
+
+
+# ---- similarity to links. S and T are the numbers of source and target pieces, padded over a batch of B pairs.
+
+def mutual_argmax(similarity, cells):
+    """Links where each piece is the other's most similar one (SimAlign's argmax).
+
+    similarity: (B, S, T), -1 outside the pair; cells: (B, S, T) bool, what lies inside the pair. Returns (B, S, T) bool.
+    """
+    forward = torch.zeros_like(cells).scatter_(2, similarity.argmax(2, keepdim=True), True)
+    backward = torch.zeros_like(cells).scatter_(1, similarity.argmax(1, keepdim=True), True)
+    return forward & backward & cells
+
+
+def itermax(similarity, cells, alpha=0.9):
+    """Mutual argmax, then one more round over what it left (SimAlign's itermax with two iterations).
+
+    In the second round a cell counts in full where neither piece has a link, `alpha` times where one has, not where both
+    have. There is none in pairs with two pieces or fewer on a side, nor where one side is linked throughout.
+    Shapes as in mutual_argmax.
+    """
+    links = mutual_argmax(similarity, cells)
+    free_source = ~links.any(2, keepdim=True) & cells.any(2, keepdim=True)  # (B, S, 1)
+    free_target = ~links.any(1, keepdim=True) & cells.any(1, keepdim=True)  # (B, 1, T)
+    size = torch.minimum(cells.any(2).sum(1), cells.any(1).sum(1))
+    again = (size > 2) & free_source.any(1)[:, 0] & free_target.any(2)[:, 0]
+    weight = torch.where(free_source & free_target, 1.0, torch.where(free_source | free_target, alpha, 0.0))
+    left = torch.where(cells, similarity * weight, -1.0)
+    return links | (mutual_argmax(left, cells) & (free_source | free_target) & again[:, None, None])
+
+
+def maximum_match(similarity, cells):
+    """Links of the one-to-one assignment with the greatest total similarity (SimAlign's match). Shapes as in mutual_argmax."""
+    try:
+        from scipy.optimize import linear_sum_assignment
+    except ImportError:
+        raise InputError("--method match: needs scipy, which is not installed; pip install scipy, or use --method itermax") from None
+    links = torch.zeros_like(cells)
+    for pair, (matrix, inside) in enumerate(zip(similarity.cpu().numpy(), cells.cpu().numpy())):
+        source, target = inside.any(1).sum(), inside.any(0).sum()
+        rows, columns = linear_sum_assignment(matrix[:source, :target], maximize=True)
+        links[pair, torch.from_numpy(rows), torch.from_numpy(columns)] = True
+    return links
+
+
+def entmax15(scores, dim):
+    """1.5-entmax along `dim`: max(x / 2 - tau, 0)^2 with tau such that it sums to 1; exact, by sorting (Peters et al. 2019, alg. 2)."""
+    x = scores / 2
+    x = x - x.amax(dim, keepdim=True)
+    top = x.sort(dim, descending=True).values
+    shape = [1] * x.dim()
+    shape[dim] = -1
+    k = torch.arange(1, x.shape[dim] + 1, device=x.device, dtype=x.dtype).view(shape)
+    mean = top.cumsum(dim) / k
+    variance = (top ** 2).cumsum(dim) / k - mean ** 2  # k times this is the sum of squared distances from the mean
+    tau = mean - ((1 - k * variance) / k).clamp(min=0).sqrt()
+    support = (tau <= top).sum(dim, keepdim=True)
+    return (x - tau.gather(dim, support - 1)).clamp(min=0) ** 2
+
+
+def both_probabilities(scores, cells, threshold, probabilities):
+    """Links whose probability exceeds the threshold in both directions (awesome-align).
+
+    scores: (B, S, T) dot products; probabilities: torch.softmax or entmax15. Shapes as in mutual_argmax.
+    """
+    masked = scores.masked_fill(~cells, -1e4)
+    return (probabilities(masked, 2) > threshold) & (probabilities(masked, 1) > threshold) & cells
+
+
+def find_links(source, target, source_mask, target_mask, method, threshold):
+    """Links of a batch of pairs. source: (B, S, H) float, target: (B, T, H), masks: (B, S) and (B, T) bool. Returns (B, S, T) bool.
+
+    softmax and entmax take the dot products of the vectors as they are; the other methods take vectors of length 1.
+    """
+    cells = source_mask[:, :, None] & target_mask[:, None, :]
+    if method in ("softmax", "entmax"):
+        probabilities = torch.softmax if method == "softmax" else entmax15
+        return both_probabilities(source @ target.transpose(1, 2), cells, threshold, probabilities)
+    similarity = ((source @ target.transpose(1, 2) + 1) / 2).masked_fill(~cells, -1.0)
+    return {"argmax": mutual_argmax, "itermax": itermax, "match": maximum_match}[method](similarity, cells)
+
+
+# ---- sentences to vectors -----------------------------------------------------------------------
+
+def encode(model, tokenizer, sentences, settings):
+    """Vectors of the sentences' units, which are pieces or words by settings.level.
+
+    Returns (vectors, start, word): vectors (units of all sentences + 1, H) float32 on the model's device, its last row zero;
+    sentence n has the rows start[n] up to start[n + 1]; word (units) is a unit's word index in its sentence.
+    """
+    before, after = settings.special
+    room = settings.limit - len(before) - len(after)
+    pieces = words_to_pieces(tokenizer, sentences)
+    lengths = np.array([min(len(ids), room) + len(before) + len(after) for ids, _ in pieces])
+    ids = np.concatenate([before + ids[:room] + after for ids, _ in pieces])
+    word = np.concatenate([[-1] * len(before) + word[:room] + [-1] * len(after) for _, word in pieces])
+    sentence = np.repeat(np.arange(len(pieces)), lengths)
+    # Units are the pieces of words. A bare piece is one only where it is all that its word has.
+    keep, bare = word >= 0, ids == settings.bare
+    whole_word = np.cumsum((np.diff(word, prepend=-1) != 0) | (np.diff(sentence, prepend=0) != 0))
+    keep &= ~bare | ~np.isin(whole_word, whole_word[keep & ~bare])
+    unit = np.cumsum(keep) - 1
+    first = np.cumsum(lengths) - lengths
+
+    device = model.device
+    vectors = torch.zeros(keep.sum() + 1, model.config.hidden_size, device=device)
+    for batch in length_sorted(lengths, settings.budget):
+        place = np.arange(lengths[batch].max())
+        inside = place < lengths[batch][:, None]
+        index = np.where(inside, first[batch][:, None] + place, 0)
+        batch_ids = torch.from_numpy(np.where(inside, ids[index], tokenizer.pad_token_id)).to(device)
+        with autocast(device, settings.precision):
+            hidden = model(input_ids=batch_ids, attention_mask=torch.from_numpy(inside).to(device)).last_hidden_state
+        taken = inside & keep[index]
+        vectors[torch.from_numpy(unit[index[taken]]).to(device)] = hidden[torch.from_numpy(taken).to(device)].float()
+    start = np.concatenate([[0], np.cumsum(np.bincount(sentence[keep], minlength=len(pieces)))])
+    word = word[keep]
+    if settings.level == "word":
+        vectors, start, word = average_words(vectors, start, word)
+    return vectors, start, word
+
+
+def average_words(vectors, start, word):
+    """Mean vector of each word's pieces; arguments and result as encode returns them, with words for units."""
+    sentence = np.repeat(np.arange(len(start) - 1), np.diff(start))
+    new = np.ones(len(word), bool)
+    new[1:] = (word[1:] != word[:-1]) | (sentence[1:] != sentence[:-1])
+    group = torch.from_numpy(np.cumsum(new) - 1).to(vectors.device)
+    total = torch.zeros(int(new.sum()) + 1, vectors.shape[1], device=vectors.device).index_add_(0, group, vectors[:-1])
+    count = torch.bincount(group, minlength=len(total)).clamp(min=1)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(sentence[new], minlength=len(start) - 1))])
+    return total / count[:, None], starts, word[new]
+
+
+def align_pairs(model, tokenizer, pairs, settings):
+    """Word links of (source words, target words) pairs without empty sides: a list of sorted lists of (i, j)."""
+    index = {}
+    for sentence in itertools.chain.from_iterable(pairs):
+        index.setdefault(tuple(sentence), len(index))
+    vectors, start, word = encode(model, tokenizer, [list(sentence) for sentence in index], settings)
+    if settings.method not in ("softmax", "entmax"):
+        vectors = torch.nn.functional.normalize(vectors)
+    sides = np.array([[index[tuple(source)], index[tuple(target)]] for source, target in pairs])  # (pairs, 2) sentence numbers
+    sizes = np.diff(start)[sides]                                                                # (pairs, 2) units
+    links = [[] for _ in pairs]
+    order = np.lexsort((sizes[:, 1], sizes[:, 0]))
+    order = order[sizes[order].min(1) > 0]  # a sentence all of whose characters the tokenizer drops has no unit
+    at = 0
+    while at < len(order):
+        # Pairs are sorted by size, so a batch of like ones is the longest run that stays under the limit.
+        end = at + 1
+        width = sizes[order[at]]
+        while end < len(order):
+            wider = np.maximum(width, sizes[order[end]])
+            if wider.prod() * (end + 1 - at) > CELLS or end - at >= PAIRS:
+                break
+            width, end = wider, end + 1
+        batch = order[at:end]
+        at = end
+        rows, masks = [], []
+        for side in (0, 1):
+            place = np.arange(width[side])[None, :]
+            mask = place < sizes[batch, side][:, None]
+            rows.append(np.where(mask, start[sides[batch, side]][:, None] + place, len(word)))
+            masks.append(torch.from_numpy(mask).to(vectors.device))
+        source, target = (vectors[torch.from_numpy(row).to(vectors.device)] for row in rows)
+        found = find_links(source, target, *masks, settings.method, settings.threshold)
+        pair, i, j = found.nonzero().cpu().numpy().T
+        # Several links between the pieces of two words are one link between the words.
+        triples = np.unique(np.stack([pair, word[rows[0][pair, i]], word[rows[1][pair, j]]], 1), axis=0)
+        for pair, i, j in triples.tolist():
+            links[batch[pair]].append((i, j))
+    return links
+
+
+# ---- scores and page ------------------------------------------------------------------------------
+
+def alignment_scores(counts):
+    """AER, precision, recall and F1 from |A & S|, |A & P|, |A|, |S| (Och and Ney 2003): AER = 1 - (|A & S| + |A & P|) / (|A| + |S|)."""
+    sure_hits, hits, found, sure = counts
+    precision, recall = hits / found if found else 0.0, sure_hits / sure if sure else 0.0
+    return {"aer": 1 - (sure_hits + hits) / (found + sure) if found + sure else 0.0, "precision": precision, "recall": recall,
+            "f1": 2 * precision * recall / (precision + recall) if precision + recall else 0.0}
+
+
+PAGE = """<!doctype html>
+<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Word alignments</title>
+<style>
+body { font: 16px/1.5 system-ui, "Noto Sans", "Noto Sans Devanagari", "Noto Sans CJK SC", sans-serif; margin: 2rem; color: #222; background: #fff }
+h1 { font-size: 1.3rem } .note { color: #666 }
+.pair { position: relative; overflow-x: auto; padding: .6rem 0 .9rem; border-bottom: 1px solid #ddd }
+.row { display: flex; gap: .3rem; width: max-content; position: relative } .row + .row { margin-top: 3.2rem }
+.row span { padding: .05rem .4rem; border-radius: .3rem; background: #f1f3f6; white-space: nowrap }
+.number { color: #999; font-size: .8rem } svg { position: absolute; left: 0; top: 0; pointer-events: none }
+line { stroke: #4a7fb5; stroke-width: 1.6 } line.wrong { stroke: #d2554a } line.missed { stroke: #999; stroke-dasharray: 4 4 }
+.on { background: #ffe08a !important } line.on { stroke-width: 3.5 }
+</style>
+<h1>Word alignments</h1>
+<p class="note">NOTE</p>
+<div id="pairs"></div>
+<script>
+const pairs = DATA;
+const box = document.getElementById("pairs"), svgns = "http://www.w3.org/2000/svg";
+pairs.forEach((pair, n) => {
+  const div = box.appendChild(document.createElement("div")); div.className = "pair";
+  const number = div.appendChild(document.createElement("div")); number.className = "number"; number.textContent = n + 1;
+  const rows = pair.words.map(words => { const row = div.appendChild(document.createElement("div")); row.className = "row"; row.dir = "auto";
+    return words.map(word => { const span = row.appendChild(document.createElement("span")); span.textContent = word; return span }) });
+  const svg = div.appendChild(document.createElementNS(svgns, "svg"));
+  const lines = pair.links.map(([i, j, kind]) => { const line = svg.appendChild(document.createElementNS(svgns, "line")); line.setAttribute("class", kind); return [i, j, line] });
+  const light = (side, k, on) => { rows[side][k].classList.toggle("on", on);
+    lines.forEach(([i, j, line]) => { if ((side ? j : i) === k) { line.classList.toggle("on", on); rows[1 - side][side ? i : j].classList.toggle("on", on) } }) };
+  rows.forEach((row, side) => row.forEach((span, k) => { span.onmouseenter = () => light(side, k, true); span.onmouseleave = () => light(side, k, false) }));
+  pair.draw = () => { const base = svg.getBoundingClientRect(); svg.setAttribute("width", div.scrollWidth); svg.setAttribute("height", div.scrollHeight);
+    lines.forEach(([i, j, line]) => { const a = rows[0][i].getBoundingClientRect(), b = rows[1][j].getBoundingClientRect();
+      line.setAttribute("x1", a.left + a.width / 2 - base.left); line.setAttribute("y1", a.bottom - base.top + 2);
+      line.setAttribute("x2", b.left + b.width / 2 - base.left); line.setAttribute("y2", b.top - base.top - 2) }) };
+});
+const draw = () => pairs.forEach(pair => pair.draw());
+addEventListener("resize", draw); document.fonts.ready.then(draw); draw();
+</script>
+"""
+
+
+def write_page(path, shown, total, name):
+    """An HTML page of (source words, target words, links, gold or None) with lines between the words."""
+    data = []
+    for source, target, links, gold in shown:
+        kinds = [(i, j, "wrong" if gold and (i, j) not in gold[1] else "") for i, j in links]
+        kinds += [(i, j, "missed") for i, j in sorted((gold[0] if gold else set()) - set(links)) if i < len(source) and j < len(target)]
+        data.append({"words": [source, target], "links": kinds})
+    text = f"{name}: the first {len(shown):,} of {total:,} pairs. Point at a word to see its links."
+    if any(gold for *_, gold in shown):
+        text += " Blue: in the gold alignment. Red: not in it. Dashed: a sure link that was not found."
+    text = text.replace("&", "&amp;").replace("<", "&lt;")
+    with output(path) as stream:  # `</` in a word must not end the script
+        stream.write(PAGE.replace("NOTE", text).replace("DATA", json.dumps(data, ensure_ascii=False).replace("</", "<\\/")))
+
+
+def count_lines(path):
+    """Lines of a file for the progress bar, None for stdin."""
+    if path == "-":
+        return None
+    with open(path, "rb") as stream:
+        return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
+
+
+def main():
+    parser = Arguments(__doc__)
+    parser.add_argument("--model", required=True, help="Hugging Face folder or hub name of a BERT or XLM-R type encoder")
+    parser.add_argument("--input", required=True, metavar="FILE", help="`source ||| target` a line; - is stdin")
+    parser.add_argument("--output", required=True, metavar="FILE", help="Pharaoh file to write; - is stdout")
+    parser.add_argument("--method", choices=["argmax", "itermax", "match", "softmax", "entmax"], help="how links are picked (default: the model's align.json, else argmax)")
+    parser.add_argument("--layer", type=positive, metavar="N", help="hidden layer to compare, 1 is the first (default: the model's align.json, else two thirds of the depth: 8 of 12)")
+    parser.add_argument("--level", choices=["subword", "word"], default="subword", help="link pieces, or the mean vectors of words")
+    parser.add_argument("--threshold", type=positive_float, help="probability that a link of --method softmax must exceed (default: the model's align.json, else 0.001; entmax: 0)")
+    parser.add_argument("--keep-bare-pieces", action="store_true", help="compare bare `▁` pieces too, as SimAlign does")
+    parser.add_argument("--gold", metavar="FILE", help="gold alignments, i-j sure and ipj possible; prints AER, precision, recall and F1 as JSON")
+    parser.add_argument("--gold-index", type=int, choices=[0, 1], default=1, help="number of the first word in the gold file")
+    parser.add_argument("--html", metavar="FILE", help=f"page that shows the first {HTML_PAIRS} alignments")
+    parser.add_argument("--precision", choices=["bf16", "f32"], help="of matrix products (default: bf16 where the machine has it)")
+    args = parser.parse_args()
+
+    if args.gold and args.output == "-":
+        raise InputError("--gold prints its scores to stdout; give --output a file")
+    gold = read_gold(args.gold, args.gold_index) if args.gold else None
+    total = count_lines(args.input) if args.input == "-" or next(iter(read_parallel(args.input)), None) else 0
+    if gold is not None and total is not None and total != len(gold):
+        raise InputError(f"{args.gold}: {len(gold)} lines, but {args.input} has {total}; expected one line for each pair")
+
+    config = load_config(args.model)
+    defaults = align_defaults(args.model, config)
+    settings = args
+    settings.layer = args.layer or defaults["layer"]
+    settings.method = args.method or defaults.get("method", "argmax")
+    settings.threshold = 0.0 if settings.method == "entmax" and args.threshold is None else args.threshold or defaults.get("threshold", 1e-3)
+    if settings.layer > config.num_hidden_layers:
+        raise InputError(f"--layer {settings.layer}: {args.model} has {config.num_hidden_layers} layers")
+    tokenizer = load_tokenizer(args.model)
+    device = pick_device()
+    settings.precision = args.precision or pick_precision(device)
+    settings.special, settings.limit = special_pieces(tokenizer), piece_limit(tokenizer, config)
+    settings.bare = None if args.keep_bare_pieces else bare_piece(tokenizer)
+    settings.budget = BUDGET[device.type]
+    model = load_encoder(args.model, settings.layer).to(device)
+
+    counts, lines, empty, shown = np.zeros(4, np.int64), 0, 0, []
+    pairs = read_parallel(args.input)
+    with output(args.output) as stream, torch.inference_mode(), tqdm(total=total, unit=" pairs", disable=None) as bar:
+        while chunk := list(itertools.islice(pairs, CHUNK[device.type])):
+            full = [pair for pair in chunk if pair[0] and pair[1]]
+            empty += len(chunk) - len(full)
+            found = iter(align_pairs(model, tokenizer, full, settings) if full else [])
+            for source, target in chunk:
+                links = next(found) if source and target else []
+                stream.write(format_links(links) + "\n")
+                if gold is not None:
+                    if lines >= len(gold):
+                        raise InputError(f"{args.gold}: {len(gold)} lines, but the input has more; expected one line for each pair")
+                    sure, possible = gold[lines]
+                    counts += len(sure.intersection(links)), len(possible.intersection(links)), len(links), len(sure)
+                if args.html and len(shown) < HTML_PAIRS:
+                    shown.append((source, target, links, gold[lines] if gold is not None else None))
+                lines += 1
+            bar.update(len(chunk))
+    if args.html:
+        write_page(args.html, shown, lines, args.input)
+    if empty:
+        note(f"{empty} lines have an empty side and got no links")
+    if gold is not None:
+        if lines != len(gold):
+            raise InputError(f"{args.gold}: {len(gold)} lines, but the input has {lines}; expected one line for each pair")
+        print(json.dumps({**alignment_scores(counts.tolist()), "pairs": lines}))
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,219 @@
+"""What several scripts share: loading an encoder, words to pieces, length-sorted batches, precision, data-parallel training.
+
+Sentences are lists of words. A piece is a token of the model's vocabulary. Encoders are plain transformers models.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import sys
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from data.files import InputError
+
+
+# ---- the encoder -------------------------------------------------------------------------------
+
+def load_tokenizer(name):
+    """The fast tokenizer of a Hugging Face folder or hub name. Raises InputError where it has none."""
+    from transformers import AutoTokenizer
+
+    tokenizer = _load(name, lambda: AutoTokenizer.from_pretrained(name))
+    with contextlib.suppress(OSError, AttributeError):  # loading made a second copy; Linux gives its 280 MB back when asked
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    if not tokenizer.is_fast or tokenizer.pad_token_id is None or tokenizer.unk_token_id is None:
+        raise InputError(f"{name}: no fast tokenizer with <pad> and <unk>; expected a BERT or XLM-R type of model")
+    return tokenizer
+
+
+def load_config(name):
+    """The configuration of a Hugging Face folder or hub name. Raises InputError."""
+    from transformers import AutoConfig
+
+    return _load(name, lambda: AutoConfig.from_pretrained(name))
+
+
+def load_encoder(name, layers=None):
+    """The encoder in float32 on the CPU, without pooler; with `layers` only its first layers are built.
+
+    The last hidden state of an encoder cut to N layers is the whole one's hidden state N: BERT and XLM-R normalise after
+    each layer. Weights stay on disk until they are touched (safetensors are memory-mapped). Raises InputError.
+    """
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    settings = {} if layers is None else {"num_hidden_layers": layers}
+    logging.set_verbosity_error()  # it reports every weight that it was told not to load
+    logging.disable_progress_bar()
+    model = _load(name, lambda: AutoModel.from_pretrained(name, add_pooling_layer=False, dtype=torch.float32, **settings))
+    return model.eval()
+
+
+def _load(name, load):
+    if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "config.json")):
+        raise InputError(f"{name}: no config.json in this folder; expected a Hugging Face model folder")
+    if not os.path.isdir(name) and (os.path.exists(name) or name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise InputError(f"{name}: no such model folder; expected a Hugging Face model folder or a hub name")
+    try:
+        return load()
+    except Exception as error:  # transformers and its parts raise dozens of types for what is wrong in a folder or on a hub
+        reason = " ".join((str(error).strip() or type(error).__name__).split())
+        raise InputError(f"{name}: cannot be loaded as a model ({reason[:200]}); expected a BERT or XLM-R type Hugging Face folder "
+                         "(config.json, model.safetensors, tokenizer.json) or the name of one on a hub that is reachable") from None
+
+
+def align_defaults(name, config):
+    """align.py's defaults for an encoder: its align.json where the folder has one, else layer 8 of 12 and in proportion."""
+    path = os.path.join(name, "align.json")
+    if os.path.isfile(path):
+        try:
+            with open(path, encoding="utf-8") as stream:
+                return dict(json.load(stream))
+        except (ValueError, TypeError):
+            raise InputError(f'{path}: expected a JSON object such as {{"layer": 7}}') from None
+    return {"layer": max(1, round(config.num_hidden_layers * 8 / 12))}
+
+
+def piece_limit(tokenizer, config):
+    """How many pieces, special ones included, the encoder can take."""
+    # XLM-R counts positions from the pad id + 1, so that many of its position embeddings are never used.
+    unused = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert") else 0
+    return min(tokenizer.model_max_length, config.max_position_embeddings - unused)
+
+
+# ---- words to pieces ---------------------------------------------------------------------------
+
+def words_to_pieces(tokenizer, sentences):
+    """For each sentence (a list of words, at least one) its pieces without special ones: (ids, word), two lists.
+
+    word[k] is the index of the word that piece k belongs to. Characters that the tokenizer drops have no piece.
+    """
+    encoded = tokenizer(sentences, is_split_into_words=True, add_special_tokens=False, verbose=False,
+                        return_attention_mask=False, return_token_type_ids=False)
+    return [(ids, encoded.word_ids(i)) for i, ids in enumerate(encoded["input_ids"])]
+
+
+def special_pieces(tokenizer):
+    """The special pieces before and after a single sentence, two lists of ids: ([CLS], [SEP]) or (<s>, </s>)."""
+    encoded = tokenizer([["a"]], is_split_into_words=True, verbose=False)
+    word = encoded.word_ids(0)
+    inside = [k for k, index in enumerate(word) if index is not None]
+    ids = encoded["input_ids"][0]
+    return ids[:inside[0]], ids[inside[-1] + 1:]
+
+
+def bare_piece(tokenizer):
+    """The id of the bare `▁` that XLM-R's tokenizers put before a word they have no joined piece for, or None."""
+    index = tokenizer.convert_tokens_to_ids("\u2581")
+    return None if index is None or index == tokenizer.unk_token_id else index
+
+
+# ---- batches -------------------------------------------------------------------------------------
+
+def length_sorted(lengths, budget):
+    """Cut the indices of `lengths`, shortest first, into batches of at most `budget` padded pieces (at least one item)."""
+    batches, batch = [], []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and lengths[index] * (len(batch) + 1) > budget:
+            batches.append(batch)
+            batch = []
+        batch.append(index)
+    return batches + [batch] if batch else batches
+
+
+def shuffled_batches(lengths, size, generator):
+    """Random batches of `size` items of like length: sorted within random pools of 50 batches, then shuffled.
+
+    Padding nearly vanishes, and the order stays random from epoch to epoch. `generator` is a numpy Generator.
+    """
+    order = generator.permutation(len(lengths))
+    pools = [order[i:i + 50 * size] for i in range(0, len(order), 50 * size)]
+    order = np.concatenate([pool[np.argsort(np.asarray(lengths)[pool], kind="stable")] for pool in pools])
+    batches = [order[i:i + size].tolist() for i in range(0, len(order), size)]
+    return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def pad(sequences, value):
+    """A (len(sequences), longest) int64 tensor of lists of ints, filled up with `value`."""
+    width = max(map(len, sequences))
+    return torch.tensor([sequence + [value] * (width - len(sequence)) for sequence in sequences])
+
+
+# ---- the machine ---------------------------------------------------------------------------------
+
+def pick_device():
+    """The GPU of this process where there is one, else the CPU."""
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def pick_precision(device):
+    """'bf16' where the machine multiplies bfloat16 natively, else 'f32'."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "f32"
+    flags = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)() or getattr(torch.cpu, "_is_amx_tile_supported", bool)()
+    return "bf16" if flags else "f32"
+
+
+def autocast(device, precision):
+    """A context in which matrix products run in `precision`, 'bf16' or 'f32'."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+
+
+def note(message):
+    """A line for the person at the terminal, on stderr."""
+    print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr)
+
+
+# ---- training ------------------------------------------------------------------------------------
+
+def seed_everything(seed):
+    """Fix torch's random numbers and, where it can be had, the order of its sums; returns a numpy Generator."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    return np.random.default_rng(seed)
+
+
+def trim_embeddings(encoder, used):
+    """Keep only the embedding rows of the pieces in `used` and return the array that maps old ids to new ones.
+
+    Rows that no file of a run mentions get no gradient and cannot change a score; without them AdamW walks a few thousand
+    rows instead of XLM-R's 250,002. Ids up to the pad id keep their number, because XLM-R counts positions by it.
+    """
+    embeddings = encoder.get_input_embeddings()
+    pad_id = encoder.config.pad_token_id or 0
+    kept = np.array(sorted(set(used) | set(range(pad_id + 1))))
+    weight = embeddings.weight.detach()[torch.from_numpy(kept)].clone()
+    encoder.set_input_embeddings(torch.nn.Embedding(len(kept), weight.shape[1], padding_idx=embeddings.padding_idx, _weight=weight))
+    new_id = np.full(embeddings.num_embeddings, -1, np.int64)
+    new_id[kept] = np.arange(len(kept))
+    return new_id
+
+
+def linear_schedule(step, steps, warmup):
+    """The share of the learning rate at a step (from 0): up over the first `warmup` share of the steps, then down to 0."""
+    rise = max(1, round(steps * warmup))
+    return min((step + 1) / rise, (steps - step) / max(1, steps - rise))
+
+
+def start_distributed(device):
+    """(rank, world size) of this process: (0, 1) unless torchrun started it."""
+    if "RANK" not in os.environ:
+        return 0, 1
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return dist.get_rank(), dist.get_world_size()
+
+
+def sum_over_processes(tensors):
+    """Add up a list of tensors over all processes, in place and in one message. Without torchrun nothing happens."""
+    if dist.is_initialized():
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        dist.all_reduce(flat)
+        for tensor, summed in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
+            tensor.copy_(summed.view_as(tensor))

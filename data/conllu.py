@@ -1,0 +1,118 @@
+"""CoNLL-U treebanks to XTREME's udpos files, by XTREME's own conversion rules.
+
+In:   the .conllu files of one language and split (Universal Dependencies), in any order
+Out:  one udpos file: word<TAB>TAG a line, a blank line after each sentence
+
+    python data/conllu.py --lang zh --input zh_gsd-ud-dev.conllu --output dev-zh.tsv
+
+The rules (XTREME calls B. Plank's ud-conversion-tools, conllu_to_conll.py with --replace_subtokens_with_fused_forms):
+files are read in sorted name order; a multiword token (`1-2`, French `du`) replaces its parts and takes the tag of the
+part nearest the root, or among equally near ones the tag that comes first in TAG_PRECEDENCE; empty nodes (`8.1`) are
+dropped; spaces and U+200C inside a form are removed; sentences whose every form is `_` (no text licence) are dropped.
+"""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from data.files import UPOS, Arguments, at, InputError, read_lines, run_script, write_udpos
+
+TAG_PRECEDENCE = {
+    "default": "VERB NOUN PROPN PRON ADJ NUM ADV INTJ AUX ADP DET PART CCONJ SCONJ X PUNCT".split(),
+    "fr": "VERB AUX PRON NOUN ADJ ADV ADP DET PART SCONJ CONJ".split(),
+    "es": "VERB AUX PRON ADP DET".split(),
+    "it": "VERB AUX ADV PRON ADP DET INTJ".split(),
+}
+
+
+def read_conllu(path):
+    """Yield the sentences of a CoNLL-U file as (comments, words, multiword tokens).
+
+    comments: dict of `# key = value` lines; words: list of (form, tag, head), head 0 is the root; multiword tokens:
+    list of (first, last, form), first and last numbering words from 1.
+    Raises InputError for a line without 10 columns, an id out of order, a head that is no number, an unknown tag.
+    """
+    comments, words, spans = {}, [], []
+    number = 0
+    for number, line in enumerate(read_lines(path), 1):
+        line = line.removesuffix("\r")
+        if line.startswith("#"):
+            key, _, value = line[1:].partition("=")
+            comments[key.strip()] = value.strip()
+            continue
+        if not line:
+            if words:
+                yield comments, words, spans
+            comments, words, spans = {}, [], []
+            continue
+        fields = line.split("\t")
+        if len(fields) != 10:
+            raise at(path, number, f"{len(fields)} columns; expected CoNLL-U's 10 columns separated by tabs")
+        identifier, form, tag, head = fields[0], fields[1], fields[3], fields[6]
+        if "." in identifier:
+            continue
+        if "-" in identifier:
+            first, _, last = identifier.partition("-")
+            if not (first.isdigit() and last.isdigit() and int(first) == len(words) + 1 and int(last) > int(first)):
+                raise at(path, number, f"multiword token {identifier!r}; expected {len(words) + 1}-N before its first word")
+            spans.append((int(first), int(last), form))
+            continue
+        if identifier != str(len(words) + 1):
+            raise at(path, number, f"word id {identifier!r}; expected {len(words) + 1}")
+        if tag not in UPOS:
+            raise at(path, number, f"unknown tag {tag!r} in column 4; expected one of {' '.join(UPOS)}")
+        if not head.isdigit():
+            raise at(path, number, f"head {head!r} in column 7; expected a word's number, 0 for the root")
+        words.append((form, tag, int(head)))
+    if words:
+        yield comments, words, spans
+
+
+def depth(words, index):
+    """How many ancestors the word (its index from 0) has in the tree."""
+    count, head = 0, words[index][2]
+    while head and count <= len(words):  # the bound ends a cycle, which no valid tree has
+        count, head = count + 1, words[head - 1][2] if head <= len(words) else 0
+    return count
+
+
+def merge_multiword(words, spans, lang):
+    """(words, tags) of a sentence in XTREME's form: fused words in place of their parts, odd spaces removed."""
+    order = TAG_PRECEDENCE.get(lang, TAG_PRECEDENCE["default"])
+    fused = {first: (last, form) for first, last, form in spans}
+    forms, tags, i = [], [], 1
+    while i <= len(words):
+        last, form = fused.get(i, (i, words[i - 1][0]))
+        parts = range(i - 1, min(last, len(words)))
+        head = min(parts, key=lambda part: (depth(words, part),
+                                            order.index(words[part][1]) if words[part][1] in order else len(order)))
+        forms.append(form.replace(" ", "").replace("\u200c", ""))
+        tags.append(words[head][1])
+        i = last + 1
+    return forms, tags
+
+
+def convert(path, lang):
+    """The udpos sentences of a CoNLL-U file, as data.files.read_udpos returns them, each with its comments: (comments, (words, tags))."""
+    sentences = []
+    for comments, words, spans in read_conllu(path):
+        forms, tags = merge_multiword(words, spans, lang)
+        if any(form != "_" for form in forms):
+            sentences.append((comments, (forms, tags)))
+    if not sentences:
+        raise InputError(f"{path}: no sentences with text; expected a CoNLL-U file")
+    return sentences
+
+
+def main():
+    parser = Arguments(__doc__)
+    parser.add_argument("--input", nargs="+", required=True, metavar="FILE", help="CoNLL-U files of one language and split")
+    parser.add_argument("--lang", required=True, help="language code; it picks the tag of multiword tokens")
+    parser.add_argument("--output", required=True, metavar="FILE", help="udpos file to write")
+    args = parser.parse_args()
+    files = sorted(args.input, key=os.path.basename)
+    write_udpos(args.output, [sentence for path in files for _, sentence in convert(path, args.lang)])
+
+
+if __name__ == "__main__":
+    run_script(main)

