@@ -5,6 +5,7 @@ Sentences are lists of words. A piece is a token of the model's vocabulary. Enco
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import sys
@@ -23,11 +24,17 @@ def load_tokenizer(name):
     from transformers import AutoTokenizer
 
     tokenizer = _load(name, lambda: AutoTokenizer.from_pretrained(name))
-    with contextlib.suppress(OSError, AttributeError):  # loading made a second copy; Linux gives its 280 MB back when asked
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    release_memory()  # loading made a second copy of 280 MB
     if not tokenizer.is_fast or tokenizer.pad_token_id is None or tokenizer.unk_token_id is None:
         raise InputError(f"{name}: no fast tokenizer with <pad> and <unk>; expected a BERT or XLM-R type of model")
     return tokenizer
+
+
+def release_memory():
+    """Hand memory that was freed back to the system; glibc would keep it."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def load_config(name):
@@ -37,8 +44,10 @@ def load_config(name):
     return _load(name, lambda: AutoConfig.from_pretrained(name))
 
 
-def load_encoder(name, layers=None):
+def load_encoder(name, layers=None, attention=None):
     """The encoder in float32 on the CPU, without pooler; with `layers` only its first layers are built.
+
+    attention: transformers' attn_implementation, 'eager' or 'sdpa' (None: its choice).
 
     The last hidden state of an encoder cut to N layers is the whole one's hidden state N: BERT and XLM-R normalise after
     each layer. Weights stay on disk until they are touched (safetensors are memory-mapped). Raises InputError.
@@ -46,7 +55,9 @@ def load_encoder(name, layers=None):
     from transformers import AutoModel
     from transformers.utils import logging
 
-    settings = {} if layers is None else {"num_hidden_layers": layers}
+    settings = {"attn_implementation": attention}
+    if layers is not None:
+        settings["num_hidden_layers"] = layers
     logging.set_verbosity_error()  # it reports every weight that it was told not to load
     logging.disable_progress_bar()
     model = _load(name, lambda: AutoModel.from_pretrained(name, add_pooling_layer=False, dtype=torch.float32, **settings))
@@ -210,10 +221,11 @@ def start_distributed(device):
     return dist.get_rank(), dist.get_world_size()
 
 
-def sum_over_processes(tensors):
-    """Add up a list of tensors over all processes, in place and in one message. Without torchrun nothing happens."""
+def sum_gradients(parameters):
+    """Add up the gradients over all processes, in one message. Without torchrun nothing happens."""
     if dist.is_initialized():
-        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
-        for tensor, summed in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
-            tensor.copy_(summed.view_as(tensor))
+        for p, summed in zip(parameters, flat.split([gradient.numel() for gradient in gradients])):
+            p.grad = summed.view_as(p)

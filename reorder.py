@@ -1,0 +1,170 @@
+"""English sentences in the word order of their translation.
+
+In:   sentences (a udpos file, or tokenised text a line) and, for each, the links of its words to its translation's (Pharaoh format)
+Out:  the same sentences in the same format, words in the translation's order, tags moved with their words;
+      statistics as one JSON object on stdout
+
+    python reorder.py --task udpos --input data/sample/udpos/train-en.tsv --alignment hi.align --output train-hi.tsv
+    python reorder.py --task udpos --input data/sample/udpos/train-en.tsv --alignment hi.align --output train-random.tsv --random
+
+A word's place is the median of the positions its links have in the translation, the lower one of two: a single wrong link, which
+lies anywhere, moves the mean and the minimum but hardly the median, and the lower median is a place where one of its links
+really is. Words with the same place keep their English order. A word without links goes with the next word that has one: English
+words that a translation lacks are mostly articles, auxiliaries and prepositions, which stand before the word they belong to.
+Where no linked word follows (with --unaligned previous: precedes), it stays at that end of the sentence.
+
+--random writes the control that tells order from noise: every sentence gets a random permutation with exactly as many inversions
+as its reordering has, drawn uniformly from all of these. So Kendall's tau to the English order is the same in every sentence.
+"""
+
+import functools
+import json
+
+import numpy as np
+
+from data.files import (Arguments, InputError, at, file_style, output, parse_links, read_lines, read_udpos, run_script,
+                        split_words, write_udpos)
+
+
+EXACT = 128  # longest sentence whose random permutations are exactly uniform; the shares of longer ones fall below the smallest float
+
+
+def target_places(length, links, unaligned="next"):
+    """The place of each of `length` source words in the translation, a list of numbers that sort into its order.
+
+    links: (source, target) pairs, 0-indexed. unaligned: 'previous', 'next' or 'nearest', whom words without links follow.
+    """
+    targets = [[] for _ in range(length)]
+    for i, j in set(links):
+        targets[i].append(j)
+    places = [sorted(found)[(len(found) - 1) // 2] if found else None for found in targets]
+
+    # Both ends of the sentence count as linked neighbours, one before and one after every other place.
+    before, place = [], -1
+    for own in places:
+        place = place if own is None else own
+        before.append(place)
+    after, place = [], float("inf")
+    for own in reversed(places):
+        place = place if own is None else own
+        after.append(place)
+    after.reverse()
+    if unaligned == "previous":
+        return before
+    if unaligned == "next":
+        return after
+    linked = [-1] + [i for i, own in enumerate(places) if own is not None] + [length]
+    distance = [(i - max(k for k in linked if k <= i), min(k for k in linked if k >= i) - i) for i in range(length)]
+    return [before[i] if back < ahead else after[i] for i, (back, ahead) in enumerate(distance)]
+
+
+def reordering(length, links, unaligned="next"):
+    """The permutation that puts `length` words in the translation's order: a list whose k-th entry is the index of the word that comes k-th."""
+    places = target_places(length, links, unaligned)
+    return sorted(range(length), key=lambda i: (places[i], i))
+
+
+def inversions(permutation):
+    """How many pairs of the permutation stand in the opposite of their natural order."""
+    order = np.asarray(permutation)
+    return int((order[:, None] > order[None, :])[np.triu_indices(len(order), 1)].sum())
+
+
+def kendall_tau(permutation):
+    """Kendall's rank correlation with the identity: 1 - 4 * inversions / (n * (n - 1)); 1.0 for a single word."""
+    n = len(permutation)
+    return 1.0 - 4.0 * inversions(permutation) / (n * (n - 1)) if n > 1 else 1.0
+
+
+@functools.lru_cache(maxsize=None)
+def inversion_distribution(n):
+    """The share of all permutations of n items that have k inversions, k = 0 .. n (n - 1) / 2 (Mahonian numbers over n!)."""
+    if n < 2:
+        return np.ones(1)
+    # Inserting the n-th item before 0 .. n - 1 of the others makes that many inversions, each equally likely.
+    return np.convolve(inversion_distribution(n - 1), np.full(n, 1.0 / n))
+
+
+def random_permutation(n, k, generator):
+    """A permutation of n items with exactly k inversions, uniform among them. `generator` is a numpy Generator.
+
+    Beyond EXACT items the first insertions are drawn uniformly instead, which keeps the table small.
+    """
+    inserted = []
+    for size in range(n, 0, -1):
+        rest = (size - 1) * (size - 2) // 2
+        choices = np.arange(max(0, k - rest), min(size - 1, k) + 1)
+        weights = inversion_distribution(size - 1)[k - choices] if size <= EXACT else np.ones(len(choices))
+        choice = int(generator.choice(choices, p=weights / weights.sum()))
+        inserted.append(choice)
+        k -= choice
+    permutation = []
+    for item, behind in enumerate(reversed(inserted)):
+        permutation.insert(len(permutation) - behind, item)
+    return permutation
+
+
+def read_items(task, path):
+    """(list of word lists, list of tag lists or None) of the input file."""
+    if task == "udpos":
+        words, tags = zip(*read_udpos(path))
+        return list(words), list(tags)
+    return [split_words(line) for line in read_lines(path)], None
+
+
+def read_alignment(path, sentences, sentences_path):
+    """Links for each sentence. Raises InputError for another number of lines and for a word that is not there."""
+    links = []
+    for number, line in enumerate(read_lines(path), 1):
+        if number > len(sentences):
+            raise at(path, number, f"more lines than the {len(sentences)} sentences of {sentences_path}; expected one for each")
+        found = parse_links(path, number, line.removesuffix("\r"), "-")
+        length = len(sentences[number - 1])
+        for i, j in found:
+            if i >= length:
+                raise at(path, number, f"link {i}-{j}: sentence {number} of {sentences_path} has {length} words (the first is 0)")
+        links.append(found)
+    if len(links) < len(sentences):
+        raise InputError(f"{path}: {len(links)} lines, but {sentences_path} has {len(sentences)} sentences; expected one for each")
+    return links
+
+
+def main():
+    parser = Arguments(__doc__)
+    parser.add_argument("--task", choices=["udpos", "text"], required=True, help="format of the input; text is a tokenised sentence a line")
+    parser.add_argument("--input", required=True, metavar="FILE", help="English sentences")
+    parser.add_argument("--alignment", required=True, metavar="FILE", help="`i-j` links, English word - word of the translation, a line a sentence")
+    parser.add_argument("--output", required=True, metavar="FILE", help="file to write")
+    parser.add_argument("--unaligned", choices=["previous", "next", "nearest"], default="next", help="which neighbour words without links go with")
+    parser.add_argument("--random", action="store_true", help="write the control: random permutations with as many inversions")
+    parser.add_argument("--seed", type=int, default=1, help="of the random permutations")
+    args = parser.parse_args()
+
+    sentences, tags = read_items(args.task, args.input)
+    alignment = read_alignment(args.alignment, sentences, args.input)
+    orders = [reordering(len(words), links, args.unaligned) for words, links in zip(sentences, alignment)]
+    if args.random:
+        generator = np.random.default_rng(args.seed)
+        orders = [random_permutation(len(order), inversions(order), generator) for order in orders]
+
+    moved_words = [[words[i] for i in order] for words, order in zip(sentences, orders)]
+    if args.task == "udpos":
+        moved_tags = [labels and [labels[i] for i in order] for labels, order in zip(tags, orders)]
+        write_udpos(args.output, zip(moved_words, moved_tags), file_style(args.input))
+    else:
+        with output(args.output) as stream:
+            stream.writelines(" ".join(words) + "\n" for words in moved_words)
+
+    words = sum(map(len, sentences))
+    several = [order for order in orders if len(order) > 1]
+    print(json.dumps({
+        "sentences": len(sentences),
+        "words": words,
+        "aligned": sum(len({i for i, _ in links}) for links in alignment) / max(1, words),
+        "moved": sum(i != k for order in orders for k, i in enumerate(order)) / max(1, words),
+        "kendall_tau": sum(map(kendall_tau, several)) / max(1, len(several)),  # the mean over sentences of two words or more
+    }))
+
+
+if __name__ == "__main__":
+    run_script(main)

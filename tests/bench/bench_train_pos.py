@@ -1,0 +1,112 @@
+"""train_pos.py against an ordinary transformers.Trainer recipe: the same model, data, epochs and batch size, in one run.
+
+    pip install accelerate
+    python tests/bench/bench_train_pos.py [--train FILE --data-dir DIR --epochs 2]
+
+The Trainer recipe is the one of transformers' token-classification example: the label on a word's first piece, random batches
+padded to their longest sentence, AdamW, linear decay. Each run is a process of its own, so that its peak memory is its own;
+tokens a second count real pieces of the training sentences, without loading and testing.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, ROOT)
+
+
+def run_trainer(args):
+    """Train and test with transformers.Trainer; prints one JSON object."""
+    import numpy as np
+    import torch
+    from transformers import AutoModelForTokenClassification, AutoTokenizer, DataCollatorForTokenClassification, Trainer, TrainingArguments
+    from data.files import UPOS, read_udpos
+
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+
+    def features(path):
+        made = []
+        for words, tags in read_udpos(path):
+            encoded = tokenizer(words, is_split_into_words=True, truncation=True, max_length=128)
+            labels, last = [], None
+            for word in encoded.word_ids():
+                labels.append(-100 if word is None or word == last else UPOS.index(tags[word]))
+                last = word
+            made.append({"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"], "labels": labels})
+        return made
+
+    torch.manual_seed(1)
+    train = features(args.train)
+    model = AutoModelForTokenClassification.from_pretrained(args.model, num_labels=len(UPOS))
+    settings = TrainingArguments(output_dir=tempfile.mkdtemp(), num_train_epochs=args.epochs, per_device_train_batch_size=16, learning_rate=1e-4, bf16=args.bf16,
+                                 use_cpu=not torch.cuda.is_available(), report_to=[], save_strategy="no", disable_tqdm=True, logging_strategy="no", seed=1)
+    trainer = Trainer(model=model, args=settings, train_dataset=train, data_collator=DataCollatorForTokenClassification(tokenizer))
+    start = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - start
+    accuracy = {}
+    for lang in args.langs.split(","):
+        output = trainer.predict(features(os.path.join(args.data_dir, f"dev-{lang}.tsv"))[:args.max_dev])
+        labelled = output.label_ids != -100
+        accuracy[lang] = float((output.predictions.argmax(-1) == output.label_ids)[labelled].mean())
+    tokens = sum(len(item["input_ids"]) for item in train) * args.epochs
+    print(json.dumps({"tokens_per_second": tokens / seconds, "accuracy": accuracy, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+
+
+def run_ours(args, folder, precision):
+    """Train and test with train_pos.py; returns the same numbers."""
+    command = [sys.executable, os.path.join(ROOT, "train_pos.py"), "--model", args.model, "--train", args.train, "--data-dir", args.data_dir, "--output", folder,
+               "--epochs", str(args.epochs), "--batch-size", "16", "--lr", "1e-4", "--langs", args.langs, "--max-dev", str(args.max_dev), "--precision", precision]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"train_pos.py ended with status {status}")
+    with open(os.path.join(folder, "scores.json"), encoding="utf-8") as stream:
+        scores = json.load(stream)
+    return {"tokens_per_second": scores["train"]["tokens_per_second"], "peak_mb": usage.ru_maxrss / 1024,
+            "accuracy": {lang: score["accuracy"] for lang, score in scores["dev"].items()}}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=os.path.join(ROOT, "models", "multilingual-e5-small"))
+    parser.add_argument("--train", default=os.path.join(ROOT, "data", "sample", "udpos", "train-en.tsv"))
+    parser.add_argument("--data-dir", default=os.path.join(ROOT, "data", "sample", "udpos"))
+    parser.add_argument("--langs", default="en,fr,de,hi,zh")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--max-dev", type=int, default=300)
+    parser.add_argument("--trainer", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--bf16", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.trainer:
+        return run_trainer(args)
+
+    results = {}
+    for precision in ("f32", "bf16"):
+        command = [sys.executable, __file__, "--trainer", *(["--bf16"] if precision == "bf16" else [])]
+        for name in ("model", "train", "data_dir", "langs", "epochs", "max_dev"):
+            command += ["--" + name.replace("_", "-"), str(getattr(args, name))]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(done.stderr)
+        results["Trainer " + precision] = json.loads(done.stdout.strip().splitlines()[-1])
+        with tempfile.TemporaryDirectory() as folder:
+            results["train_pos " + precision] = run_ours(args, folder, precision)
+    for name, result in results.items():
+        print(f"{name:15} {result['tokens_per_second']:7.0f} tokens/s  {result['peak_mb']:6.0f} MB  "
+              + "  ".join(f"{lang} {100 * accuracy:.1f}" for lang, accuracy in result["accuracy"].items()))
+    best = max(("train_pos f32", "train_pos bf16"), key=lambda name: results[name]["tokens_per_second"])
+    for precision in ("f32", "bf16"):
+        peer = results["Trainer " + precision]
+        print(f"{best} against Trainer {precision}: {results[best]['tokens_per_second'] / peer['tokens_per_second']:.2f} times the tokens/s, "
+              f"{results[best]['peak_mb'] / peer['peak_mb']:.2f} of the peak memory")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""Fine-tune an encoder for part-of-speech tagging and score it on the dev set of every language.
+
+In:   a udpos file to train on (English, in its own or another word order) and a folder of dev-XX.tsv (XTREME's layout)
+Out:  OUTPUT/dev-XX.tsv     predicted tags, a tag a line, a blank line after each sentence (XTREME's submission format)
+      OUTPUT/scores.json    accuracy and F1 of every language, what was run, and how fast
+
+    python train_pos.py --model models/multilingual-e5-small --train data/sample/udpos/train-en.tsv \\
+        --data-dir data/sample/udpos --output runs/try --lr 1e-4 --batch-size 16
+    torchrun --nproc_per_node 4 train_pos.py ...      # the same batches, shared out over four GPUs
+
+The defaults are XTREME's settings for its full data (learning rate 2e-5, batch 32, 10 epochs, length 128); small data wants
+a higher rate and a smaller batch. A word's tag is predicted from its first piece that is not a bare `▁`: that piece, which
+XLM-R's tokenizers put before most Chinese and Japanese words, is the same for all of them (XTREME's issue 84). --label-on
+first is XTREME's recipe. Sentences of more than --max-length pieces are cut between words into several, in training and in
+testing, as XTREME's preprocessing does; so every word gets a prediction and counts.
+"""
+
+import json
+import os
+import time
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from common import (autocast, bare_piece, length_sorted, linear_schedule, load_config, load_encoder, load_tokenizer, pad, pick_device, pick_precision,
+                    piece_limit, release_memory, seed_everything, shuffled_batches, special_pieces, start_distributed, sum_gradients, trim_embeddings,
+                    words_to_pieces)
+from data.files import UPOS, Arguments, InputError, languages_in, output, positive, positive_float, read_udpos, run_script, write_lines
+from eval import tagging_scores
+
+DROPOUT = 0.1         # before the linear layer, as in BertForTokenClassification
+CLIP = 1.0            # largest norm of the gradient
+TEST_BUDGET = {"cpu": 1024, "cuda": 65536}  # padded pieces in a batch of testing
+
+
+def segments(tokenizer, sentences, max_length, label_on):
+    """Sentences (lists of words) as model inputs of at most `max_length` pieces, cut between words.
+
+    Returns a list of (ids, positions, sentence): the pieces with special ones, for each word the position of the piece
+    that carries its tag, and the index of the sentence. A word that the tokenizer drops is an unknown piece; the pieces
+    of a single word beyond the length are left out.
+    """
+    before, after = special_pieces(tokenizer)
+    bare = bare_piece(tokenizer) if label_on == "content" else None
+    room = max_length - len(before) - len(after)
+    made = []
+    for number, (ids, word) in enumerate(words_to_pieces(tokenizer, sentences)):
+        words = [[] for _ in sentences[number]]
+        for piece, index in zip(ids, word):
+            words[index].append(piece)
+        inside, positions = [], []
+        for pieces in words:
+            pieces = pieces[:room] or [tokenizer.unk_token_id]
+            if len(inside) + len(pieces) > room:
+                made.append((before + inside + after, positions, number))
+                inside, positions = [], []
+            carrier = next((k for k, piece in enumerate(pieces) if piece != bare), 0)
+            positions.append(len(before) + len(inside) + carrier)
+            inside.extend(pieces)
+        made.append((before + inside + after, positions, number))
+    return made
+
+
+def collate(batch, pad_id, device):
+    """Tensors of a list of segments: ids (B, L), mask (B, L), and the (row, column) of every word's piece, 2 x (W,)."""
+    ids = pad([ids for ids, _, _ in batch], pad_id)
+    lengths = torch.tensor([len(ids) for ids, _, _ in batch])
+    mask = torch.arange(ids.shape[1]) < lengths[:, None]
+    rows = torch.tensor([row for row, (_, positions, _) in enumerate(batch) for _ in positions], dtype=torch.int64)
+    columns = torch.tensor([column for _, positions, _ in batch for column in positions], dtype=torch.int64)
+    return ids.to(device), mask.to(device), rows.to(device), columns.to(device)
+
+
+def word_scores(encoder, classifier, batch, precision, dropout=0.0):
+    """Scores of every tag for every word of a collated batch, (W, tags) float32."""
+    ids, mask, rows, columns = batch
+    with autocast(ids.device, precision):
+        hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state  # (B, L, H)
+    words = hidden[rows, columns].float()  # (W, H)
+    return classifier(F.dropout(words, dropout, training=encoder.training))
+
+
+def predict(encoder, classifier, items, count, pad_id, precision):
+    """Predicted tags of the sentences that the segments `items` come from, `count` lists of tag names."""
+    device = classifier.weight.device
+    predicted = [None] * len(items)
+    encoder.eval()
+    with torch.inference_mode():
+        for batch in length_sorted([len(ids) for ids, _, _ in items], TEST_BUDGET[device.type]):
+            scores = word_scores(encoder, classifier, collate([items[n] for n in batch], pad_id, device), precision)
+            tags = iter(scores.argmax(1).tolist())
+            for n in batch:
+                predicted[n] = [UPOS[next(tags)] for _ in items[n][1]]
+    sentences = [[] for _ in range(count)]
+    for (_, _, sentence), tags in zip(items, predicted):
+        sentences[sentence].extend(tags)
+    return sentences
+
+
+def main():
+    parser = Arguments(__doc__)
+    parser.add_argument("--model", required=True, help="Hugging Face folder or hub name of a BERT or XLM-R type encoder")
+    parser.add_argument("--train", required=True, metavar="FILE", help="udpos file to train on")
+    parser.add_argument("--data-dir", required=True, metavar="DIR", help="folder of dev-XX.tsv")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for predictions and scores.json")
+    parser.add_argument("--order", default="original", help="name of the word order of --train, for the report: original, a language, or a control")
+    parser.add_argument("--aligner", default="none", help="name of the aligner that made the order, for the report: none, pretrained, separate or joint")
+    parser.add_argument("--langs", default="all", help="dev languages, such as en,hi; all: every dev-XX.tsv")
+    parser.add_argument("--epochs", type=positive, default=10, help="passes over the training data")
+    parser.add_argument("--batch-size", type=positive, default=32, help="sentences in a batch, over all processes")
+    parser.add_argument("--lr", type=positive_float, default=2e-5, help="highest learning rate of AdamW")
+    parser.add_argument("--warmup", type=float, default=0.1, help="share of the steps in which the rate rises; then it falls to 0")
+    parser.add_argument("--weight-decay", type=float, default=0.0, help="of AdamW")
+    parser.add_argument("--max-length", type=positive, default=128, help="most pieces in an input, special ones included")
+    parser.add_argument("--max-dev", type=positive, metavar="N", help="take the first N sentences of each dev file (default: all)")
+    parser.add_argument("--label-on", choices=["content", "first"], default="content", help="piece that carries a word's tag: the first that is not a bare `▁`, or the first")
+    parser.add_argument("--seed", type=int, default=1, help="of the linear layer, the batches and dropout")
+    parser.add_argument("--precision", choices=["bf16", "f32"], help="of matrix products (default: bf16 where the machine has it)")
+    args = parser.parse_args()
+
+    # Data. Everything is read and checked before the model is loaded.
+    langs = languages_in(args.data_dir) if args.langs == "all" else args.langs.split(",")
+    train = read_udpos(args.train)
+    dev = {lang: read_udpos(os.path.join(args.data_dir, f"dev-{lang}.tsv"))[:args.max_dev] for lang in langs}
+    for path, sentences in [(args.train, train)] + [(os.path.join(args.data_dir, f"dev-{lang}.tsv"), dev[lang]) for lang in langs]:
+        if sentences[0][1] is None:
+            raise InputError(f"{path}:1: no tags; expected word<TAB>TAG")
+    config, tokenizer = load_config(args.model), load_tokenizer(args.model)
+    limit = min(args.max_length, piece_limit(tokenizer, config))
+    if limit < 8:
+        raise InputError(f"--max-length {limit}: leaves no room for a sentence; expected 8 or more")
+    train_items = segments(tokenizer, [words for words, _ in train], limit, args.label_on)
+    dev_items = {lang: segments(tokenizer, [words for words, _ in dev[lang]], limit, args.label_on) for lang in langs}
+    gold = [tag for _, tags in train for tag in tags]
+    ends = np.cumsum([len(positions) for _, positions, _ in train_items])  # segments hold the words in their order
+    train_tags = [[UPOS.index(tag) for tag in gold[end - len(item[1]):end]] for item, end in zip(train_items, ends)]
+
+    pad_piece = tokenizer.pad_token_id
+    del tokenizer
+    release_memory()
+
+    # Model: encoder, dropout, linear layer.
+    device = pick_device()
+    precision = args.precision or pick_precision(device)
+    rank, world = start_distributed(device)
+    generator = seed_everything(args.seed)
+    encoder = load_encoder(args.model, attention="eager" if device.type == "cpu" else None)  # the faster one on short inputs
+    every_item = [item for items in (train_items, *dev_items.values()) for item in items]
+    new_id = trim_embeddings(encoder, {piece for ids, _, _ in every_item for piece in ids})
+    for ids, _, _ in every_item:
+        ids[:] = new_id[ids].tolist()
+    pad_id = int(new_id[pad_piece])
+    classifier = torch.nn.Linear(config.hidden_size, len(UPOS))
+    torch.nn.init.normal_(classifier.weight, std=config.initializer_range)
+    torch.nn.init.zeros_(classifier.bias)
+    encoder.to(device)
+    classifier.to(device)
+    parameters = [*encoder.parameters(), *classifier.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=args.weight_decay, fused=True)
+    torch.manual_seed(args.seed + 1000 * rank)  # processes share the batches, not the dropout
+
+    # Training. Every process takes its share of each batch; the gradients of all are added up.
+    lengths = [len(ids) for ids, _, _ in train_items]
+    steps = args.epochs * -(-len(train_items) // args.batch_size)
+    step, started = 0, time.perf_counter()
+    encoder.train()
+    with tqdm(total=sum(lengths) * args.epochs, unit=" tokens", unit_scale=True, desc="train", disable=None if rank == 0 else True) as bar:
+        for _ in range(args.epochs):
+            for batch in shuffled_batches(lengths, args.batch_size, generator):
+                mine = batch[rank::world]
+                if mine:
+                    inputs = collate([train_items[n] for n in mine], pad_id, device)
+                    tags = torch.tensor([tag for n in mine for tag in train_tags[n]], device=device)
+                    scores = word_scores(encoder, classifier, inputs, precision, DROPOUT)
+                    loss = F.cross_entropy(scores, tags, reduction="sum") / sum(len(train_tags[n]) for n in batch)
+                    loss.backward()
+                sum_gradients(parameters)
+                torch.nn.utils.clip_grad_norm_(parameters, CLIP)
+                for group in optimizer.param_groups:
+                    group["lr"] = args.lr * linear_schedule(step, steps, args.warmup)
+                optimizer.step()
+                optimizer.zero_grad()
+                step += 1
+                if step % 20 == 0 and not bar.disable:  # reading the loss makes the GPU wait
+                    bar.set_postfix(loss=f"{loss.item() * world:.3f}", refresh=False)
+                bar.update(sum(lengths[n] for n in batch))
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - started
+
+    # Testing. Every process takes its share of the languages.
+    scores = {}
+    for lang in tqdm(langs[rank::world], unit=" languages", desc="dev", disable=None if rank == 0 else True):
+        tags = predict(encoder, classifier, dev_items[lang], len(dev[lang]), pad_id, precision)
+        write_lines(os.path.join(args.output, f"dev-{lang}.tsv"), ("\n".join(sentence) + "\n" for sentence in tags))
+        scores[lang] = tagging_scores([sentence for _, sentence in dev[lang]], tags)
+    if world > 1:
+        gathered = [None] * world
+        dist.all_gather_object(gathered, scores)
+        scores = {lang: score for part in gathered for lang, score in part.items()}
+        dist.destroy_process_group()
+    if rank == 0:
+        with output(os.path.join(args.output, "scores.json")) as stream:
+            json.dump({"task": "udpos", "model": args.model, "order": args.order, "aligner": args.aligner, "seed": args.seed, "metric": "accuracy",
+                       "dev": {lang: scores[lang] for lang in langs},
+                       "train": {"examples": len(train), "steps": steps, "seconds": seconds, "tokens_per_second": sum(lengths) * args.epochs / seconds},
+                       "args": {**vars(args), "precision": precision}}, stream, indent=1)
+        for lang in langs:
+            print(f"{lang}  accuracy {100 * scores[lang]['accuracy']:5.1f}  F1 {100 * scores[lang]['f1']:5.1f}  ({scores[lang]['count']} words)")
+
+
+if __name__ == "__main__":
+    run_script(main)
