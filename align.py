@@ -220,7 +220,7 @@ PAGE = """<!doctype html>
 <style>
 body { font: 16px/1.5 system-ui, "Noto Sans", "Noto Sans Devanagari", "Noto Sans CJK SC", sans-serif; margin: 2rem; color: #222; background: #fff }
 h1 { font-size: 1.3rem } .note { color: #666 }
-.pair { position: relative; overflow-x: auto; padding: .6rem 0 .9rem; border-bottom: 1px solid #ddd }
+.pair { position: relative; overflow-x: auto; overflow-y: hidden; padding: .6rem 0 .9rem; border-bottom: 1px solid #ddd }
 .row { display: flex; gap: .3rem; width: max-content; position: relative } .row + .row { margin-top: 3.2rem }
 .row span { padding: .05rem .4rem; border-radius: .3rem; background: #f1f3f6; white-space: nowrap }
 .number { color: #999; font-size: .8rem } svg { position: absolute; left: 0; top: 0; pointer-events: none }

@@ -22,8 +22,8 @@ import json
 
 import numpy as np
 
-from data.files import (Arguments, InputError, at, file_style, output, parse_links, read_lines, read_udpos, run_script,
-                        split_words, write_udpos)
+from data.files import (Arguments, InputError, at, file_style, parse_links, read_lines, read_udpos, run_script,
+                        split_words, write_lines, write_udpos)
 
 
 EXACT = 128  # longest sentence whose random permutations are exactly uniform; the shares of longer ones fall below the smallest float
@@ -138,6 +138,7 @@ def main():
     parser.add_argument("--unaligned", choices=["previous", "next", "nearest"], default="next", help="which neighbour words without links go with")
     parser.add_argument("--random", action="store_true", help="write the control: random permutations with as many inversions")
     parser.add_argument("--seed", type=int, default=1, help="of the random permutations")
+    parser.add_argument("--stats", metavar="FILE", help="write the statistics to this file too; eval.py reads them from TRAIN_FILE.json")
     args = parser.parse_args()
 
     sentences, tags = read_items(args.task, args.input)
@@ -152,18 +153,20 @@ def main():
         moved_tags = [labels and [labels[i] for i in order] for labels, order in zip(tags, orders)]
         write_udpos(args.output, zip(moved_words, moved_tags), file_style(args.input))
     else:
-        with output(args.output) as stream:
-            stream.writelines(" ".join(words) + "\n" for words in moved_words)
+        write_lines(args.output, (" ".join(words) for words in moved_words))
 
     words = sum(map(len, sentences))
     several = [order for order in orders if len(order) > 1]
-    print(json.dumps({
+    statistics = json.dumps({
         "sentences": len(sentences),
         "words": words,
         "aligned": sum(len({i for i, _ in links}) for links in alignment) / max(1, words),
         "moved": sum(i != k for order in orders for k, i in enumerate(order)) / max(1, words),
         "kendall_tau": sum(map(kendall_tau, several)) / max(1, len(several)),  # the mean over sentences of two words or more
-    }))
+    })
+    if args.stats:
+        write_lines(args.stats, [statistics])
+    print(statistics)
 
 
 if __name__ == "__main__":

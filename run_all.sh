@@ -1,0 +1,192 @@
+#!/usr/bin/env bash
+# Does the word order of the English training data matter for zero-shot cross-lingual transfer?
+#
+#   bash run_all.sh                      sets up (.venv, pinned packages, default model) and runs the experiment on data/sample
+#   bash run_all.sh --dry-run            prints every command that it would run, one a line, and runs none
+#   bash run_all.sh --setup              only sets up
+#   PROFILE=pud DATA=DIR bash run_all.sh English PUD and its human translations: DIR holds, at any depth, XX_pud*.conllu for
+#                                        en fr de hi zh, and XTREME's dev-XX.tsv in DIR/udpos, DIR/xtreme/udpos or DIR itself
+#
+# Run again after an interruption or a change, it does only what is left: a stage is done when its output is there and was
+# made by the same command, script and inputs. Every line of --dry-run can be run by hand. To narrow or widen the experiment:
+#
+#   MODELS   encoders: Hugging Face folders or hub names, such as "bert-base-multilingual-cased xlm-roberta-base"
+#   ORDERS   word orders: original, a language with a translation (fr de hi zh), random (as far from English order as hi, or
+#            the last language named; random-fr: as far as fr)
+#   SEEDS    "1 2 3": each condition is trained once for each
+#   TASKS    udpos
+#   EPOCHS LR BATCH_SIZE MAX_DEV         of train_pos.py; MAX_DEV=all takes the whole dev files
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+DEFAULT_MODEL=models/multilingual-e5-small
+PROFILE=${PROFILE:-sample}
+MODELS=${MODELS:-$DEFAULT_MODEL}
+TASKS=${TASKS:-udpos}
+ORDERS=${ORDERS:-original random fr de hi zh}
+SEEDS=${SEEDS:-1}
+LR=${LR:-1e-4} BATCH_SIZE=${BATCH_SIZE:-16}
+PYTHON=.venv/bin/python
+RUNS=runs/$PROFILE
+
+fail() { echo "run_all.sh: error: $*" >&2; exit 2; }
+
+case "${1:-}" in
+  "")        MODE=run ;;
+  --dry-run) MODE=print ;;
+  --setup)   MODE=setup ;;
+  *)         fail "unknown option $1; expected --dry-run, --setup or nothing (the first lines of run_all.sh explain it)" ;;
+esac
+case $PROFILE in
+  sample) UDPOS=data/sample/udpos DEV=data/sample/udpos EPOCHS=${EPOCHS:-10} MAX_DEV=${MAX_DEV:-all} ;;
+  pud)    UDPOS=$RUNS/data/udpos EPOCHS=${EPOCHS:-3} MAX_DEV=${MAX_DEV:-300}
+          [ -d "${DATA:-}" ] || fail "PROFILE=pud needs DATA=DIR, a folder with the PUD treebanks and XTREME's dev files"
+          for DEV in "$DATA/udpos" "$DATA/xtreme/udpos" "$DATA"; do [ -f "$DEV/dev-en.tsv" ] && break; done
+          [ -f "$DEV/dev-en.tsv" ] || fail "$DATA: no dev-en.tsv in it, in udpos/ or in xtreme/udpos/; expected XTREME's dev-XX.tsv files" ;;
+  *)      fail "PROFILE=$PROFILE: unknown; expected sample or pud" ;;
+esac
+[ "$TASKS" = udpos ] || fail "TASKS=$TASKS: unknown; expected udpos"
+
+LANGS="" LIKE=""
+for order in $ORDERS; do
+  case $order in
+    original | random) ;;
+    random-fr | random-de | random-hi | random-zh) LANGS="$LANGS ${order#random-}" ;;
+    fr | de | hi | zh) LANGS="$LANGS $order" LIKE=$order ;;
+    *) fail "ORDERS: unknown order $order; expected original, random, random-XX, fr, de, hi or zh" ;;
+  esac
+done
+case " $ORDERS " in *" hi "*) LIKE=hi ;; esac
+LIKE=${LIKE:-hi}
+case " $ORDERS " in *" random "*) LANGS="$LANGS $LIKE" ;; esac
+LANGS=$(printf '%s\n' $LANGS | awk 'NF && !seen[$0]++')
+
+# ---- stages -------------------------------------------------------------------------------------
+
+# The state of a file or folder that a stage reads: of its own stage where it has one, else its content (a folder: its listing).
+state() {
+  case " $PENDING " in *" $1 "*) echo pending; return ;; esac
+  if [ -f "$(stamp "$1")" ]; then cat "$(stamp "$1")"
+  elif [ -d "$1" ]; then ls -ln "$1"
+  elif [ -f "$1" ]; then cksum < "$1"
+  else echo "$1"; fi   # a model on a hub
+}
+stamp() { echo "$RUNS/.done/${1//\//,}"; }
+
+# stage OUTPUT "INPUT INPUT ..." COMMAND...: run the command unless OUTPUT is there, made by it from these inputs.
+# Inputs are separated by line ends, for folders with spaces in their names.
+PENDING="" COUNT=0 LEFT=0 NUMBER=0
+stage() {
+  local output=$1 inputs=$2 key input done_file; shift 2
+  COUNT=$((COUNT + 1))
+  key=$({ echo "$*"; while IFS= read -r input; do [ -z "$input" ] || state "$input"; done <<< "$inputs"; } | cksum)
+  done_file=$(stamp "$output")
+  if [ -e "$output" ] && [ -f "$done_file" ] && [ "$(cat "$done_file")" = "$key" ]; then return; fi
+  LEFT=$((LEFT + 1))
+  case $MODE in
+    print) printf '%q ' "$@" | sed 's/ $//'; echo; PENDING="$PENDING $output" ;;
+    count) PENDING="$PENDING $output" ;;
+    run)   NUMBER=$((NUMBER + 1))
+           printf '\n[%d of %d, %d:%02d] ' "$NUMBER" "$TOTAL" $((SECONDS / 60)) $((SECONDS % 60)); printf '%q ' "$@"; echo
+           mkdir -p "$RUNS/.done"; rm -f "$done_file"
+           "$@"
+           echo "$key" > "$done_file.tmp"; mv "$done_file.tmp" "$done_file" ;;
+  esac
+}
+
+setup() {
+  local found="" candidate wanted
+  wanted=$(cksum < requirements.txt)
+  if [ "$(cat .venv/requirements.done 2>/dev/null)" != "$wanted" ] || ! $PYTHON -c "" 2>/dev/null; then
+    for candidate in python3 python3.13 python3.12 python3.11 python3.10; do
+      "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && { found=$candidate; break; }
+    done
+    [ -n "$found" ] || fail "no Python 3.10 or later on this machine; install one"
+    if [ $MODE = print ]; then
+      echo "$found -m venv --clear .venv"
+      echo "$PYTHON -m pip install --disable-pip-version-check -q -r requirements.txt"
+    else
+      echo "Setting up: a virtual environment in .venv with the packages of requirements.txt (once, some minutes)"
+      "$found" -m venv --clear .venv || fail "$found cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv"
+      $PYTHON -m pip install --disable-pip-version-check -q -r requirements.txt || fail "pip could not install requirements.txt; check the network and run this again"
+      echo "$wanted" > .venv/requirements.done
+    fi
+  fi
+  case " $MODELS " in *" $DEFAULT_MODEL "*)
+    if [ ! -f $DEFAULT_MODEL/align.json ]; then
+      if [ $MODE = print ]; then echo "$PYTHON data/get_model.py --output $DEFAULT_MODEL"
+      else echo "Getting the default model (once, 91 MB)"; $PYTHON data/get_model.py --output $DEFAULT_MODEL; fi
+    fi ;;
+  esac
+}
+
+# ---- the experiment -------------------------------------------------------------------------------
+
+experiment() {
+  local model name work order lang train aligner seed language options=()
+  local shared=$'common.py\ndata/files.py'
+  [ "$MAX_DEV" = all ] || options=(--max-dev "$MAX_DEV")
+
+  # Training data: of the sample it lies there; PUD's is made from its CoNLL-U files (seconds).
+  if [ $PROFILE = pud ]; then
+    stage $UDPOS "$DATA"$'\ndata/pud.py\ndata/conllu.py\ndata/files.py' \
+      $PYTHON data/pud.py --input "$DATA" --langs fr,de,hi,zh --output $UDPOS
+  fi
+
+  for model in $MODELS; do
+    name=$(basename "$model")
+    work=$RUNS/work/$name/udpos
+
+    # 1. Links between the English words and their translation (seconds a language).
+    for lang in $LANGS; do
+      stage $work/$lang.align "$model"$'\n'$UDPOS/train-en-$lang.txt$'\nalign.py\n'"$shared" \
+        $PYTHON align.py --model "$model" --input $UDPOS/train-en-$lang.txt --output $work/$lang.align --html $work/$lang.html
+    done
+
+    # 2. English in the order of the translation, and as far from its own order at random (seconds).
+    for order in $ORDERS; do
+      language=${order#random-}
+      case $order in
+        original) continue ;;
+        random)   options_random=(--random); language=$LIKE ;;
+        random-*) options_random=(--random) ;;
+        *)        options_random=() ;;
+      esac
+      stage $work/train-$order.tsv $work/$language.align$'\n'$UDPOS/train-en.tsv$'\nreorder.py\ndata/files.py' \
+        $PYTHON reorder.py --task udpos --input $UDPOS/train-en.tsv --alignment $work/$language.align --output $work/train-$order.tsv \
+        --stats $work/train-$order.tsv.json ${options_random[@]+"${options_random[@]}"}
+    done
+
+    # 3. Train on each order, test in every language (a minute or two for each on two cores).
+    for seed in $SEEDS; do
+      for order in $ORDERS; do
+        train=$work/train-$order.tsv aligner=pretrained
+        [ $order = original ] && train=$UDPOS/train-en.tsv aligner=none
+        stage $RUNS/udpos/$name/$order-$aligner-$seed "$model"$'\n'$train$'\n'"$DEV"$'\ntrain_pos.py\neval.py\n'"$shared" \
+          $PYTHON train_pos.py --model "$model" --train $train --data-dir "$DEV" --output $RUNS/udpos/$name/$order-$aligner-$seed \
+          --order $order --aligner $aligner --seed $seed --epochs "$EPOCHS" --lr "$LR" --batch-size "$BATCH_SIZE" ${options[@]+"${options[@]}"}
+      done
+    done
+  done
+
+  # 4. The report (seconds).
+  stage report/$PROFILE/results.html "$(runs_to_report)"$'\neval.py\ndata/files.py' \
+    $PYTHON eval.py --runs $RUNS/udpos --output report/$PROFILE
+}
+
+# Every run of the experiment, a line each: the report is made again when one of them is.
+runs_to_report() {
+  local model order seed aligner
+  for model in $MODELS; do for order in $ORDERS; do for seed in $SEEDS; do
+    aligner=pretrained; [ $order = original ] && aligner=none
+    echo "$RUNS/udpos/$(basename "$model")/$order-$aligner-$seed"
+  done; done; done
+}
+
+setup
+[ $MODE = setup ] && exit 0
+if [ $MODE = print ]; then experiment; exit 0; fi
+MODE=count; experiment
+TOTAL=$LEFT; echo "$PROFILE: $COUNT stages, $((COUNT - LEFT)) done, $LEFT to do; results go to $RUNS and report/$PROFILE"
+MODE=run PENDING=""; experiment
+printf '\nDone in %d:%02d. The report: %s/report/%s/results.html\n' $((SECONDS / 60)) $((SECONDS % 60)) "$PWD" "$PROFILE"
