@@ -117,12 +117,15 @@ def find_links(source, target, source_mask, target_mask, method, threshold):
 def encode(model, tokenizer, sentences, settings):
     """Vectors of the sentences' units, which are pieces or words by settings.level.
 
-    Returns (vectors, start, word): vectors (units of all sentences + 1, H) float32 on the model's device, its last row zero;
-    sentence n has the rows start[n] up to start[n + 1]; word (units) is a unit's word index in its sentence.
+    Returns (vectors, start, word, beyond, dropped): vectors (units of all sentences + 1, H) float32 on the model's device, its
+    last row zero; sentence n has the rows start[n] up to start[n + 1]; word (units) is a unit's word index in its sentence;
+    of each sentence, beyond tells whether it is longer than the model, dropped how many of its words have no piece.
     """
     before, after = settings.special
     room = settings.limit - len(before) - len(after)
     pieces = words_to_pieces(tokenizer, sentences)
+    beyond = np.array([len(ids) > room for ids, _ in pieces])
+    dropped = np.array([len(sentence) - len(set(word)) for sentence, (_, word) in zip(sentences, pieces)])
     lengths = np.array([min(len(ids), room) + len(before) + len(after) for ids, _ in pieces])
     ids = np.concatenate([before + ids[:room] + after for ids, _ in pieces])
     word = np.concatenate([[-1] * len(before) + word[:room] + [-1] * len(after) for _, word in pieces])
@@ -149,11 +152,11 @@ def encode(model, tokenizer, sentences, settings):
     word = word[keep]
     if settings.level == "word":
         vectors, start, word = average_words(vectors, start, word)
-    return vectors, start, word
+    return vectors, start, word, beyond, dropped
 
 
 def average_words(vectors, start, word):
-    """Mean vector of each word's pieces; arguments and result as encode returns them, with words for units."""
+    """Mean vector of each word's pieces: (vectors, start, word) of encode, with words for units."""
     sentence = np.repeat(np.arange(len(start) - 1), np.diff(start))
     new = np.ones(len(word), bool)
     new[1:] = (word[1:] != word[:-1]) | (sentence[1:] != sentence[:-1])
@@ -165,11 +168,15 @@ def average_words(vectors, start, word):
 
 
 def align_pairs(model, tokenizer, pairs, settings):
-    """Word links of (source words, target words) pairs without empty sides: a list of sorted lists of (i, j)."""
+    """Word links of (source words, target words) pairs without empty sides.
+
+    Returns (links, beyond, dropped): for each pair a sorted list of (i, j); how many pairs have a side longer than the model; how
+    many words have no piece.
+    """
     index = {}
     for sentence in itertools.chain.from_iterable(pairs):
         index.setdefault(tuple(sentence), len(index))
-    vectors, start, word = encode(model, tokenizer, [list(sentence) for sentence in index], settings)
+    vectors, start, word, beyond, dropped = encode(model, tokenizer, [list(sentence) for sentence in index], settings)
     if settings.method not in ("softmax", "entmax"):
         vectors = torch.nn.functional.normalize(vectors)
     sides = np.array([[index[tuple(source)], index[tuple(target)]] for source, target in pairs])  # (pairs, 2) sentence numbers
@@ -202,7 +209,7 @@ def align_pairs(model, tokenizer, pairs, settings):
         triples = np.unique(np.stack([pair, word[rows[0][pair, i]], word[rows[1][pair, j]]], 1), axis=0)
         for pair, i, j in triples.tolist():
             links[batch[pair]].append((i, j))
-    return links
+    return links, beyond[sides].any(1).sum(), dropped[sides].sum()
 
 
 # ---- scores and page ------------------------------------------------------------------------------
@@ -316,13 +323,14 @@ def main():
     settings.budget = BUDGET[device.type]
     model = load_encoder(args.model, settings.layer).to(device)
 
-    counts, lines, empty, shown = np.zeros(4, np.int64), 0, 0, []
+    counts, lines, empty, beyond, dropped, shown = np.zeros(4, np.int64), 0, 0, 0, 0, []
     pairs = read_parallel(args.input)
     with output(args.output) as stream, torch.inference_mode(), tqdm(total=total, unit=" pairs", disable=None) as bar:
         while chunk := list(itertools.islice(pairs, CHUNK[device.type])):
             full = [pair for pair in chunk if pair[0] and pair[1]]
             empty += len(chunk) - len(full)
-            found = iter(align_pairs(model, tokenizer, full, settings) if full else [])
+            found, more_beyond, more_dropped = align_pairs(model, tokenizer, full, settings) if full else ([], 0, 0)
+            found, beyond, dropped = iter(found), beyond + more_beyond, dropped + more_dropped
             for source, target in chunk:
                 links = next(found) if source and target else []
                 stream.write(format_links(links) + "\n")
@@ -337,8 +345,11 @@ def main():
             bar.update(len(chunk))
     if args.html:
         write_page(args.html, shown, lines, args.input)
-    if empty:
-        note(f"{empty} lines have an empty side and got no links")
+    for count, what in ((empty, "lines have an empty side and got no links"),
+                        (beyond, f"lines are longer than the model's {settings.limit} pieces; the words beyond got no links"),
+                        (dropped, "words hold only characters that the tokenizer drops, and got no links")):
+        if count:
+            note(f"{count} {what}")
     if gold is not None:
         if lines != len(gold):
             raise InputError(f"{args.gold}: {len(gold)} lines, but the input has {lines}; expected one line for each pair")

@@ -210,13 +210,15 @@ def compare(runs, samples, seed=1):
 
     columns = langs + [name for name in ("mean", "mean_not_english") if (keys[0], name, METRICS[task][0]) in point]
     controls = [key for key in keys if key[0].startswith("random")]
+    statistics = {key: read_statistics(conditions[key][0]["args"]["train"]) for key in keys}
     rows = []
     for key in keys:
         target = key[0] if key[0] in langs else None
-        control = next((c for c in controls if c[0] == f"random-{key[0]}"), controls[0] if controls else None) if target else None
+        strength = statistics[key].get("kendall_tau")
+        control = next((c for c in controls if target and strength is not None and abs(statistics[c].get("kendall_tau", 2) - strength) < 0.01), None)
         rows.append({
             "order": key[0], "aligner": key[1], "seeds": sorted(run["seed"] for run in conditions[key]), "target": target,
-            "train": conditions[key][0]["args"]["train"], "statistics": read_statistics(conditions[key][0]["args"]["train"]),
+            "train": conditions[key][0]["args"]["train"], "statistics": statistics[key],
             "tokens_per_second": float(np.mean([run["train"]["tokens_per_second"] for run in conditions[key]])),
             "scores": {column: {metric: point[key, column, metric] for metric in METRICS[task]} for column in columns if (key, column, METRICS[task][0]) in point},
             "seed_deviation": {lang: spread[key, lang] for lang in langs if spread.get((key, lang))},
@@ -261,31 +263,29 @@ def in_words(result):
     text = [f"Trained on original English, {result['model']} reaches {100 * base['scores']['en'][metric]:.1f} {NAMES[metric]} on English" if "en" in base["scores"] else
             f"Original English is the baseline of {result['model']}"]
     text[0] += f" and {100 * mean_of_others[metric]:.1f} on average over the other languages." if mean_of_others else "."
-    better, worse, open_, beyond, tested = [], [], [], [], 0
+    better, worse, unclear = [], [], []
     for row in rows:
-        entry = row["difference"].get(row["target"], {}).get(metric) if row["target"] else None
+        entry = row["difference"].get(row["target"], {}).get(metric)
         if entry:
-            (better if entry["low"] > 0 else worse if entry["high"] < 0 else open_).append(f"{row_name(row)} {points(entry)}")
-            control = row["against_control"].get(row["target"], {}).get(metric)
-            if control:
-                tested += 1
-                if control["low"] > 0:
-                    beyond.append(row_name(row))
+            (better if entry["low"] > 0 else worse if entry["high"] < 0 else unclear).append(f"{row_name(row)} {points(entry)}")
     if better:
         text.append(f"Taking the target language's word order raised the score on that language for {'; '.join(better)}.")
     if worse:
-        text.append(f"It lowered the score for {'; '.join(worse)}.")
-    if open_:
-        text.append(f"For {'; '.join(open_)} the interval includes 0: no difference is shown in either direction.")
+        text.append(f"It lowered the score on that language for {'; '.join(worse)}.")
+    if unclear:
+        text.append(f"On its own language, no difference is shown for {'; '.join(unclear)}: the interval includes 0.")
     for row in rows:
         entry = row["difference"].get("mean_not_english", {}).get(metric)
         if row["order"].startswith("random") and entry:
-            text.append(f"The {row['order']} control, as far from English order but without its sense, changes the average over the other languages by {points(entry)}.")
-    if tested:
-        text.append((f"On its own language, the order did better than the random control, the interval leaving out 0, for {', '.join(beyond)} of {tested} compared: there the order itself helps, not "
-                     "the mere disturbance." if beyond else "No order did clearly better than the random control on its own language, so a gain cannot be told from the effect of disturbing the order."))
+            text.append(f"The control {row['order']}, a random order, changes the average over the other languages by {points(entry)}.")
+    for row in rows:
+        entry = row["against_control"].get(row["target"], {}).get(metric)
+        if entry:
+            text.append(f"Against {row['control']}, which is as far from English order, {row_name(row)} differs on its own language by {points(entry)}: " + (
+                "the order itself helps there, not the mere disturbance." if entry["low"] > 0 else "the order itself does harm there." if entry["high"] < 0 else
+                "whether the order itself matters cannot be told."))
     seeds = min(len(row["seeds"]) for row in rows)
-    text.append("The intervals say how much the dev sentences at hand could mislead. " + (
+    text.append("The intervals say how far the choice of dev sentences could mislead. " + (
         "They do not cover chance in training: there is one seed a condition, and another one may move scores by as much as many of these differences. Train several seeds before believing a small difference."
         if seeds == 1 else f"Chance in training is averaged over {seeds} seeds or more; the deviation between seeds is in results.json."))
     tests = sum(1 for row in rows for lang in result["languages"] if row["difference"].get(lang))

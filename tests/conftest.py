@@ -1,0 +1,119 @@
+"""Fixtures: tiny models of both families, the default model and the real data where they are, and a way to run a script in this process."""
+
+import collections
+import importlib
+import os
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SAMPLE = os.path.join(ROOT, "data", "sample")
+SHARED = os.path.join(os.path.dirname(ROOT), "shared", "data")
+DEFAULT_MODEL = os.path.join(ROOT, "models", "multilingual-e5-small")
+sys.path.insert(0, ROOT)
+
+from data.files import read_parallel, read_udpos, run_script  # noqa: E402
+
+
+def sample_words():
+    """The words of the sample's udpos files, all languages, with repetitions."""
+    words = [word for lang in ("en", "fr", "de", "hi", "zh") for sentence, _ in read_udpos(os.path.join(SAMPLE, "udpos", f"dev-{lang}.tsv")) for word in sentence]
+    for lang in ("fr", "de", "hi", "zh"):
+        for source, target in read_parallel(os.path.join(SAMPLE, "udpos", f"train-en-{lang}.txt")):
+            words += source + target
+    return words
+
+
+def build_tiny_bert(folder):
+    """A randomly initialised BERT with a WordPiece vocabulary, as mBERT has one, in a Hugging Face folder."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    words = sample_words()
+    letters = sorted({letter for word in words for letter in word})
+    common = sorted(word for word, count in collections.Counter(words).items() if count > 8 and len(word) > 1)
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + letters + ["##" + letter for letter in letters] + common
+    tokenizer = Tokenizer(models.WordPiece({token: i for i, token in enumerate(tokens)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=128, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]",
+                            sep_token="[SEP]", mask_token="[MASK]").save_pretrained(folder)
+    torch.manual_seed(0)
+    BertModel(BertConfig(vocab_size=len(tokens), hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64,
+                         max_position_embeddings=128, initializer_range=0.2)).save_pretrained(folder)
+
+
+def build_tiny_xlmr(folder):
+    """A randomly initialised XLM-R with a Unigram vocabulary, in a Hugging Face folder."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
+
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")])
+    trainer = trainers.UnigramTrainer(vocab_size=1500, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"], unk_token="<unk>", show_progress=False)
+    tokenizer.train_from_iterator([" ".join(sample_words())], trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=128, bos_token="<s>", cls_token="<s>", eos_token="</s>", sep_token="</s>",
+                            unk_token="<unk>", pad_token="<pad>", mask_token="<mask>").save_pretrained(folder)
+    torch.manual_seed(0)
+    XLMRobertaModel(XLMRobertaConfig(vocab_size=tokenizer.get_vocab_size(), hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64,
+                                     max_position_embeddings=130, type_vocab_size=1, pad_token_id=1, bos_token_id=0, eos_token_id=2,
+                                     initializer_range=0.2)).save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("models") / "tiny-bert")
+    build_tiny_bert(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_xlmr(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("models") / "tiny-xlmr")
+    build_tiny_xlmr(folder)
+    return folder
+
+
+@pytest.fixture(params=["bert", "xlmr"])
+def tiny_model(request, tiny_bert, tiny_xlmr):
+    """Each of the two families in turn."""
+    return {"bert": tiny_bert, "xlmr": tiny_xlmr}[request.param]
+
+
+@pytest.fixture(scope="session")
+def default_model():
+    if not os.path.exists(os.path.join(DEFAULT_MODEL, "align.json")):
+        pytest.skip("the default model is not here; python data/get_model.py gets it")
+    return DEFAULT_MODEL
+
+
+@pytest.fixture(scope="session")
+def shared():
+    if not os.path.isdir(SHARED):
+        pytest.skip("the real XTREME data beside the checkout is not here")
+    return SHARED
+
+
+@pytest.fixture
+def run(monkeypatch, capfd):
+    """run('align', '--model', ...) runs a script's main() in this process; returns its exit code, stdout and stderr."""
+
+    def call(script, *arguments):
+        module = importlib.import_module(script.replace("/", "."))
+        monkeypatch.setattr(sys, "argv", [script.split("/")[-1] + ".py", *map(str, arguments)])
+        capfd.readouterr()
+        code = 0
+        try:
+            run_script(module.main)
+        except SystemExit as end:
+            code = end.code or 0
+        captured = capfd.readouterr()
+        return SimpleNamespace(code=code, out=captured.out, err=captured.err)
+
+    return call

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Sets up (.venv with the pinned packages, the packages that the tests compare with, the default model) and runs the tests.
+# Arguments go on to pytest: bash tests/run.sh -k align
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+MODELS=none bash run_all.sh --setup
+wanted=$(cksum < tests/requirements.txt)
+if [ "$(cat .venv/tests.done 2>/dev/null)" != "$wanted" ]; then
+  echo "Installing what the tests compare with (once)"
+  .venv/bin/python -m pip install --disable-pip-version-check -q -r requirements.txt -r tests/requirements.txt
+  echo "$wanted" > .venv/tests.done
+fi
+.venv/bin/python data/get_model.py || echo "Without the default model the tests that need it are skipped."
+exec .venv/bin/python -m pytest tests "$@"

@@ -1,0 +1,166 @@
+"""align.py finds the links that SimAlign and awesome-align find, whatever the batches, and never mixes up lines."""
+
+import json
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+from conftest import SAMPLE, sample_words
+
+import align
+from data.files import read_parallel, read_pharaoh
+
+FIXTURE = os.path.join(os.path.dirname(__file__), "fixtures", "links.json")
+# Pairs of each real file that SimAlign aligns here; it takes a tenth of a second a pair. SIMALIGN_PAIRS=447 compares all of enfr.
+SIMALIGN_PAIRS = int(os.environ.get("SIMALIGN_PAIRS", 30))
+PAIRS = os.path.join(SAMPLE, "align", "enzh.src-tgt")
+
+
+def load_cases():
+    with open(FIXTURE, encoding="utf-8") as stream:
+        return json.load(stream)
+
+
+def batch_links(cases, method, threshold):
+    """Links of all cases found in one padded batch."""
+    sides = []
+    for side in ("source", "target"):
+        vectors = [torch.tensor(case[side], dtype=torch.float64) for case in cases]
+        if method not in ("softmax", "entmax"):
+            vectors = [torch.nn.functional.normalize(v) for v in vectors]
+        sides.append((torch.nn.utils.rnn.pad_sequence(vectors, batch_first=True),
+                      torch.nn.utils.rnn.pad_sequence([torch.ones(len(v), dtype=torch.bool) for v in vectors], batch_first=True)))
+    (source, source_mask), (target, target_mask) = sides
+    found = align.find_links(source, target, source_mask, target_mask, method, threshold)
+    return [sorted(matrix.nonzero().tolist()) for matrix in found]
+
+
+@pytest.mark.parametrize("method", ["argmax", "itermax", "match", "softmax", "entmax"])
+def test_links_equal_the_recorded_ones_of_simalign_and_awesome_align(method):
+    if method == "match":
+        pytest.importorskip("scipy")
+    cases = load_cases()
+    threshold = {"softmax": 0.1, "entmax": 0.0}.get(method)
+    assert batch_links(cases, method, threshold) == [case[method] for case in cases]
+
+
+def test_entmax15_equals_the_entmax_package():
+    entmax = pytest.importorskip("entmax")
+    scores = torch.randn(7, 9, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 4
+    for dim in (1, 2):
+        assert torch.allclose(align.entmax15(scores, dim), entmax.entmax15(scores, dim=dim), atol=1e-12)
+        assert torch.allclose(align.entmax15(scores, dim).sum(dim), torch.ones(()).double())
+
+
+@pytest.mark.parametrize("method", ["argmax", "itermax", "match"])
+@pytest.mark.parametrize("level", ["subword", "word"])
+def test_links_equal_simalign_on_the_sample(run, tmp_path, tiny_model, method, level):
+    simalign = pytest.importorskip("simalign", reason="SimAlign is not installed")
+    pairs = list(read_parallel(PAIRS)) + [(["one"], ["eins", "zwei"]), (["a", "b"], ["a", "b", "c"])]
+    (tmp_path / "in").write_text("".join(" ".join(s) + " ||| " + " ".join(t) + "\n" for s, t in pairs))
+    peer = simalign.SentenceAligner(model=tiny_model, token_type="bpe" if level == "subword" else "word", matching_methods={"argmax": "a", "itermax": "i", "match": "m"}[method], layer=2)
+    key = {"argmax": "inter", "itermax": "itermax", "match": "mwmf"}[method]
+    theirs = [peer.get_word_aligns(source, target)[key] for source, target in pairs]
+    done = run("align", "--model", tiny_model, "--input", tmp_path / "in", "--output", tmp_path / "out", "--method", method, "--level", level,
+               "--layer", "2", "--keep-bare-pieces", "--precision", "f32")
+    assert done.code == 0, done.err
+    assert list(read_pharaoh(str(tmp_path / "out"))) == theirs
+
+
+@pytest.mark.parametrize("pair", ["enfr", "zhen"])
+def test_links_equal_simalign_on_real_gold_data(run, tmp_path, default_model, shared, pair):
+    simalign = pytest.importorskip("simalign", reason="SimAlign is not installed")
+    pairs = list(read_parallel(os.path.join(shared, "align", pair + ".src-tgt")))
+    pairs = pairs[::len(pairs) // SIMALIGN_PAIRS]
+    (tmp_path / "in").write_text("".join(" ".join(s) + " ||| " + " ".join(t) + "\n" for s, t in pairs), encoding="utf-8")
+    peer = simalign.SentenceAligner(model=default_model, token_type="bpe", matching_methods="ai", layer=7)
+    theirs = [peer.get_word_aligns(source, target) for source, target in pairs]
+    for method, key in (("argmax", "inter"), ("itermax", "itermax")):
+        done = run("align", "--model", default_model, "--input", tmp_path / "in", "--output", tmp_path / "out", "--method", method, "--keep-bare-pieces", "--precision", "f32")
+        assert done.code == 0
+        assert list(read_pharaoh(str(tmp_path / "out"))) == [links[key] for links in theirs]
+
+
+def test_output_order_is_input_order_in_any_batches(run, tmp_path, tiny_model, monkeypatch):
+    lines = [line for lang in ("fr", "de", "hi", "zh") for line in open(os.path.join(SAMPLE, "udpos", f"train-en-{lang}.txt"), encoding="utf-8").readlines()[:12]]
+    random.Random(3).shuffle(lines)
+    lines[7:7] = [" ||| \n", "a ||| \n", lines[0], " ||| b\n"]
+    outputs = []
+    for chunk, budget, pairs in ((512, 1024, 128), (17, 60, 3), (1, 1, 1)):
+        monkeypatch.setattr(align, "CHUNK", {"cpu": chunk})
+        monkeypatch.setattr(align, "BUDGET", {"cpu": budget})
+        monkeypatch.setattr(align, "PAIRS", pairs)
+        (tmp_path / "in").write_text("".join(lines), encoding="utf-8")
+        done = run("align", "--model", tiny_model, "--input", tmp_path / "in", "--output", tmp_path / "out", "--precision", "f32", "--method", "itermax")
+        assert done.code == 0 and "3 lines have an empty side" in done.err
+        outputs.append((tmp_path / "out").read_text().split("\n"))
+    assert outputs[0] == outputs[1] == outputs[2]
+    assert len(outputs[0]) == len(lines) + 1 and outputs[0][7:9] == ["", ""] and outputs[0][10] == ""
+    assert outputs[0][9] == outputs[0][0] and sum(map(bool, outputs[0])) == len(lines) - 3
+
+
+def test_bare_pieces_are_left_out_unless_a_word_has_nothing_else(tiny_xlmr):
+    from types import SimpleNamespace
+
+    from common import bare_piece, load_encoder, load_tokenizer, special_pieces
+
+    tokenizer, model = load_tokenizer(tiny_xlmr), load_encoder(tiny_xlmr, 1)
+    bare = bare_piece(tokenizer)
+    assert bare is not None
+    split = next(word for word in sample_words() if tokenizer.tokenize(word)[0] == "▁")
+    words = ["the", split, "▁"]
+    settings = SimpleNamespace(special=special_pieces(tokenizer), limit=64, bare=bare, budget=100, precision="f32", level="subword")
+    with torch.inference_mode():
+        kept, start, word, *_ = align.encode(model, tokenizer, [words], settings)
+        settings.bare = None
+        every, _, every_word, *_ = align.encode(model, tokenizer, [words], settings)
+    ids = tokenizer([words], is_split_into_words=True, add_special_tokens=False)["input_ids"][0]
+    stays = [k for k, w in enumerate(every_word) if ids[k] != bare or all(ids[n] == bare for n in np.flatnonzero(every_word == w))]
+    assert set(every_word) == set(word) == {0, 1, 2} and len(word) == len(stays) < len(ids) and start[-1] == len(word)
+    assert torch.equal(kept[:-1], every[:-1][stays]) and kept[-1].abs().sum() == 0
+
+
+def test_sentences_longer_than_the_model_and_dropped_words_are_handled(run, tmp_path, tiny_model):
+    (tmp_path / "in").write_text(" ".join(["bread"] * 300) + " ||| " + " ".join(["Brot"] * 300) + "\nI \u200b see ||| ich \u200b sehe\n\u200b ||| \u200b\n", encoding="utf-8")
+    for level in ("subword", "word"):
+        done = run("align", "--model", tiny_model, "--input", tmp_path / "in", "--output", tmp_path / "out", "--level", level)
+        assert done.code == 0 and done.err.count("\n") <= 2
+        assert "1 lines are longer than the model's 128 pieces" in done.err
+        links = list(read_pharaoh(str(tmp_path / "out")))
+        assert links[0] and max(i for i, _ in links[0]) < 128 and len(links) == 3
+
+
+def test_scores_are_och_and_neys():
+    # |A & S| = 2, |A & P| = 3, |A| = 4, |S| = 3
+    scores = align.alignment_scores([2, 3, 4, 3])
+    assert scores == {"aer": 1 - 5 / 7, "precision": 3 / 4, "recall": 2 / 3, "f1": 2 * (3 / 4) * (2 / 3) / (3 / 4 + 2 / 3)}
+
+
+def test_gold_prints_one_json_object_and_html_shows_every_script(run, tmp_path, tiny_model):
+    gold = os.path.join(SAMPLE, "align", "enzh.gold")
+    done = run("align", "--model", tiny_model, "--input", PAIRS, "--output", tmp_path / "out", "--gold", gold, "--html", tmp_path / "page.html")
+    assert set(json.loads(done.out)) == {"aer", "precision", "recall", "f1", "pairs"} and json.loads(done.out)["pairs"] == 40
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "祖母" in page or "奶奶" in page
+    assert "</script>" in page and page.count("</script>") == 1
+
+
+def test_the_models_own_defaults_are_used(run, tmp_path, tiny_bert):
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_bert, folder)
+    for content, options in (('{"layer": 1, "method": "itermax"}', ["--layer", "1", "--method", "itermax"]), ('{"layer": 3}', ["--layer", "3", "--method", "argmax"])):
+        (folder / "align.json").write_text(content)
+        run("align", "--model", folder, "--input", PAIRS, "--output", tmp_path / "a")
+        run("align", "--model", tiny_bert, "--input", PAIRS, "--output", tmp_path / "b", *options)
+        assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text() != ""
+
+
+def test_word_vectors_are_means_of_their_pieces():
+    vectors = torch.arange(12.0).view(6, 2)
+    vectors[5] = 0
+    means, start, word = align.average_words(vectors, np.array([0, 3, 5]), np.array([0, 0, 2, 2, 2]))
+    assert means.tolist() == [[1, 2], [4, 5], [7, 8], [0, 0]] and start.tolist() == [0, 2, 3] and word.tolist() == [0, 2, 2]

