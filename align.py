@@ -23,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from common import (align_defaults, autocast, bare_piece, length_sorted, load_config, load_encoder, load_tokenizer, note,
-                    pick_device, pick_precision, piece_limit, special_pieces, words_to_pieces)
+                    pick_device, pick_precision, piece_limit, special_pieces, store_linear_in_bf16, words_to_pieces)
 from data.files import Arguments, InputError, format_links, output, positive, positive_float, read_gold, read_parallel, run_script
 
 CHUNK = {"cpu": 512, "cuda": 8192}      # lines in memory at a time
@@ -178,7 +178,7 @@ def align_pairs(model, tokenizer, pairs, settings):
         index.setdefault(tuple(sentence), len(index))
     vectors, start, word, beyond, dropped = encode(model, tokenizer, [list(sentence) for sentence in index], settings)
     if settings.method not in ("softmax", "entmax"):
-        vectors = torch.nn.functional.normalize(vectors)
+        vectors /= vectors.norm(dim=1, keepdim=True).clamp(min=1e-12)  # in place: they are most of what a chunk takes
     sides = np.array([[index[tuple(source)], index[tuple(target)]] for source, target in pairs])  # (pairs, 2) sentence numbers
     sizes = np.diff(start)[sides]                                                                # (pairs, 2) units
     links = [[] for _ in pairs]
@@ -321,7 +321,9 @@ def main():
     settings.special, settings.limit = special_pieces(tokenizer), piece_limit(tokenizer, config)
     settings.bare = None if args.keep_bare_pieces else bare_piece(tokenizer)
     settings.budget = BUDGET[device.type]
-    model = load_encoder(args.model, settings.layer).to(device)
+    model = load_encoder(args.model, settings.layer, "eager" if device.type == "cpu" else None).to(device)  # eager: the faster attention on a CPU
+    if settings.precision == "bf16":
+        store_linear_in_bf16(model)
 
     counts, lines, empty, beyond, dropped, shown = np.zeros(4, np.int64), 0, 0, 0, 0, []
     pairs = read_parallel(args.input)

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import gc
 import json
+import logging
 import os
 import sys
 
@@ -53,13 +54,13 @@ def load_encoder(name, layers=None, attention=None):
     each layer. Weights stay on disk until they are touched (safetensors are memory-mapped). Raises InputError.
     """
     from transformers import AutoModel
-    from transformers.utils import logging
+    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
     settings = {"attn_implementation": attention}
     if layers is not None:
         settings["num_hidden_layers"] = layers
-    logging.set_verbosity_error()  # it reports every weight that it was told not to load
-    logging.disable_progress_bar()
+    set_verbosity_error()  # it reports every weight that it was told not to load
+    disable_progress_bar()
     model = _load(name, lambda: AutoModel.from_pretrained(name, add_pooling_layer=False, dtype=torch.float32, **settings))
     return model.eval()
 
@@ -69,11 +70,12 @@ def _load(name, load):
         raise InputError(f"{name}: no config.json in this folder; expected a Hugging Face model folder")
     if not os.path.isdir(name) and (os.path.exists(name) or name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise InputError(f"{name}: no such model folder; expected a Hugging Face model folder or a hub name")
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; the error below says what came of them
     try:
         return load()
     except Exception as error:  # transformers and its parts raise dozens of types for what is wrong in a folder or on a hub
         reason = " ".join((str(error).strip() or type(error).__name__).split())
-        raise InputError(f"{name}: cannot be loaded as a model ({reason[:200]}); expected a BERT or XLM-R type Hugging Face folder "
+        raise InputError(f"{name}: cannot be loaded as a model ({reason[:160]}); expected a BERT or XLM-R type Hugging Face folder "
                          "(config.json, model.safetensors, tokenizer.json) or the name of one on a hub that is reachable") from None
 
 
@@ -172,6 +174,13 @@ def pick_precision(device):
 def autocast(device, precision):
     """A context in which matrix products run in `precision`, 'bf16' or 'f32'."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+
+
+def store_linear_in_bf16(model):
+    """Keep the weights of linear layers in bfloat16, for testing alone: autocast would cast them anew for every batch."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.to(torch.bfloat16)
 
 
 def note(message):

@@ -164,3 +164,54 @@ def test_word_vectors_are_means_of_their_pieces():
     vectors[5] = 0
     means, start, word = align.average_words(vectors, np.array([0, 3, 5]), np.array([0, 0, 2, 2, 2]))
     assert means.tolist() == [[1, 2], [4, 5], [7, 8], [0, 0]] and start.tolist() == [0, 2, 3] and word.tolist() == [0, 2, 2]
+
+
+def test_a_hub_name_loads_from_a_hub(tiny_xlmr, tmp_path):
+    """A server on loopback speaks as much of a model hub's protocol as loading by name needs."""
+    import hashlib
+    import http.server
+    import subprocess
+    import sys
+    import threading
+
+    from conftest import ROOT
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.answer(False)
+
+        def do_GET(self):
+            self.answer(True)
+
+        def answer(self, body):
+            path = os.path.join(tiny_xlmr, os.path.basename(self.path))
+            if not self.path.startswith("/team/tiny/resolve/") or not os.path.isfile(path):
+                self.send_response(404)
+                self.send_header("X-Error-Code", "EntryNotFound")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            with open(path, "rb") as stream:
+                data = stream.read()
+            self.send_response(200)
+            self.send_header("ETag", '"' + hashlib.sha1(data).hexdigest() + '"')
+            self.send_header("X-Repo-Commit", "0" * 40)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            if body:
+                self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    environment = {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path / "hub"), "HF_HUB_DISABLE_XET": "1"}
+    links = []
+    for model in ("team/tiny", tiny_xlmr):
+        command = [sys.executable, os.path.join(ROOT, "align.py"), "--model", model, "--input", PAIRS, "--output", "-", "--precision", "f32"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        links.append(done.stdout)
+    server.shutdown()
+    assert links[0] == links[1] and links[0].count("\n") == 40
