@@ -22,17 +22,32 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from common import (align_defaults, autocast, bare_piece, length_sorted, load_config, load_encoder, load_tokenizer, note,
-                    pick_device, pick_precision, piece_limit, special_pieces, store_linear_in_bf16, words_to_pieces)
+from common import (
+    align_defaults,
+    autocast,
+    bare_piece,
+    length_sorted,
+    load_config,
+    load_encoder,
+    load_tokenizer,
+    note,
+    pick_device,
+    pick_precision,
+    piece_limit,
+    special_pieces,
+    store_linear_in_bf16,
+    words_to_pieces,
+)
 from data.files import Arguments, InputError, format_links, output, positive, positive_float, read_gold, read_parallel, run_script
 
-CHUNK = {"cpu": 512, "cuda": 8192}      # lines in memory at a time
-BUDGET = {"cpu": 1024, "cuda": 65536}   # padded pieces in a batch; on a CPU more than this leaves the caches
-CELLS, PAIRS = 1 << 20, 128             # cells of similarity matrices and pairs in a batch
+CHUNK = {"cpu": 512, "cuda": 8192}  # lines in memory at a time
+BUDGET = {"cpu": 1024, "cuda": 65536}  # padded pieces in a batch; on a CPU more than this leaves the caches
+CELLS, PAIRS = 1 << 20, 128  # cells of similarity matrices and pairs in a batch
 HTML_PAIRS = 200
 
 
 # ---- similarity to links. S and T are the numbers of source and target pieces, padded over a batch of B pairs.
+
 
 def mutual_argmax(similarity, cells):
     """Links where each piece is the other's most similar one (SimAlign's argmax).
@@ -84,7 +99,7 @@ def entmax15(scores, dim):
     shape[dim] = -1
     k = torch.arange(1, x.shape[dim] + 1, device=x.device, dtype=x.dtype).view(shape)
     mean = top.cumsum(dim) / k
-    variance = (top ** 2).cumsum(dim) / k - mean ** 2  # k times this is the sum of squared distances from the mean
+    variance = (top**2).cumsum(dim) / k - mean**2  # k times this is the sum of squared distances from the mean
     tau = mean - ((1 - k * variance) / k).clamp(min=0).sqrt()
     support = (tau <= top).sum(dim, keepdim=True)
     return (x - tau.gather(dim, support - 1)).clamp(min=0) ** 2
@@ -113,6 +128,7 @@ def find_links(source, target, source_mask, target_mask, method, threshold):
 
 
 # ---- sentences to vectors -----------------------------------------------------------------------
+
 
 def encode(model, tokenizer, sentences, settings):
     """Vectors of the sentences' units, which are pieces or words by settings.level.
@@ -180,7 +196,7 @@ def align_pairs(model, tokenizer, pairs, settings):
     if settings.method not in ("softmax", "entmax"):
         vectors /= vectors.norm(dim=1, keepdim=True).clamp(min=1e-12)  # in place: they are most of what a chunk takes
     sides = np.array([[index[tuple(source)], index[tuple(target)]] for source, target in pairs])  # (pairs, 2) sentence numbers
-    sizes = np.diff(start)[sides]                                                                # (pairs, 2) units
+    sizes = np.diff(start)[sides]  # (pairs, 2) units
     links = [[] for _ in pairs]
     order = np.lexsort((sizes[:, 1], sizes[:, 0]))
     order = order[sizes[order].min(1) > 0]  # a sentence all of whose characters the tokenizer drops has no unit
@@ -214,12 +230,17 @@ def align_pairs(model, tokenizer, pairs, settings):
 
 # ---- scores and page ------------------------------------------------------------------------------
 
+
 def alignment_scores(counts):
     """AER, precision, recall and F1 from |A & S|, |A & P|, |A|, |S| (Och and Ney 2003): AER = 1 - (|A & S| + |A & P|) / (|A| + |S|)."""
     sure_hits, hits, found, sure = counts
     precision, recall = hits / found if found else 0.0, sure_hits / sure if sure else 0.0
-    return {"aer": 1 - (sure_hits + hits) / (found + sure) if found + sure else 0.0, "precision": precision, "recall": recall,
-            "f1": 2 * precision * recall / (precision + recall) if precision + recall else 0.0}
+    return {
+        "aer": 1 - (sure_hits + hits) / (found + sure) if found + sure else 0.0,
+        "precision": precision,
+        "recall": recall,
+        "f1": 2 * precision * recall / (precision + recall) if precision + recall else 0.0,
+    }
 
 
 PAGE = """<!doctype html>
@@ -289,12 +310,27 @@ def main():
     parser.add_argument("--model", required=True, help="Hugging Face folder or hub name of a BERT or XLM-R type encoder")
     parser.add_argument("--input", required=True, metavar="FILE", help="`source ||| target` a line; - is stdin")
     parser.add_argument("--output", required=True, metavar="FILE", help="Pharaoh file to write; - is stdout")
-    parser.add_argument("--method", choices=["argmax", "itermax", "match", "softmax", "entmax"], help="how links are picked (default: the model's align.json, else argmax)")
-    parser.add_argument("--layer", type=positive, metavar="N", help="hidden layer to compare, 1 is the first (default: the model's align.json, else two thirds of the depth: 8 of 12)")
+    parser.add_argument(
+        "--method",
+        choices=["argmax", "itermax", "match", "softmax", "entmax"],
+        help="how links are picked (default: the model's align.json, else argmax)",
+    )
+    parser.add_argument(
+        "--layer",
+        type=positive,
+        metavar="N",
+        help="hidden layer to compare, 1 is the first (default: the model's align.json, else two thirds of the depth: 8 of 12)",
+    )
     parser.add_argument("--level", choices=["subword", "word"], default="subword", help="link pieces, or the mean vectors of words")
-    parser.add_argument("--threshold", type=positive_float, help="probability that a link of --method softmax must exceed (default: the model's align.json, else 0.001; entmax: 0)")
+    parser.add_argument(
+        "--threshold",
+        type=positive_float,
+        help="probability that a link of --method softmax must exceed (default: the model's align.json, else 0.001; entmax: 0)",
+    )
     parser.add_argument("--keep-bare-pieces", action="store_true", help="compare bare `▁` pieces too, as SimAlign does")
-    parser.add_argument("--gold", metavar="FILE", help="gold alignments, i-j sure and ipj possible; prints AER, precision, recall and F1 as JSON")
+    parser.add_argument(
+        "--gold", metavar="FILE", help="gold alignments, i-j sure and ipj possible; prints AER, precision, recall and F1 as JSON"
+    )
     parser.add_argument("--gold-index", type=int, choices=[0, 1], default=1, help="number of the first word in the gold file")
     parser.add_argument("--html", metavar="FILE", help=f"page that shows the first {HTML_PAIRS} alignments")
     parser.add_argument("--precision", choices=["bf16", "f32"], help="of matrix products (default: bf16 where the machine has it)")
@@ -312,7 +348,9 @@ def main():
     settings = args
     settings.layer = args.layer or defaults["layer"]
     settings.method = args.method or defaults.get("method", "argmax")
-    settings.threshold = 0.0 if settings.method == "entmax" and args.threshold is None else args.threshold or defaults.get("threshold", 1e-3)
+    settings.threshold = (
+        0.0 if settings.method == "entmax" and args.threshold is None else args.threshold or defaults.get("threshold", 1e-3)
+    )
     if settings.layer > config.num_hidden_layers:
         raise InputError(f"--layer {settings.layer}: {args.model} has {config.num_hidden_layers} layers")
     tokenizer = load_tokenizer(args.model)
@@ -321,7 +359,9 @@ def main():
     settings.special, settings.limit = special_pieces(tokenizer), piece_limit(tokenizer, config)
     settings.bare = None if args.keep_bare_pieces else bare_piece(tokenizer)
     settings.budget = BUDGET[device.type]
-    model = load_encoder(args.model, settings.layer, "eager" if device.type == "cpu" else None).to(device)  # eager: the faster attention on a CPU
+    model = load_encoder(args.model, settings.layer, "eager" if device.type == "cpu" else None).to(
+        device
+    )  # eager: the faster attention on a CPU
     if settings.precision == "bf16":
         store_linear_in_bf16(model)
 
@@ -347,9 +387,11 @@ def main():
             bar.update(len(chunk))
     if args.html:
         write_page(args.html, shown, lines, args.input)
-    for count, what in ((empty, "lines have an empty side and got no links"),
-                        (beyond, f"lines are longer than the model's {settings.limit} pieces; the words beyond got no links"),
-                        (dropped, "words hold only characters that the tokenizer drops, and got no links")):
+    for count, what in (
+        (empty, "lines have an empty side and got no links"),
+        (beyond, f"lines are longer than the model's {settings.limit} pieces; the words beyond got no links"),
+        (dropped, "words hold only characters that the tokenizer drops, and got no links"),
+    ):
         if count:
             note(f"{count} {what}")
     if gold is not None:

@@ -20,6 +20,7 @@ from data.files import InputError
 
 # ---- the encoder -------------------------------------------------------------------------------
 
+
 def load_tokenizer(name):
     """The fast tokenizer of a Hugging Face folder or hub name. Raises InputError where it has none."""
     from transformers import AutoTokenizer
@@ -75,8 +76,10 @@ def _load(name, load):
         return load()
     except Exception as error:  # transformers and its parts raise dozens of types for what is wrong in a folder or on a hub
         reason = " ".join((str(error).strip() or type(error).__name__).split())
-        raise InputError(f"{name}: cannot be loaded as a model ({reason[:160]}); expected a BERT or XLM-R type Hugging Face folder "
-                         "(config.json, model.safetensors, tokenizer.json) or the name of one on a hub that is reachable") from None
+        raise InputError(
+            f"{name}: cannot be loaded as a model ({reason[:160]}); expected a BERT or XLM-R type Hugging Face folder "
+            "(config.json, model.safetensors, tokenizer.json) or the name of one on a hub that is reachable"
+        ) from None
 
 
 def align_defaults(name, config):
@@ -100,13 +103,20 @@ def piece_limit(tokenizer, config):
 
 # ---- words to pieces ---------------------------------------------------------------------------
 
+
 def words_to_pieces(tokenizer, sentences):
     """For each sentence (a list of words, at least one) its pieces without special ones: (ids, word), two lists.
 
     word[k] is the index of the word that piece k belongs to. Characters that the tokenizer drops have no piece.
     """
-    encoded = tokenizer(sentences, is_split_into_words=True, add_special_tokens=False, verbose=False,
-                        return_attention_mask=False, return_token_type_ids=False)
+    encoded = tokenizer(
+        sentences,
+        is_split_into_words=True,
+        add_special_tokens=False,
+        verbose=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+    )
     return [(ids, encoded.word_ids(i)) for i, ids in enumerate(encoded["input_ids"])]
 
 
@@ -116,7 +126,7 @@ def special_pieces(tokenizer):
     word = encoded.word_ids(0)
     inside = [k for k, index in enumerate(word) if index is not None]
     ids = encoded["input_ids"][0]
-    return ids[:inside[0]], ids[inside[-1] + 1:]
+    return ids[: inside[0]], ids[inside[-1] + 1 :]
 
 
 def bare_piece(tokenizer):
@@ -126,6 +136,7 @@ def bare_piece(tokenizer):
 
 
 # ---- batches -------------------------------------------------------------------------------------
+
 
 def length_sorted(lengths, budget):
     """Cut the indices of `lengths`, shortest first, into batches of at most `budget` padded pieces (at least one item)."""
@@ -144,9 +155,9 @@ def shuffled_batches(lengths, size, generator):
     Padding nearly vanishes, and the order stays random from epoch to epoch. `generator` is a numpy Generator.
     """
     order = generator.permutation(len(lengths))
-    pools = [order[i:i + 50 * size] for i in range(0, len(order), 50 * size)]
+    pools = [order[i : i + 50 * size] for i in range(0, len(order), 50 * size)]
     order = np.concatenate([pool[np.argsort(np.asarray(lengths)[pool], kind="stable")] for pool in pools])
-    batches = [order[i:i + size].tolist() for i in range(0, len(order), size)]
+    batches = [order[i : i + size].tolist() for i in range(0, len(order), size)]
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
@@ -157,6 +168,7 @@ def pad(sequences, value):
 
 
 # ---- the machine ---------------------------------------------------------------------------------
+
 
 def pick_device():
     """The GPU of this process where there is one, else the CPU."""
@@ -189,6 +201,7 @@ def note(message):
 
 
 # ---- training ------------------------------------------------------------------------------------
+
 
 def seed_everything(seed):
     """Fix torch's random numbers and, where it can be had, the order of its sums; returns a numpy Generator."""

@@ -23,11 +23,22 @@ import numpy as np
 from data.files import Arguments, InputError, output, positive, read_tag_predictions, read_udpos, run_script
 
 METRICS = {"udpos": ["accuracy", "f1"]}
-SETTINGS = ["epochs", "batch_size", "lr", "warmup", "weight_decay", "max_length", "max_dev", "label_on", "data_dir"]  # alike in runs that are compared
+SETTINGS = [
+    "epochs",
+    "batch_size",
+    "lr",
+    "warmup",
+    "weight_decay",
+    "max_length",
+    "max_dev",
+    "label_on",
+    "data_dir",
+]  # alike in runs that are compared
 NAMES = {"accuracy": "accuracy", "f1": "F1"}
 
 
 # ---- metrics --------------------------------------------------------------------------------------
+
 
 def spans(sentences):
     """The entities that seqeval 1.2.2 (default mode), XTREME's metric for udpos, sees in lists of tags: a set of (type, first, last).
@@ -80,6 +91,7 @@ def tagging_scores(gold, predicted):
 
 # ---- runs ------------------------------------------------------------------------------------------
 
+
 def find_runs(folder):
     """The runs below a folder, in order of their paths: scores.json as dicts, with 'folder' added. Raises InputError."""
     if not os.path.isdir(folder):
@@ -93,8 +105,10 @@ def find_runs(folder):
         try:
             with open(name, encoding="utf-8") as stream:
                 run = json.load(stream)
-            known = run["task"] in METRICS and all(isinstance(run[key], kind) for key, kind in (
-                ("model", str), ("order", str), ("aligner", str), ("seed", int), ("dev", dict), ("args", dict)))
+            known = run["task"] in METRICS and all(
+                isinstance(run[key], kind)
+                for key, kind in (("model", str), ("order", str), ("aligner", str), ("seed", int), ("dev", dict), ("args", dict))
+            )
             known = known and run["dev"] and {"train", "data_dir"} <= set(run["args"])
         except (ValueError, KeyError, TypeError):
             known = False
@@ -113,12 +127,14 @@ def count_run(run, gold_cache):
         gold_path = os.path.join(run["args"]["data_dir"], f"dev-{lang}.tsv")
         if gold_path not in gold_cache:
             gold_cache[gold_path] = read_udpos(gold_path)
-        gold = [tags for _, tags in gold_cache[gold_path][:run["args"].get("max_dev")]]
+        gold = [tags for _, tags in gold_cache[gold_path][: run["args"].get("max_dev")]]
         path = os.path.join(run["folder"], f"dev-{lang}.tsv")
         predicted = read_tag_predictions(path)
         if [len(tags) for tags in predicted] != [len(tags) for tags in gold]:
-            raise InputError(f"{path}: {len(predicted)} sentences, {sum(map(len, predicted))} tags, which do not fit the {len(gold)} sentences, "
-                             f"{sum(map(len, gold))} words of {gold_path}; train this run again")
+            raise InputError(
+                f"{path}: {len(predicted)} sentences, {sum(map(len, predicted))} tags, which do not fit the {len(gold)} sentences, "
+                f"{sum(map(len, gold))} words of {gold_path}; train this run again"
+            )
         counts[lang] = tagging_counts(gold, predicted)
     return counts
 
@@ -134,6 +150,7 @@ def read_statistics(train_path):
 
 # ---- comparison ------------------------------------------------------------------------------------
 
+
 def bootstrap(counts, samples, generator):
     """Metrics of resampled dev sets: counts (conditions, sentences, 5), pooled over seeds; the same sentences are drawn for all conditions.
 
@@ -145,7 +162,7 @@ def bootstrap(counts, samples, generator):
     step = max(1, 2_000_000 // sentences)
     for start in range(0, samples, step):
         size = min(step, samples - start)
-        sums[start:start + size] = generator.multinomial(sentences, np.full(sentences, 1 / sentences), size) @ flat
+        sums[start : start + size] = generator.multinomial(sentences, np.full(sentences, 1 / sentences), size) @ flat
     return tagging_metrics(sums.reshape(samples, conditions, width).transpose(1, 0, 2))
 
 
@@ -155,85 +172,133 @@ def interval(value, resampled):
     return {"value": float(value), "low": float(low), "high": float(high)}
 
 
-def compare(runs, samples, seed=1):
+def check_comparable(runs):
+    """Raise InputError where runs of one task and model were not trained alike."""
+    for name in SETTINGS:
+        values = {json.dumps(run["args"].get(name)): run["folder"] for run in runs}
+        if len(values) > 1:
+            raise InputError(
+                f"{' and '.join(values.values())}: trained with different --{name.replace('_', '-')} ({', '.join(values)}); "
+                "expected the same for all runs that are compared, remove or train again what differs"
+            )
+    seen = set()
+    for run in runs:
+        key = run["order"], run["aligner"], run["seed"]
+        if key in seen:
+            raise InputError(f"{run['folder']}: another run of {key[0]} ({key[1]}) has seed {key[2]} too; expected one run for each seed")
+        seen.add(key)
+
+
+def pool_seeds(runs, gold_cache):
+    """Counts and deviation of the runs of one condition, for each language that all of its seeds were tested in.
+
+    Returns ({language: counts of each sentence, the mean over seeds}, {language: {metric: standard deviation between seeds}}).
+    """
+    counted = [count_run(run, gold_cache) for run in runs]
+    pooled, deviation = {}, {}
+    for lang in counted[0]:
+        if all(lang in counts for counts in counted):
+            pooled[lang] = np.mean([counts[lang] for counts in counted], axis=0)
+            if len(counted) > 1:
+                metrics = tagging_metrics(np.stack([counts[lang].sum(0) for counts in counted]))
+                deviation[lang] = {name: float(np.std(values, ddof=1)) for name, values in metrics.items()}
+    return pooled, deviation
+
+
+def resample(pooled, langs, averages, samples, seed=1):
+    """Exact and resampled metrics of every condition and column, which are the languages and the averages over some of them.
+
+    pooled: {condition: {language: counts}}; averages: {name: languages}. Each language is resampled once for all conditions,
+    so that any two of them are paired. Returns two dicts with the keys (condition, column): {metric: number} and
+    {metric: (samples,)}.
+    """
+    generator = np.random.default_rng(seed)
+    exact, drawn = {}, {}
+    for lang in langs:
+        present = [key for key in pooled if lang in pooled[key]]
+        stacked = np.stack([pooled[key][lang] for key in present])
+        point, resampled = tagging_metrics(stacked.sum(1)), bootstrap(stacked, samples, generator)
+        for n, key in enumerate(present):
+            exact[key, lang] = {metric: float(values[n]) for metric, values in point.items()}
+            drawn[key, lang] = {metric: values[n] for metric, values in resampled.items()}
+    for name, members in averages.items():
+        for key in pooled:
+            for table, average in ((exact, lambda values: float(np.mean(values))), (drawn, lambda values: np.mean(values, axis=0))):
+                table[key, name] = {metric: average([table[key, lang][metric] for lang in members]) for metric in table[key, members[0]]}
+    return exact, drawn
+
+
+def differences(exact, drawn, key, other, columns):
+    """{column: {metric: interval}} of a condition against another one, {} against None and itself."""
+    if other is None or other == key:
+        return {}
+    return {
+        column: {
+            metric: interval(value - exact[other, column][metric], drawn[key, column][metric] - drawn[other, column][metric])
+            for metric, value in exact[key, column].items()
+        }
+        for column in columns
+        if (key, column) in exact and (other, column) in exact
+    }
+
+
+def compare(runs, samples):
     """The results of one task and model: a dict with a row for each condition. `runs` as find_runs returns them."""
-    task = runs[0]["task"]
+    check_comparable(runs)
     conditions = collections.defaultdict(list)
     for run in runs:
         conditions[run["order"], run["aligner"]].append(run)
     rank = {"original": 0, "identity": 1, "random": 3}
     keys = sorted(conditions, key=lambda key: (rank.get(key[0].split("-")[0], 2), key[1] == "separate", key[1] == "joint", key))
-    for name in SETTINGS:
-        values = {json.dumps(run["args"].get(name)): run["folder"] for run in runs}
-        if len(values) > 1:
-            raise InputError(f"{' and '.join(values.values())}: trained with different --{name.replace('_', '-')} ({', '.join(values)}); "
-                             "expected the same for all runs that are compared, remove or train again what differs")
-    gold_cache, pooled, spread = {}, {}, {}
+
+    gold_cache, pooled, deviation = {}, {}, {}
     for key in keys:
-        seeds = sorted(run["seed"] for run in conditions[key])
-        if len(set(seeds)) < len(seeds):
-            raise InputError(f"{conditions[key][-1]['folder']}: the second run of {key[0]} ({key[1]}) with one seed; expected one run for each seed")
-        counted = [count_run(run, gold_cache) for run in conditions[key]]
-        langs = [lang for lang in counted[0] if all(lang in each for each in counted)]
-        for lang in langs:
-            pooled[key, lang] = np.mean([each[lang] for each in counted], axis=0)
-            values = [tagging_metrics(each[lang].sum(0)) for each in counted]
-            spread[key, lang] = {metric: float(np.std([value[metric] for value in values], ddof=1)) for metric in METRICS[task]} if len(counted) > 1 else None
-    langs = sorted({lang for _, lang in pooled}, key=lambda lang: (lang != "en", lang))
+        pooled[key], deviation[key] = pool_seeds(conditions[key], gold_cache)
+    langs = sorted({lang for key in keys for lang in pooled[key]}, key=lambda lang: (lang != "en", lang))
+    shared = [lang for lang in langs if all(lang in pooled[key] for key in keys)]
+    averages = {"mean": shared, "mean_not_english": [lang for lang in shared if lang != "en"]}
+    averages = {name: members for name, members in averages.items() if members}
+    columns = langs + list(averages)
+    exact, drawn = resample(pooled, langs, averages, samples)
+
     baseline = ("original", "none") if ("original", "none") in conditions else None
-    shared = [lang for lang in langs if all((key, lang) in pooled for key in keys)]
-
-    # Resample each language once for all conditions that have it, so that every pair of conditions is paired.
-    generator = np.random.default_rng(seed)
-    point, drawn = {}, {}
-    for lang in langs:
-        present = [key for key in keys if (key, lang) in pooled]
-        sizes = {pooled[key, lang].shape for key in present}
-        if len(sizes) > 1:
-            raise InputError(f"{conditions[present[0]][0]['folder']}: runs of one task took different numbers of {lang} sentences; train them with one --max-dev")
-        stacked = np.stack([pooled[key, lang] for key in present])
-        exact, resampled = tagging_metrics(stacked.sum(1)), bootstrap(stacked, samples, generator)
-        for n, key in enumerate(present):
-            for metric in METRICS[task]:
-                point[key, lang, metric], drawn[key, lang, metric] = float(exact[metric][n]), resampled[metric][n]
-    for name, members in (("mean", shared), ("mean_not_english", [lang for lang in shared if lang != "en"])):
-        for key in keys:
-            for metric in METRICS[task]:
-                if members:
-                    point[key, name, metric] = float(np.mean([point[key, lang, metric] for lang in members]))
-                    drawn[key, name, metric] = np.mean([drawn[key, lang, metric] for lang in members], axis=0)
-
-    def difference(key, other, column, metric):
-        if other is None or key == other or (key, column, metric) not in point or (other, column, metric) not in point:
-            return None
-        return interval(point[key, column, metric] - point[other, column, metric], drawn[key, column, metric] - drawn[other, column, metric])
-
-    columns = langs + [name for name in ("mean", "mean_not_english") if (keys[0], name, METRICS[task][0]) in point]
-    controls = [key for key in keys if key[0].startswith("random")]
     statistics = {key: read_statistics(conditions[key][0]["args"]["train"]) for key in keys}
     rows = []
     for key in keys:
-        target = key[0] if key[0] in langs else None
-        strength = statistics[key].get("kendall_tau")
-        control = next((c for c in controls if target and strength is not None and abs(statistics[c].get("kendall_tau", 2) - strength) < 0.01), None)
+        # The control of an order is a random one that is as far from English.
+        strength, control = statistics[key].get("kendall_tau"), None
+        if key[0] in langs and strength is not None:
+            controls = [other for other in keys if other[0].startswith("random")]
+            control = next((other for other in controls if abs(statistics[other].get("kendall_tau", 2) - strength) < 0.01), None)
         rows.append({
-            "order": key[0], "aligner": key[1], "seeds": sorted(run["seed"] for run in conditions[key]), "target": target,
-            "train": conditions[key][0]["args"]["train"], "statistics": statistics[key],
+            "order": key[0],
+            "aligner": key[1],
+            "seeds": sorted(run["seed"] for run in conditions[key]),
+            "target": key[0] if key[0] in langs else None,
+            "train": conditions[key][0]["args"]["train"],
+            "statistics": statistics[key],
             "tokens_per_second": float(np.mean([run["train"]["tokens_per_second"] for run in conditions[key]])),
-            "scores": {column: {metric: point[key, column, metric] for metric in METRICS[task]} for column in columns if (key, column, METRICS[task][0]) in point},
-            "seed_deviation": {lang: spread[key, lang] for lang in langs if spread.get((key, lang))},
-            "difference": {column: {metric: difference(key, baseline, column, metric) for metric in METRICS[task]} for column in columns
-                           if difference(key, baseline, column, METRICS[task][0])},
+            "scores": {column: exact[key, column] for column in columns if (key, column) in exact},
+            "seed_deviation": deviation[key],
+            "difference": differences(exact, drawn, key, baseline, columns),
             "control": control and control[0],
-            "against_control": {column: {metric: difference(key, control, column, metric) for metric in METRICS[task]} for column in columns
-                                if control and difference(key, control, column, METRICS[task][0])},
-        })
-    return {"task": task, "model": runs[0]["model"], "metric": runs[0]["metric"], "languages": langs, "averaged": shared, "columns": columns,
-            "sentences": {lang: next(len(pooled[key, lang]) for key in keys if (key, lang) in pooled) for lang in langs},
-            "baseline": bool(baseline), "rows": rows}
+            "against_control": differences(exact, drawn, key, control, columns),
+        })  # fmt: skip
+    return {
+        "task": runs[0]["task"],
+        "model": runs[0]["model"],
+        "metric": runs[0]["metric"],
+        "languages": langs,
+        "averaged": shared,
+        "columns": columns,
+        "sentences": {lang: next(len(pooled[key][lang]) for key in keys if lang in pooled[key]) for lang in langs},
+        "baseline": bool(baseline),
+        "rows": rows,
+    }
 
 
 # ---- words -------------------------------------------------------------------------------------------
+
 
 def points(entry):
     """A difference with its interval as text, in percentage points."""
@@ -246,34 +311,41 @@ def clear(entry):
 
 
 def row_name(row):
+    """A condition's name in tables."""
     return row["order"] if row["aligner"] == "none" else f"{row['order']} ({row['aligner']})"
 
 
 def column_name(column):
+    """A column's name in tables."""
     return {"mean": "average", "mean_not_english": "average without en"}.get(column, column)
 
 
 def in_words(result):
-    """A paragraph, as a list of sentences, that says what the numbers of one task and model do and do not show."""
+    """Sentences that say what the numbers of one task and model do and do not show."""
     metric, rows = result["metric"], result["rows"]
     if not result["baseline"]:
         return ["There is no run on original English, so nothing can be compared yet."]
-    base = next(row for row in rows if row["order"] == "original")
-    mean_of_others = base["scores"].get("mean_not_english")
-    text = [f"Trained on original English, {result['model']} reaches {100 * base['scores']['en'][metric]:.1f} {NAMES[metric]} on English" if "en" in base["scores"] else
-            f"Original English is the baseline of {result['model']}"]
-    text[0] += f" and {100 * mean_of_others[metric]:.1f} on average over the other languages." if mean_of_others else "."
+    base = next(row for row in rows if row["order"] == "original")["scores"]
+    reached = [
+        f"{100 * base[column][metric]:.1f} {where}"
+        for column, where in (("en", "on English"), ("mean_not_english", "on average over the other languages"))
+        if column in base
+    ]
+    text = [f"Trained on original English, {result['model']} reaches {' and '.join(reached)} ({NAMES[metric]}, percent)."]
+
     better, worse, unclear = [], [], []
     for row in rows:
         entry = row["difference"].get(row["target"], {}).get(metric)
         if entry:
-            (better if entry["low"] > 0 else worse if entry["high"] < 0 else unclear).append(f"{row_name(row)} {points(entry)}")
+            group = better if entry["low"] > 0 else worse if entry["high"] < 0 else unclear
+            group.append(f"{row_name(row)} {points(entry)}")
     if better:
         text.append(f"Taking the target language's word order raised the score on that language for {'; '.join(better)}.")
     if worse:
-        text.append(f"It lowered the score on that language for {'; '.join(worse)}.")
+        text.append(f"Taking the target language's word order lowered the score on that language for {'; '.join(worse)}.")
     if unclear:
         text.append(f"On its own language, no difference is shown for {'; '.join(unclear)}: the interval includes 0.")
+
     for row in rows:
         entry = row["difference"].get("mean_not_english", {}).get(metric)
         if row["order"].startswith("random") and entry:
@@ -281,19 +353,30 @@ def in_words(result):
     for row in rows:
         entry = row["against_control"].get(row["target"], {}).get(metric)
         if entry:
-            text.append(f"Against {row['control']}, which is as far from English order, {row_name(row)} differs on its own language by {points(entry)}: " + (
-                "the order itself helps there, not the mere disturbance." if entry["low"] > 0 else "the order itself does harm there." if entry["high"] < 0 else
-                "whether the order itself matters cannot be told."))
+            verdict = "whether the order itself matters cannot be told"
+            if clear(entry):
+                verdict = "the order itself helps there" if entry["low"] > 0 else "the order itself harms there"
+            text.append(
+                f"Against {row['control']}, which is as far from English order, {row_name(row)} differs on its own language "
+                f"by {points(entry)}: {verdict}."
+            )
+
+    text.append("The intervals say how far the choice of dev sentences could mislead.")
     seeds = min(len(row["seeds"]) for row in rows)
-    text.append("The intervals say how far the choice of dev sentences could mislead. " + (
-        "They do not cover chance in training: there is one seed a condition, and another one may move scores by as much as many of these differences. Train several seeds before believing a small difference."
-        if seeds == 1 else f"Chance in training is averaged over {seeds} seeds or more; the deviation between seeds is in results.json."))
-    tests = sum(1 for row in rows for lang in result["languages"] if row["difference"].get(lang))
-    text.append(f"With {tests} differences in the table, about {max(1, round(tests * 0.05))} would leave out 0 by chance alone.")
+    if seeds == 1:
+        text.append(
+            "They do not cover chance in training: there is one seed a condition, and another one may move scores by as much as "
+            "many of these differences. Train several seeds before believing a small difference."
+        )
+    else:
+        text.append(f"Chance in training is averaged over {seeds} seeds or more; results.json has the deviation between seeds.")
+    tests = sum(lang in row["difference"] for row in rows for lang in result["languages"])
+    text.append(f"Of the {tests} differences by language, about {max(1, round(tests * 0.05))} would leave out 0 by chance alone.")
     return text
 
 
 # ---- pages -------------------------------------------------------------------------------------------
+
 
 def markdown(results):
     """The report as Markdown."""
@@ -306,18 +389,42 @@ def markdown(results):
             lines += [f"### {NAMES[name]}, percent", "", header]
             for row in result["rows"]:
                 cells = [f"{100 * row['scores'][column][name]:.1f}" if column in row["scores"] else "–" for column in result["columns"]]
-                lines.append(f"| {row_name(row)} | " + " | ".join(f"**{cell}**" if column == row["target"] else cell for cell, column in zip(cells, result["columns"])) + " |")
+                lines.append(
+                    f"| {row_name(row)} | "
+                    + " | ".join(f"**{cell}**" if column == row["target"] else cell for cell, column in zip(cells, result["columns"]))
+                    + " |"
+                )
             if any(row["difference"] for row in result["rows"]):
-                lines += ["", f"### Difference in {NAMES[name]} from original English, percentage points, with 95 % confidence interval", "", header]
+                lines += [
+                    "",
+                    f"### Difference in {NAMES[name]} from original English, percentage points, with 95 % confidence interval",
+                    "",
+                    header,
+                ]
                 for row in result["rows"]:
                     if row["difference"]:
-                        cells = [points(row["difference"][column][name]) + ("\\*" if clear(row["difference"][column][name]) else "") if column in row["difference"] else "–"
-                                 for column in result["columns"]]
-                        lines.append(f"| {row_name(row)} | " + " | ".join(f"**{cell}**" if column == row["target"] else cell for cell, column in zip(cells, result["columns"])) + " |")
+                        cells = [
+                            points(row["difference"][column][name]) + ("\\*" if clear(row["difference"][column][name]) else "")
+                            if column in row["difference"]
+                            else "–"
+                            for column in result["columns"]
+                        ]
+                        lines.append(
+                            f"| {row_name(row)} | "
+                            + " | ".join(
+                                f"**{cell}**" if column == row["target"] else cell for cell, column in zip(cells, result["columns"])
+                            )
+                            + " |"
+                        )
                 lines += ["", "Bold: the language whose order the row was trained on. \\*: the interval leaves out 0."]
             lines.append("")
         if any(row["statistics"] for row in result["rows"]):
-            lines += ["### How far the training sentences were reordered", "", "| trained on | words aligned | words moved | Kendall's tau to English order |", "|---|---:|---:|---:|"]
+            lines += [
+                "### How far the training sentences were reordered",
+                "",
+                "| trained on | words aligned | words moved | Kendall's tau to English order |",
+                "|---|---:|---:|---:|",
+            ]
             for row in result["rows"]:
                 if row["statistics"]:
                     s = row["statistics"]
@@ -362,8 +469,10 @@ def heat_map(result):
             else:
                 entry = entry[metric]
                 kind = " ".join(["target"] * (column == row["target"]) + ["clear"] * clear(entry))
-                parts.append(f'<td class="{kind}" style="background:{shade(entry["value"], scale)}" title="{100 * score[metric]:.1f}">{100 * entry["value"]:+.1f}'
-                             f'<small>{100 * entry["low"]:+.1f} … {100 * entry["high"]:+.1f}</small>')
+                parts.append(
+                    f'<td class="{kind}" style="background:{shade(entry["value"], scale)}" title="{100 * score[metric]:.1f}">{100 * entry["value"]:+.1f}'
+                    f"<small>{100 * entry['low']:+.1f} … {100 * entry['high']:+.1f}</small>"
+                )
     return "".join(parts) + "</table></div>"
 
 
@@ -377,20 +486,27 @@ def forest_plot(result):
     if not lines:
         return ""
     left, width, step = 330, 520, 26
-    low, high = (function(values) for function, values in ((min, [e["low"] for _, e, _ in lines] + [0]), (max, [e["high"] for _, e, _ in lines] + [0])))
+    low, high = (
+        function(values)
+        for function, values in ((min, [e["low"] for _, e, _ in lines] + [0]), (max, [e["high"] for _, e, _ in lines] + [0]))
+    )
     pad = (high - low or 0.01) * 0.06
 
     def x(value):
         return left + (value - low + pad) / (high - low + 2 * pad) * width
 
     height = step * len(lines) + 34
-    parts = [f'<svg viewBox="0 0 {left + width + 10} {height}" style="max-width:{left + width + 10}px;width:100%" role="img" aria-label="differences with confidence intervals">',
-             f'<line x1="{x(0):.1f}" x2="{x(0):.1f}" y1="4" y2="{height - 26}" stroke="#222"/>']
+    parts = [
+        f'<svg viewBox="0 0 {left + width + 10} {height}" style="max-width:{left + width + 10}px;width:100%" role="img" aria-label="differences with confidence intervals">',
+        f'<line x1="{x(0):.1f}" x2="{x(0):.1f}" y1="4" y2="{height - 26}" stroke="#222"/>',
+    ]
     for n, (name, entry, own) in enumerate(lines):
         y, colour, weight = 18 + n * step, "#1f5f9e" if own else "#8a8f98", 700 if own else 400
-        parts.append(f'<text x="{left - 12}" y="{y + 4}" text-anchor="end" font-weight="{weight}">{html.escape(name)}</text>'
-                     f'<line x1="{x(entry["low"]):.1f}" x2="{x(entry["high"]):.1f}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="3"/>'
-                     f'<circle cx="{x(entry["value"]):.1f}" cy="{y}" r="5" fill="{colour}"><title>{points(entry)}</title></circle>')
+        parts.append(
+            f'<text x="{left - 12}" y="{y + 4}" text-anchor="end" font-weight="{weight}">{html.escape(name)}</text>'
+            f'<line x1="{x(entry["low"]):.1f}" x2="{x(entry["high"]):.1f}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="3"/>'
+            f'<circle cx="{x(entry["value"]):.1f}" cy="{y}" r="5" fill="{colour}"><title>{points(entry)}</title></circle>'
+        )
     for value in (low, 0.0, high):
         parts.append(f'<text x="{x(value):.1f}" y="{height - 6}" text-anchor="middle">{100 * value:+.1f}</text>')
     return "".join(parts) + "</svg>"
@@ -418,7 +534,9 @@ def examples(result, count=5):
         return ""
     fitting = [n for n, words in enumerate(original) if 6 <= len(words) <= 14] or list(range(len(original)))
     fitting.sort(key=lambda n: -len({tuple(sentences[n]) for sentences in others.values()}))  # stable: the first of those that differ most
-    parts = ["<h3>The training sentences in every order</h3><p class=muted>A word's colour is its place in the original sentence, from blue to orange."]
+    parts = [
+        "<h3>The training sentences in every order</h3><p class=muted>A word's colour is its place in the original sentence, from blue to orange."
+    ]
     for n in fitting[:count]:
         parts.append("<div class=example>")
         for name, sentences in {"original": original, **others}.items():
@@ -433,26 +551,35 @@ def examples(result, count=5):
 
 def page(results):
     """The report as one HTML file without outside parts."""
-    parts = ["<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width, initial-scale=1'><title>Word order and transfer</title>",
-             f"<style>{STYLE}</style><h1>Does the word order of the English training data matter for zero-shot cross-lingual transfer?</h1>"]
+    parts = [
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width, initial-scale=1'><title>Word order and transfer</title>",
+        f"<style>{STYLE}</style><h1>Does the word order of the English training data matter for zero-shot cross-lingual transfer?</h1>",
+    ]
     for result in results:
         seeds = sorted({len(row["seeds"]) for row in result["rows"]})
         counts = sorted(set(result["sentences"].values()))
-        parts += [f"<h2>{html.escape(result['task'])}, {html.escape(result['model'])}</h2>",
-                  f"<p class=muted>{len(result['rows'])} conditions, {' or '.join(map(str, seeds))} seed{'s' if seeds != [1] else ''} each; dev sets of "
-                  f"{counts[0]:,}{f' to {counts[-1]:,}' if len(counts) > 1 else ''} sentences in {len(result['languages'])} languages; {NAMES[result['metric']]} in percent.</p>",
-                  "<p>" + html.escape(" ".join(in_words(result))) + "</p>",
-                  "<h3>Scores on original English (grey), differences of the other word orders</h3>", heat_map(result),
-                  "<p class=muted>Small: 95 % confidence interval (paired bootstrap over sentences). Bold: it leaves out 0. Framed: the language whose order the row was trained on. Point at a cell for its score.</p>"]
+        parts += [
+            f"<h2>{html.escape(result['task'])}, {html.escape(result['model'])}</h2>",
+            f"<p class=muted>{len(result['rows'])} conditions, {' or '.join(map(str, seeds))} seed{'s' if seeds != [1] else ''} each; dev sets of "
+            f"{counts[0]:,}{f' to {counts[-1]:,}' if len(counts) > 1 else ''} sentences in {len(result['languages'])} languages; {NAMES[result['metric']]} in percent.</p>",
+            "<p>" + html.escape(" ".join(in_words(result))) + "</p>",
+            "<h3>Scores on original English (grey), differences of the other word orders</h3>",
+            heat_map(result),
+            "<p class=muted>Small: 95 % confidence interval (paired bootstrap over sentences). Bold: it leaves out 0. Framed: the language whose order the row was trained on. Point at a cell for its score.</p>",
+        ]
         plot = forest_plot(result)
         if plot:
             parts += ["<h3>Each order on its own language, and on the average of all languages but English</h3>", plot]
         if any(row["statistics"] for row in result["rows"]):
-            parts.append("<h3>How far the training sentences were reordered</h3><table><tr><th>trained on<th>words aligned<th>words moved<th>Kendall's tau")
+            parts.append(
+                "<h3>How far the training sentences were reordered</h3><table><tr><th>trained on<th>words aligned<th>words moved<th>Kendall's tau"
+            )
             for row in result["rows"]:
                 if row["statistics"]:
                     s = row["statistics"]
-                    parts.append(f"<tr><th>{html.escape(row_name(row))}<td>{100 * s['aligned']:.1f} %<td>{100 * s['moved']:.1f} %<td>{s['kendall_tau']:.2f}")
+                    parts.append(
+                        f"<tr><th>{html.escape(row_name(row))}<td>{100 * s['aligned']:.1f} %<td>{100 * s['moved']:.1f} %<td>{s['kendall_tau']:.2f}"
+                    )
             parts.append("</table>")
         parts.append(examples(result))
     return "\n".join(parts) + "</html>\n"

@@ -22,8 +22,19 @@ import json
 
 import numpy as np
 
-from data.files import (Arguments, InputError, at, file_style, parse_links, read_lines, read_udpos, run_script,
-                        split_words, write_lines, write_udpos)
+from data.files import (
+    Arguments,
+    InputError,
+    at,
+    file_style,
+    parse_links,
+    read_lines,
+    read_udpos,
+    run_script,
+    split_words,
+    write_lines,
+    write_udpos,
+)
 
 
 EXACT = 128  # longest sentence whose random permutations are exactly uniform; the shares of longer ones fall below the smallest float
@@ -133,9 +144,13 @@ def main():
     parser = Arguments(__doc__)
     parser.add_argument("--task", choices=["udpos", "text"], required=True, help="format of the input; text is a tokenised sentence a line")
     parser.add_argument("--input", required=True, metavar="FILE", help="English sentences")
-    parser.add_argument("--alignment", required=True, metavar="FILE", help="`i-j` links, English word - word of the translation, a line a sentence")
+    parser.add_argument(
+        "--alignment", required=True, metavar="FILE", help="`i-j` links, English word - word of the translation, a line a sentence"
+    )
     parser.add_argument("--output", required=True, metavar="FILE", help="file to write")
-    parser.add_argument("--unaligned", choices=["previous", "next", "nearest"], default="next", help="which neighbour words without links go with")
+    parser.add_argument(
+        "--unaligned", choices=["previous", "next", "nearest"], default="next", help="which neighbour words without links go with"
+    )
     parser.add_argument("--random", action="store_true", help="write the control: random permutations with as many inversions")
     parser.add_argument("--seed", type=int, default=1, help="of the random permutations")
     parser.add_argument("--stats", metavar="FILE", help="write the statistics to this file too; eval.py reads them from TRAIN_FILE.json")
@@ -157,13 +172,15 @@ def main():
 
     words = sum(map(len, sentences))
     several = [order for order in orders if len(order) > 1]
-    statistics = json.dumps({
-        "sentences": len(sentences),
-        "words": words,
-        "aligned": sum(len({i for i, _ in links}) for links in alignment) / max(1, words),
-        "moved": sum(i != k for order in orders for k, i in enumerate(order)) / max(1, words),
-        "kendall_tau": sum(map(kendall_tau, several)) / max(1, len(several)),  # the mean over sentences of two words or more
-    })
+    statistics = json.dumps(
+        {
+            "sentences": len(sentences),
+            "words": words,
+            "aligned": sum(len({i for i, _ in links}) for links in alignment) / max(1, words),
+            "moved": sum(i != k for order in orders for k, i in enumerate(order)) / max(1, words),
+            "kendall_tau": sum(map(kendall_tau, several)) / max(1, len(several)),  # the mean over sentences of two words or more
+        }
+    )
     if args.stats:
         write_lines(args.stats, [statistics])
     print(statistics)

@@ -25,14 +25,32 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from common import (autocast, bare_piece, length_sorted, linear_schedule, load_config, load_encoder, load_tokenizer, pad, pick_device, pick_precision,
-                    piece_limit, release_memory, seed_everything, shuffled_batches, special_pieces, start_distributed, sum_gradients, trim_embeddings,
-                    words_to_pieces)
+from common import (
+    autocast,
+    bare_piece,
+    length_sorted,
+    linear_schedule,
+    load_config,
+    load_encoder,
+    load_tokenizer,
+    pad,
+    pick_device,
+    pick_precision,
+    piece_limit,
+    release_memory,
+    seed_everything,
+    shuffled_batches,
+    special_pieces,
+    start_distributed,
+    sum_gradients,
+    trim_embeddings,
+    words_to_pieces,
+)
 from data.files import UPOS, Arguments, InputError, languages_in, output, positive, positive_float, read_udpos, run_script, write_lines
 from eval import tagging_scores
 
-DROPOUT = 0.1         # before the linear layer, as in BertForTokenClassification
-CLIP = 1.0            # largest norm of the gradient
+DROPOUT = 0.1  # before the linear layer, as in BertForTokenClassification
+CLIP = 1.0  # largest norm of the gradient
 TEST_BUDGET = {"cpu": 1024, "cuda": 65536}  # padded pieces in a batch of testing
 
 
@@ -106,8 +124,12 @@ def main():
     parser.add_argument("--train", required=True, metavar="FILE", help="udpos file to train on")
     parser.add_argument("--data-dir", required=True, metavar="DIR", help="folder of dev-XX.tsv")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for predictions and scores.json")
-    parser.add_argument("--order", default="original", help="name of the word order of --train, for the report: original, a language, or a control")
-    parser.add_argument("--aligner", default="none", help="name of the aligner that made the order, for the report: none, pretrained, separate or joint")
+    parser.add_argument(
+        "--order", default="original", help="name of the word order of --train, for the report: original, a language, or a control"
+    )
+    parser.add_argument(
+        "--aligner", default="none", help="name of the aligner that made the order, for the report: none, pretrained, separate or joint"
+    )
     parser.add_argument("--langs", default="all", help="dev languages, such as en,hi; all: every dev-XX.tsv")
     parser.add_argument("--epochs", type=positive, default=10, help="passes over the training data")
     parser.add_argument("--batch-size", type=positive, default=32, help="sentences in a batch, over all processes")
@@ -116,7 +138,12 @@ def main():
     parser.add_argument("--weight-decay", type=float, default=0.0, help="of AdamW")
     parser.add_argument("--max-length", type=positive, default=128, help="most pieces in an input, special ones included")
     parser.add_argument("--max-dev", type=positive, metavar="N", help="take the first N sentences of each dev file (default: all)")
-    parser.add_argument("--label-on", choices=["content", "first"], default="content", help="piece that carries a word's tag: the first that is not a bare `▁`, or the first")
+    parser.add_argument(
+        "--label-on",
+        choices=["content", "first"],
+        default="content",
+        help="piece that carries a word's tag: the first that is not a bare `▁`, or the first",
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the linear layer, the batches and dropout")
     parser.add_argument("--precision", choices=["bf16", "f32"], help="of matrix products (default: bf16 where the machine has it)")
     args = parser.parse_args()
@@ -124,7 +151,7 @@ def main():
     # Data. Everything is read and checked before the model is loaded.
     langs = languages_in(args.data_dir) if args.langs == "all" else args.langs.split(",")
     train = read_udpos(args.train)
-    dev = {lang: read_udpos(os.path.join(args.data_dir, f"dev-{lang}.tsv"))[:args.max_dev] for lang in langs}
+    dev = {lang: read_udpos(os.path.join(args.data_dir, f"dev-{lang}.tsv"))[: args.max_dev] for lang in langs}
     for path, sentences in [(args.train, train)] + [(os.path.join(args.data_dir, f"dev-{lang}.tsv"), dev[lang]) for lang in langs]:
         if sentences[0][1] is None:
             raise InputError(f"{path}:1: no tags; expected word<TAB>TAG")
@@ -136,7 +163,7 @@ def main():
     dev_items = {lang: segments(tokenizer, [words for words, _ in dev[lang]], limit, args.label_on) for lang in langs}
     gold = [tag for _, tags in train for tag in tags]
     ends = np.cumsum([len(positions) for _, positions, _ in train_items])  # segments hold the words in their order
-    train_tags = [[UPOS.index(tag) for tag in gold[end - len(item[1]):end]] for item, end in zip(train_items, ends)]
+    train_tags = [[UPOS.index(tag) for tag in gold[end - len(item[1]) : end]] for item, end in zip(train_items, ends)]
 
     pad_piece = tokenizer.pad_token_id
     del tokenizer
@@ -204,12 +231,30 @@ def main():
         dist.destroy_process_group()
     if rank == 0:
         with output(os.path.join(args.output, "scores.json")) as stream:
-            json.dump({"task": "udpos", "model": args.model, "order": args.order, "aligner": args.aligner, "seed": args.seed, "metric": "accuracy",
-                       "dev": {lang: scores[lang] for lang in langs},
-                       "train": {"examples": len(train), "steps": steps, "seconds": seconds, "tokens_per_second": sum(lengths) * args.epochs / seconds},
-                       "args": {**vars(args), "precision": precision}}, stream, indent=1)
+            json.dump(
+                {
+                    "task": "udpos",
+                    "model": args.model,
+                    "order": args.order,
+                    "aligner": args.aligner,
+                    "seed": args.seed,
+                    "metric": "accuracy",
+                    "dev": {lang: scores[lang] for lang in langs},
+                    "train": {
+                        "examples": len(train),
+                        "steps": steps,
+                        "seconds": seconds,
+                        "tokens_per_second": sum(lengths) * args.epochs / seconds,
+                    },
+                    "args": {**vars(args), "precision": precision},
+                },
+                stream,
+                indent=1,
+            )
         for lang in langs:
-            print(f"{lang}  accuracy {100 * scores[lang]['accuracy']:5.1f}  F1 {100 * scores[lang]['f1']:5.1f}  ({scores[lang]['count']} words)")
+            print(
+                f"{lang}  accuracy {100 * scores[lang]['accuracy']:5.1f}  F1 {100 * scores[lang]['f1']:5.1f}  ({scores[lang]['count']} words)"
+            )
 
 
 if __name__ == "__main__":

@@ -84,8 +84,7 @@ def merge_multiword(words, spans, lang):
     while i <= len(words):
         last, form = fused.get(i, (i, words[i - 1][0]))
         parts = range(i - 1, min(last, len(words)))
-        head = min(parts, key=lambda part: (depth(words, part),
-                                            order.index(words[part][1]) if words[part][1] in order else len(order)))
+        head = min(parts, key=lambda part: (depth(words, part), order.index(words[part][1]) if words[part][1] in order else len(order)))
         forms.append(form.replace(" ", "").replace("\u200c", ""))
         tags.append(words[head][1])
         i = last + 1

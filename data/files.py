@@ -24,6 +24,7 @@ PAIR_LABEL_ALIASES = {"contradictory": "contradiction"}
 
 # ---- errors and command lines -----------------------------------------------------------------
 
+
 class InputError(Exception):
     """What the user gave cannot be used. The message is one line: FILE:LINE: what is wrong, what was expected."""
 
@@ -91,6 +92,7 @@ def run_script(main):
 
 # ---- lines in, lines out ----------------------------------------------------------------------
 
+
 def read_lines(path):
     """Yield the lines of a UTF-8 file ('-' is stdin) without their '\\n'; one line at a time is in memory.
 
@@ -110,8 +112,12 @@ def read_lines(path):
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
                 yield line[:-1] if line.endswith("\n") else line
         except UnicodeDecodeError as error:
-            raise at(path, number, f"byte 0x{error.object[error.start]:02x} at column {error.start + 1} is not UTF-8; "
-                                   "convert the file, for example with iconv -t UTF-8") from None
+            raise at(
+                path,
+                number,
+                f"byte 0x{error.object[error.start]:02x} at column {error.start + 1} is not UTF-8; "
+                "convert the file, for example with iconv -t UTF-8",
+            ) from None
         except IsADirectoryError:
             raise InputError(f"{path}: is a folder, a file was expected") from None
 
@@ -129,7 +135,7 @@ def file_style(path):
             last = stream.read().decode("utf-8", "ignore")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    return newline, last[len(last.rstrip("\r\n")):]
+    return newline, last[len(last.rstrip("\r\n")) :]
 
 
 @contextlib.contextmanager
@@ -169,6 +175,7 @@ def write_lines(path, lines):
 
 # ---- XTREME's udpos: word<TAB>TAG a line, a blank line after each sentence ------------------------
 
+
 def read_udpos(path):
     """Sentences of a udpos file as a list of (words, tags); tags is None where the file has words alone (test files).
 
@@ -193,7 +200,9 @@ def read_udpos(path):
         fields = line.split("\t")
         columns = columns or len(fields)
         if len(fields) != columns or columns > 2:
-            raise at(path, number, f"{len(fields)} columns; expected {'word<TAB>TAG' if columns != 1 else 'one word, as in the lines before'}")
+            raise at(
+                path, number, f"{len(fields)} columns; expected {'word<TAB>TAG' if columns != 1 else 'one word, as in the lines before'}"
+            )
         if not fields[0] or " " in fields[0]:
             raise at(path, number, f"the word {fields[0]!r} is empty or holds a space; expected word<TAB>TAG")
         words.append(fields[0])
@@ -219,6 +228,7 @@ def write_udpos(path, sentences, style=("\n", "\n\n")):
 
 
 # ---- XTREME's xnli and pawsx: sentence1<TAB>sentence2<TAB>label ------------------------------------
+
 
 def read_pairs(path, task):
     """Rows of an xnli or pawsx file as a list of (sentence1, sentence2, label); label is None in test files.
@@ -258,6 +268,7 @@ def write_pairs(path, rows, style=("\n", "\n")):
 
 
 # ---- parallel text: `source ||| target` a line -----------------------------------------------------
+
 
 def split_words(text):
     """Words of tokenised text: what stands between plain spaces."""
@@ -300,12 +311,17 @@ def read_xtune(path):
 
 def write_xtune(path, rows):
     """Write rows as read_xtune returns them."""
-    write_lines(path, ("\t".join([" ".join(source), language, " ".join(target)]
-                                 + ([] if links is None else [" ".join(f"{i}/{j}" for i, j in links)]))
-                       for source, language, target, links in rows))
+    write_lines(
+        path,
+        (
+            "\t".join([" ".join(source), language, " ".join(target)] + ([] if links is None else [" ".join(f"{i}/{j}" for i, j in links)]))
+            for source, language, target, links in rows
+        ),
+    )
 
 
 # ---- alignments --------------------------------------------------------------------------------------
+
 
 def parse_links(path, number, text, separator, source_length=None, target_length=None):
     """The 0-indexed (source, target) links of one line, `i-j i-j ...` for separator '-'. Raises InputError."""
@@ -316,7 +332,9 @@ def parse_links(path, number, text, separator, source_length=None, target_length
             raise at(path, number, f"{item!r} is no link; expected pairs like 0{separator}0 2{separator}1")
         i, j = int(i), int(j)
         if source_length is not None and (i >= source_length or j >= target_length):
-            raise at(path, number, f"link {item} is outside the sentence pair of {source_length} and {target_length} words (the first word is 0)")
+            raise at(
+                path, number, f"link {item} is outside the sentence pair of {source_length} and {target_length} words (the first word is 0)"
+            )
         links.append((i, j))
     return links
 
@@ -357,11 +375,13 @@ def read_gold(path, index):
 
 def write_gold(path, gold, index):
     """Write (sure, possible) sets of 0-indexed links, sorted, words numbered from `index`."""
-    write_lines(path, (" ".join(f"{i + index}{'-' if (i, j) in sure else 'p'}{j + index}" for i, j in sorted(possible))
-                       for sure, possible in gold))
+    write_lines(
+        path, (" ".join(f"{i + index}{'-' if (i, j) in sure else 'p'}{j + index}" for i, j in sorted(possible)) for sure, possible in gold)
+    )
 
 
 # ---- predictions, in XTREME's submission format ---------------------------------------------------
+
 
 def read_tag_predictions(path):
     """Predicted tags as a list of lists: a tag a line, a blank line after each sentence. Raises InputError."""

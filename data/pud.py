@@ -20,7 +20,9 @@ def find_treebank(folder, lang):
     """The path of the PUD file of a language below a folder. Raises InputError unless there is exactly one."""
     found = glob.glob(os.path.join(glob.escape(folder), "**", f"{lang}_pud*.conllu"), recursive=True)
     if len(found) != 1:
-        raise InputError(f"{folder}: {len(found)} files named {lang}_pud*.conllu in it; expected one, from UD's PUD treebank of that language")
+        raise InputError(
+            f"{folder}: {len(found)} files named {lang}_pud*.conllu in it; expected one, from UD's PUD treebank of that language"
+        )
     return found[0]
 
 
@@ -38,14 +40,20 @@ def main():
         path = find_treebank(args.input, lang)
         translations[lang] = convert(path, lang)
         if len(translations[lang]) != len(english):
-            raise InputError(f"{path}: {len(translations[lang])} sentences, but {english_path} has {len(english)}; expected the same sentences in both")
+            raise InputError(
+                f"{path}: {len(translations[lang])} sentences, but {english_path} has {len(english)}; expected the same sentences in both"
+            )
         for n, ((ours, _), (theirs, _)) in enumerate(zip(english, translations[lang]), 1):
             if ours.get("sent_id") != theirs.get("sent_id"):
-                raise InputError(f"{path}: sentence {n} is {theirs.get('sent_id')}, but {ours.get('sent_id')} in {english_path}; expected the same order in both")
+                raise InputError(
+                    f"{path}: sentence {n} is {theirs.get('sent_id')}, but {ours.get('sent_id')} in {english_path}; expected the same order in both"
+                )
 
     for lang, sentences in translations.items():
-        write_parallel(os.path.join(args.output, f"train-en-{lang}.txt"),
-                       ((source[0], target[0]) for (_, source), (_, target) in zip(english, sentences)))
+        write_parallel(
+            os.path.join(args.output, f"train-en-{lang}.txt"),
+            ((source[0], target[0]) for (_, source), (_, target) in zip(english, sentences)),
+        )
     write_udpos(os.path.join(args.output, "train-en.tsv"), [sentence for _, sentence in english])
 
 

@@ -30,8 +30,12 @@ def batch_links(cases, method, threshold):
         vectors = [torch.tensor(case[side], dtype=torch.float64) for case in cases]
         if method not in ("softmax", "entmax"):
             vectors = [torch.nn.functional.normalize(v) for v in vectors]
-        sides.append((torch.nn.utils.rnn.pad_sequence(vectors, batch_first=True),
-                      torch.nn.utils.rnn.pad_sequence([torch.ones(len(v), dtype=torch.bool) for v in vectors], batch_first=True)))
+        sides.append(
+            (
+                torch.nn.utils.rnn.pad_sequence(vectors, batch_first=True),
+                torch.nn.utils.rnn.pad_sequence([torch.ones(len(v), dtype=torch.bool) for v in vectors], batch_first=True),
+            )
+        )
     (source, source_mask), (target, target_mask) = sides
     found = align.find_links(source, target, source_mask, target_mask, method, threshold)
     return [sorted(matrix.nonzero().tolist()) for matrix in found]
@@ -60,11 +64,32 @@ def test_links_equal_simalign_on_the_sample(run, tmp_path, tiny_model, method, l
     simalign = pytest.importorskip("simalign", reason="SimAlign is not installed")
     pairs = list(read_parallel(PAIRS)) + [(["one"], ["eins", "zwei"]), (["a", "b"], ["a", "b", "c"])]
     (tmp_path / "in").write_text("".join(" ".join(s) + " ||| " + " ".join(t) + "\n" for s, t in pairs))
-    peer = simalign.SentenceAligner(model=tiny_model, token_type="bpe" if level == "subword" else "word", matching_methods={"argmax": "a", "itermax": "i", "match": "m"}[method], layer=2)
+    peer = simalign.SentenceAligner(
+        model=tiny_model,
+        token_type="bpe" if level == "subword" else "word",
+        matching_methods={"argmax": "a", "itermax": "i", "match": "m"}[method],
+        layer=2,
+    )
     key = {"argmax": "inter", "itermax": "itermax", "match": "mwmf"}[method]
     theirs = [peer.get_word_aligns(source, target)[key] for source, target in pairs]
-    done = run("align", "--model", tiny_model, "--input", tmp_path / "in", "--output", tmp_path / "out", "--method", method, "--level", level,
-               "--layer", "2", "--keep-bare-pieces", "--precision", "f32")
+    done = run(
+        "align",
+        "--model",
+        tiny_model,
+        "--input",
+        tmp_path / "in",
+        "--output",
+        tmp_path / "out",
+        "--method",
+        method,
+        "--level",
+        level,
+        "--layer",
+        "2",
+        "--keep-bare-pieces",
+        "--precision",
+        "f32",
+    )
     assert done.code == 0, done.err
     assert list(read_pharaoh(str(tmp_path / "out"))) == theirs
 
@@ -73,18 +98,35 @@ def test_links_equal_simalign_on_the_sample(run, tmp_path, tiny_model, method, l
 def test_links_equal_simalign_on_real_gold_data(run, tmp_path, default_model, shared, pair):
     simalign = pytest.importorskip("simalign", reason="SimAlign is not installed")
     pairs = list(read_parallel(os.path.join(shared, "align", pair + ".src-tgt")))
-    pairs = pairs[::len(pairs) // SIMALIGN_PAIRS]
+    pairs = pairs[:: len(pairs) // SIMALIGN_PAIRS]
     (tmp_path / "in").write_text("".join(" ".join(s) + " ||| " + " ".join(t) + "\n" for s, t in pairs), encoding="utf-8")
     peer = simalign.SentenceAligner(model=default_model, token_type="bpe", matching_methods="ai", layer=7)
     theirs = [peer.get_word_aligns(source, target) for source, target in pairs]
     for method, key in (("argmax", "inter"), ("itermax", "itermax")):
-        done = run("align", "--model", default_model, "--input", tmp_path / "in", "--output", tmp_path / "out", "--method", method, "--keep-bare-pieces", "--precision", "f32")
+        done = run(
+            "align",
+            "--model",
+            default_model,
+            "--input",
+            tmp_path / "in",
+            "--output",
+            tmp_path / "out",
+            "--method",
+            method,
+            "--keep-bare-pieces",
+            "--precision",
+            "f32",
+        )
         assert done.code == 0
         assert list(read_pharaoh(str(tmp_path / "out"))) == [links[key] for links in theirs]
 
 
 def test_output_order_is_input_order_in_any_batches(run, tmp_path, tiny_model, monkeypatch):
-    lines = [line for lang in ("fr", "de", "hi", "zh") for line in open(os.path.join(SAMPLE, "udpos", f"train-en-{lang}.txt"), encoding="utf-8").readlines()[:12]]
+    lines = [
+        line
+        for lang in ("fr", "de", "hi", "zh")
+        for line in open(os.path.join(SAMPLE, "udpos", f"train-en-{lang}.txt"), encoding="utf-8").readlines()[:12]
+    ]
     random.Random(3).shuffle(lines)
     lines[7:7] = [" ||| \n", "a ||| \n", lines[0], " ||| b\n"]
     outputs = []
@@ -93,7 +135,19 @@ def test_output_order_is_input_order_in_any_batches(run, tmp_path, tiny_model, m
         monkeypatch.setattr(align, "BUDGET", {"cpu": budget})
         monkeypatch.setattr(align, "PAIRS", pairs)
         (tmp_path / "in").write_text("".join(lines), encoding="utf-8")
-        done = run("align", "--model", tiny_model, "--input", tmp_path / "in", "--output", tmp_path / "out", "--precision", "f32", "--method", "itermax")
+        done = run(
+            "align",
+            "--model",
+            tiny_model,
+            "--input",
+            tmp_path / "in",
+            "--output",
+            tmp_path / "out",
+            "--precision",
+            "f32",
+            "--method",
+            "itermax",
+        )
         assert done.code == 0 and "3 lines have an empty side" in done.err
         outputs.append((tmp_path / "out").read_text().split("\n"))
     assert outputs[0] == outputs[1] == outputs[2]
@@ -123,7 +177,10 @@ def test_bare_pieces_are_left_out_unless_a_word_has_nothing_else(tiny_xlmr):
 
 
 def test_sentences_longer_than_the_model_and_dropped_words_are_handled(run, tmp_path, tiny_model):
-    (tmp_path / "in").write_text(" ".join(["bread"] * 300) + " ||| " + " ".join(["Brot"] * 300) + "\nI \u200b see ||| ich \u200b sehe\n\u200b ||| \u200b\n", encoding="utf-8")
+    (tmp_path / "in").write_text(
+        " ".join(["bread"] * 300) + " ||| " + " ".join(["Brot"] * 300) + "\nI \u200b see ||| ich \u200b sehe\n\u200b ||| \u200b\n",
+        encoding="utf-8",
+    )
     for level in ("subword", "word"):
         done = run("align", "--model", tiny_model, "--input", tmp_path / "in", "--output", tmp_path / "out", "--level", level)
         assert done.code == 0 and done.err.count("\n") <= 2
@@ -140,7 +197,9 @@ def test_scores_are_och_and_neys():
 
 def test_gold_prints_one_json_object_and_html_shows_every_script(run, tmp_path, tiny_model):
     gold = os.path.join(SAMPLE, "align", "enzh.gold")
-    done = run("align", "--model", tiny_model, "--input", PAIRS, "--output", tmp_path / "out", "--gold", gold, "--html", tmp_path / "page.html")
+    done = run(
+        "align", "--model", tiny_model, "--input", PAIRS, "--output", tmp_path / "out", "--gold", gold, "--html", tmp_path / "page.html"
+    )
     assert set(json.loads(done.out)) == {"aer", "precision", "recall", "f1", "pairs"} and json.loads(done.out)["pairs"] == 40
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "祖母" in page or "奶奶" in page
@@ -152,7 +211,10 @@ def test_the_models_own_defaults_are_used(run, tmp_path, tiny_bert):
 
     folder = tmp_path / "model"
     shutil.copytree(tiny_bert, folder)
-    for content, options in (('{"layer": 1, "method": "itermax"}', ["--layer", "1", "--method", "itermax"]), ('{"layer": 3}', ["--layer", "3", "--method", "argmax"])):
+    for content, options in (
+        ('{"layer": 1, "method": "itermax"}', ["--layer", "1", "--method", "itermax"]),
+        ('{"layer": 3}', ["--layer", "3", "--method", "argmax"]),
+    ):
         (folder / "align.json").write_text(content)
         run("align", "--model", folder, "--input", PAIRS, "--output", tmp_path / "a")
         run("align", "--model", tiny_bert, "--input", PAIRS, "--output", tmp_path / "b", *options)
@@ -206,10 +268,26 @@ def test_a_hub_name_loads_from_a_hub(tiny_xlmr, tmp_path):
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    environment = {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path / "hub"), "HF_HUB_DISABLE_XET": "1"}
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HOME": str(tmp_path / "hub"),
+        "HF_HUB_DISABLE_XET": "1",
+    }
     links = []
     for model in ("team/tiny", tiny_xlmr):
-        command = [sys.executable, os.path.join(ROOT, "align.py"), "--model", model, "--input", PAIRS, "--output", "-", "--precision", "f32"]
+        command = [
+            sys.executable,
+            os.path.join(ROOT, "align.py"),
+            "--model",
+            model,
+            "--input",
+            PAIRS,
+            "--output",
+            "-",
+            "--precision",
+            "f32",
+        ]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         links.append(done.stdout)

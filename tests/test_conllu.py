@@ -26,7 +26,7 @@ def test_multiword_tokens_replace_their_parts_and_spaces_go(tmp_path):
 
 def test_the_part_nearest_the_root_gives_the_tag_then_the_precedence():
     words = [("a", "NOUN", 0), ("b", "VERB", 1), ("c", "PRON", 1)]
-    assert merge_multiword(words, [(1, 2, "ab")], "fr")[1] == ["NOUN", "PRON"]   # a is the root itself
+    assert merge_multiword(words, [(1, 2, "ab")], "fr")[1] == ["NOUN", "PRON"]  # a is the root itself
     assert merge_multiword(words, [(2, 3, "bc")], "fr")[1] == ["NOUN", "VERB"]
     assert merge_multiword([("a", "ADP", 3), ("b", "PRON", 3), ("c", "VERB", 0)], [(1, 2, "ab")], "xx")[1] == ["PRON", "VERB"]
     assert merge_multiword([("a", "ADV", 3), ("b", "PRON", 3), ("c", "VERB", 0)], [(1, 2, "ab")], "it")[1] == ["ADV", "VERB"]

@@ -31,17 +31,35 @@ def test_f1_and_accuracy_equal_seqeval_to_the_last_digit(tags):
 
 def test_entities_are_seqevals_recorded_ones():
     assert report.spans([["DET", "NOUN", "NOUN", "SYM", "SYM"], ["CCONJ", "X"], ["X", "INTJ"]]) == {
-        ("ET", 0, 0), ("OUN", 1, 2), ("YM", 3, 3), ("YM", 4, 4), ("CONJ", 6, 6), ("_", 7, 9), ("NTJ", 10, 10)}
+        ("ET", 0, 0),
+        ("OUN", 1, 2),
+        ("YM", 3, 3),
+        ("YM", 4, 4),
+        ("CONJ", 6, 6),
+        ("_", 7, 9),
+        ("NTJ", 10, 10),
+    }
 
 
 def make_run(folder, order, aligner, seed, gold, predicted, data_dir, **args):
     for lang, tags in predicted.items():
         write_lines(str(folder / f"dev-{lang}.tsv"), ("\n".join(sentence) + "\n" for sentence in tags))
     scores = {lang: report.tagging_scores(gold[lang], predicted[lang]) for lang in predicted}
-    (folder / "scores.json").write_text(json.dumps({
-        "task": "udpos", "model": "m", "order": order, "aligner": aligner, "seed": seed, "metric": "accuracy", "dev": scores,
-        "train": {"examples": 1, "steps": 1, "seconds": 1.0, "tokens_per_second": 10.0},
-        "args": {"train": str(folder / "train.tsv"), "data_dir": str(data_dir), "max_dev": None, "epochs": 1, **args}}))
+    (folder / "scores.json").write_text(
+        json.dumps(
+            {
+                "task": "udpos",
+                "model": "m",
+                "order": order,
+                "aligner": aligner,
+                "seed": seed,
+                "metric": "accuracy",
+                "dev": scores,
+                "train": {"examples": 1, "steps": 1, "seconds": 1.0, "tokens_per_second": 10.0},
+                "args": {"train": str(folder / "train.tsv"), "data_dir": str(data_dir), "max_dev": None, "epochs": 1, **args},
+            }
+        )
+    )
 
 
 @pytest.fixture
@@ -61,7 +79,9 @@ def runs(tmp_path):
         words = ["one", "two", "<b>", "four", "five", "six", "seven"]
         write_udpos(str(folder / "train.tsv"), [(words if order == "original" else words[::-1], ["NUM"] * 7)])
         if order != "original":
-            (folder / "train.tsv.json").write_text(json.dumps({"sentences": 1, "words": 7, "aligned": 0.9, "moved": 0.5, "kendall_tau": 0.4}))
+            (folder / "train.tsv.json").write_text(
+                json.dumps({"sentences": 1, "words": 7, "aligned": 0.9, "moved": 0.5, "kendall_tau": 0.4})
+            )
     return tmp_path / "runs"
 
 
@@ -97,7 +117,7 @@ def test_seeds_are_pooled_and_their_deviation_is_kept(run, tmp_path, runs):
     rows = {row["order"]: row for row in json.loads((tmp_path / "report" / "results.json").read_text())["results"][0]["rows"]}
     one, base = json.loads((runs / "hi" / "scores.json").read_text())["dev"]["hi"]["accuracy"], rows["original"]["scores"]["hi"]["accuracy"]
     assert rows["hi"]["seeds"] == [1, 2] and rows["hi"]["scores"]["hi"]["accuracy"] == pytest.approx((one + base) / 2)
-    assert rows["hi"]["seed_deviation"]["hi"]["accuracy"] == pytest.approx(abs(one - base) / 2 ** 0.5)
+    assert rows["hi"]["seed_deviation"]["hi"]["accuracy"] == pytest.approx(abs(one - base) / 2**0.5)
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
@@ -114,14 +134,22 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     assert 0.89 <= covered / 200 <= 0.99
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda runs: (runs / "hi" / "scores.json").write_text("{"), "is not what a train script writes"),
-    (lambda runs: (runs / "hi" / "dev-hi.tsv").write_text("NOUN\n\n"), "which do not fit"),
-    (lambda runs: (runs / "hi" / "dev-hi.tsv").unlink(), "cannot be read"),
-    (lambda runs: (runs / "hi" / "dev-hi.tsv").write_text("NOMEN\n\n"), "unknown tag"),
-    (lambda runs: (runs / "hi" / "scores.json").write_text((runs / "hi" / "scores.json").read_text().replace('"epochs": 1', '"epochs": 9')), "different --epochs"),
-    (lambda runs: (runs / "random" / "scores.json").write_text((runs / "hi" / "scores.json").read_text()), "one run for each seed"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda runs: (runs / "hi" / "scores.json").write_text("{"), "is not what a train script writes"),
+        (lambda runs: (runs / "hi" / "dev-hi.tsv").write_text("NOUN\n\n"), "which do not fit"),
+        (lambda runs: (runs / "hi" / "dev-hi.tsv").unlink(), "cannot be read"),
+        (lambda runs: (runs / "hi" / "dev-hi.tsv").write_text("NOMEN\n\n"), "unknown tag"),
+        (
+            lambda runs: (runs / "hi" / "scores.json").write_text(
+                (runs / "hi" / "scores.json").read_text().replace('"epochs": 1', '"epochs": 9')
+            ),
+            "different --epochs",
+        ),
+        (lambda runs: (runs / "random" / "scores.json").write_text((runs / "hi" / "scores.json").read_text()), "one run for each seed"),
+    ],
+)
 def test_runs_that_cannot_be_compared_end_in_one_line(run, tmp_path, runs, change, message):
     change(runs)
     done = run("eval", "--runs", runs, "--output", tmp_path / "report")

@@ -6,8 +6,26 @@ import unicodedata
 import pytest
 from conftest import SAMPLE
 
-from data.files import (UPOS, InputError, file_style, read_gold, read_lines, read_pairs, read_parallel, read_pharaoh, read_tag_predictions, read_udpos,
-                        read_xtune, format_links, write_gold, write_lines, write_pairs, write_parallel, write_udpos, write_xtune)
+from data.files import (
+    UPOS,
+    InputError,
+    file_style,
+    read_gold,
+    read_lines,
+    read_pairs,
+    read_parallel,
+    read_pharaoh,
+    read_tag_predictions,
+    read_udpos,
+    read_xtune,
+    format_links,
+    write_gold,
+    write_lines,
+    write_pairs,
+    write_parallel,
+    write_udpos,
+    write_xtune,
+)
 
 LANGS = ["en", "fr", "de", "hi", "zh"]
 
@@ -19,7 +37,9 @@ def written(tmp_path, write, *arguments):
         return stream.read()
 
 
-@pytest.mark.parametrize("text", ["a\tNOUN\n\nb\tVERB\nc\u2028d\tX\n", "a\tNOUN\n\nb\u00a0\x85\tX\n\n", "a\tX", "a\tX\r\n\r\nb\tX\r\n", "a\nb\n\nc\n\n"])
+@pytest.mark.parametrize(
+    "text", ["a\tNOUN\n\nb\tVERB\nc\u2028d\tX\n", "a\tNOUN\n\nb\u00a0\x85\tX\n\n", "a\tX", "a\tX\r\n\r\nb\tX\r\n", "a\nb\n\nc\n\n"]
+)
 def test_udpos_files_keep_every_byte(tmp_path, text):
     path = str(tmp_path / "in.tsv")
     (tmp_path / "in.tsv").write_bytes(text.encode())
@@ -31,7 +51,9 @@ def test_udpos_is_split_at_newlines_and_tabs_only(tmp_path):
     assert read_udpos(str(tmp_path / "in.tsv")) == [(["a\x0bb\x85c\u2028d\u3000e"], ["X"])]
 
 
-@pytest.mark.parametrize("task, text", [("xnli", '"a\tb"\tneutral\r\nc\td\tentailment\r\n'), ("pawsx", "a\tb\t0\nc\td\t1"), ("xnli", "a\tb\nc\td\n")])
+@pytest.mark.parametrize(
+    "task, text", [("xnli", '"a\tb"\tneutral\r\nc\td\tentailment\r\n'), ("pawsx", "a\tb\t0\nc\td\t1"), ("xnli", "a\tb\nc\td\n")]
+)
 def test_pair_files_keep_every_byte(tmp_path, task, text):
     path = str(tmp_path / "in.tsv")
     (tmp_path / "in.tsv").write_bytes(text.encode())
@@ -45,10 +67,11 @@ def test_contradictory_is_contradiction(tmp_path):
 
 def test_parallel_pharaoh_gold_and_xtune_files_keep_every_byte(tmp_path):
     for name, text, read, write in [
-            ("p", "a b ||| c\n ||| d\ne ||| \n", read_parallel, write_parallel),
-            ("l", "0-0 1-2\n\n3-1\n", read_pharaoh, lambda path, links: write_lines(path, map(format_links, links))),
-            ("g", "1-1 1p2 3-2\n\n", lambda path: read_gold(path, 1), lambda path, gold: write_gold(path, gold, 1)),
-            ("x", "I see\tfr\tje vois\t0/0 1/1\nI see\tde\tich sehe\n", read_xtune, write_xtune)]:
+        ("p", "a b ||| c\n ||| d\ne ||| \n", read_parallel, write_parallel),
+        ("l", "0-0 1-2\n\n3-1\n", read_pharaoh, lambda path, links: write_lines(path, map(format_links, links))),
+        ("g", "1-1 1p2 3-2\n\n", lambda path: read_gold(path, 1), lambda path, gold: write_gold(path, gold, 1)),
+        ("x", "I see\tfr\tje vois\t0/0 1/1\nI see\tde\tich sehe\n", read_xtune, write_xtune),
+    ]:
         (tmp_path / name).write_text(text)
         assert written(tmp_path, write, list(read(str(tmp_path / name)))) == text.encode()
 
@@ -78,6 +101,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 # ---- the sample ---------------------------------------------------------------------------------
 
+
 def test_sample_training_data_is_parallel_and_well_formed():
     english = read_udpos(os.path.join(SAMPLE, "udpos", "train-en.tsv"))
     assert len(english) >= 240
@@ -106,11 +130,14 @@ def test_sample_dev_data_has_sixty_sentences_of_its_language(lang):
     letters = [letter for words, _ in dev for word in words for letter in word if letter.isalpha()]
     assert sum(unicodedata.name(letter).startswith(SCRIPTS.get(lang, "LATIN")) for letter in letters) > 0.95 * len(letters)
     side = {"en": 0}.get(lang, 1)
-    train = {" ".join(pair[side]) for pair in read_parallel(os.path.join(SAMPLE, "udpos", f"train-en-{'fr' if lang == 'en' else lang}.txt"))}
+    train = {
+        " ".join(pair[side]) for pair in read_parallel(os.path.join(SAMPLE, "udpos", f"train-en-{'fr' if lang == 'en' else lang}.txt"))
+    }
     assert not train & {" ".join(words) for words, _ in dev}
 
 
 # ---- real files -----------------------------------------------------------------------------------
+
 
 def test_all_real_udpos_files_load_and_keep_every_byte(shared, tmp_path):
     folder = os.path.join(shared, "xtreme", "udpos")

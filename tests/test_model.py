@@ -39,9 +39,29 @@ def test_anyones_auto_classes_load_it(default_model, tokenizer):
 
 
 def test_translations_are_closer_than_unrelated_sentences(tokenizer, encoder):
-    groups = [["The cat sleeps on the sofa.", "Le chat dort sur le canapé.", "Die Katze schläft auf dem Sofa.", "बिल्ली सोफ़े पर सोती है।", "猫在沙发上睡觉。"],
-              ["The train to Paris leaves at noon.", "Le train pour Paris part à midi.", "Der Zug nach Paris fährt mittags ab.", "पेरिस की ट्रेन दोपहर को जाती है।", "去巴黎的火车中午开。"],
-              ["He lost his job last year.", "Il a perdu son travail l'an dernier.", "Er hat letztes Jahr seine Stelle verloren.", "पिछले साल उसकी नौकरी चली गई।", "他去年丢了工作。"]]
+    groups = [
+        [
+            "The cat sleeps on the sofa.",
+            "Le chat dort sur le canapé.",
+            "Die Katze schläft auf dem Sofa.",
+            "बिल्ली सोफ़े पर सोती है।",
+            "猫在沙发上睡觉。",
+        ],
+        [
+            "The train to Paris leaves at noon.",
+            "Le train pour Paris part à midi.",
+            "Der Zug nach Paris fährt mittags ab.",
+            "पेरिस की ट्रेन दोपहर को जाती है।",
+            "去巴黎的火车中午开。",
+        ],
+        [
+            "He lost his job last year.",
+            "Il a perdu son travail l'an dernier.",
+            "Er hat letztes Jahr seine Stelle verloren.",
+            "पिछले साल उसकी नौकरी चली गई।",
+            "他去年丢了工作。",
+        ],
+    ]
     inputs = tokenizer([text for group in groups for text in group], padding=True, return_tensors="pt")
     with torch.inference_mode():
         hidden = encoder(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state

@@ -28,17 +28,17 @@ def test_a_reordering_is_always_a_permutation(unaligned):
 def test_words_stand_where_their_links_fall():
     assert reorder.reordering(3, [(0, 2), (1, 0), (2, 1)]) == [1, 2, 0]
     assert reorder.reordering(3, []) == [0, 1, 2]
-    assert reorder.reordering(3, [(0, 1), (1, 1), (2, 0)]) == [2, 0, 1]          # a tie keeps the English order
-    assert reorder.reordering(2, [(0, 1), (0, 2), (0, 9), (1, 3)]) == [0, 1]     # the median, not the mean
-    assert reorder.reordering(2, [(0, 1), (0, 9), (1, 3)]) == [0, 1]             # of two, the lower
+    assert reorder.reordering(3, [(0, 1), (1, 1), (2, 0)]) == [2, 0, 1]  # a tie keeps the English order
+    assert reorder.reordering(2, [(0, 1), (0, 2), (0, 9), (1, 3)]) == [0, 1]  # the median, not the mean
+    assert reorder.reordering(2, [(0, 1), (0, 9), (1, 3)]) == [0, 1]  # of two, the lower
 
 
 def test_unaligned_words_follow_their_neighbour():
-    links = [(1, 5), (3, 0)]                            # words 0, 2 and 4 have no link
+    links = [(1, 5), (3, 0)]  # words 0, 2 and 4 have no link
     assert reorder.reordering(5, links, "next") == [2, 3, 0, 1, 4]
     assert reorder.reordering(5, links, "previous") == [0, 3, 4, 1, 2]
     assert reorder.reordering(5, links, "nearest") == [2, 3, 0, 1, 4]
-    assert reorder.reordering(6, [(0, 3), (3, 1)], "nearest") == [2, 3, 4, 0, 1, 5]   # the sentence's end is nearer to word 5
+    assert reorder.reordering(6, [(0, 3), (3, 1)], "nearest") == [2, 3, 4, 0, 1, 5]  # the sentence's end is nearer to word 5
 
 
 def test_kendalls_tau_equals_scipys():
@@ -64,7 +64,19 @@ def test_random_permutations_have_the_wanted_inversions_and_are_uniform():
 def test_tags_move_with_their_words_and_the_format_stays(run, tmp_path):
     (tmp_path / "in.tsv").write_text("I\tPRON\nsee\tVERB\nyou\tPRON\n\nHi\tINTJ\n")
     (tmp_path / "links").write_text("0-0 1-2 2-1\n\n")
-    done = run("reorder", "--task", "udpos", "--input", tmp_path / "in.tsv", "--alignment", tmp_path / "links", "--output", tmp_path / "out", "--stats", tmp_path / "s")
+    done = run(
+        "reorder",
+        "--task",
+        "udpos",
+        "--input",
+        tmp_path / "in.tsv",
+        "--alignment",
+        tmp_path / "links",
+        "--output",
+        tmp_path / "out",
+        "--stats",
+        tmp_path / "s",
+    )
     assert (tmp_path / "out").read_text() == "I\tPRON\nyou\tPRON\nsee\tVERB\n\nHi\tINTJ\n"
     assert json.loads(done.out) == {"sentences": 2, "words": 4, "aligned": 0.75, "moved": 0.5, "kendall_tau": pytest.approx(1 / 3)}
     assert (tmp_path / "s").read_text() == done.out

@@ -18,7 +18,9 @@ from conftest import ROOT
 def project(tmp_path_factory):
     """A copy of the project with this Python as its .venv."""
     folder = tmp_path_factory.mktemp("project")
-    for name in subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n"):
+    for name in subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\n"):
         if name and os.path.isfile(os.path.join(ROOT, name)):
             os.makedirs(os.path.dirname(folder / name), exist_ok=True)
             shutil.copy2(os.path.join(ROOT, name), folder / name)
@@ -35,7 +37,9 @@ def run_all(project, model, *options, start=False, **settings):
     environment = {**{key: value for key, value in os.environ.items() if key not in ("PROFILE", "DATA", "SEEDS", "TASKS")}, **settings}
     command = ["bash", str(project / "run_all.sh"), *options]
     if start:
-        return subprocess.Popen(command, env=environment, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        return subprocess.Popen(
+            command, env=environment, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
     return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True)
 
 
@@ -53,7 +57,15 @@ def test_a_dry_run_prints_every_command_and_runs_none(project, tiny_bert):
     done = run_all(project, tiny_bert, "--dry-run")
     lines = done.stdout.strip().split("\n")
     assert done.returncode == 0 and not done.stderr and not (project / "runs").exists()
-    assert [re.search(r"(\w+)\.py", line)[1] for line in lines] == ["align", "reorder", "reorder", "train_pos", "train_pos", "train_pos", "eval"]
+    assert [re.search(r"(\w+)\.py", line)[1] for line in lines] == [
+        "align",
+        "reorder",
+        "reorder",
+        "train_pos",
+        "train_pos",
+        "train_pos",
+        "eval",
+    ]
     assert "--random" in lines[1] and "--order hi --aligner pretrained" in lines[5]
 
 
@@ -62,7 +74,13 @@ def test_it_ends_in_a_report_and_does_only_what_is_left(project, tiny_bert):
     assert first.returncode == 0, first.stderr
     assert "sample: 7 stages, 0 done, 7 to do" in first.stdout and "report/sample/results.html" in first.stdout
     [result] = tables(project)
-    assert [row["order"] for row in result["rows"]] == ["original", "hi", "random"] and result["languages"] == ["en", "de", "fr", "hi", "zh"]
+    assert [row["order"] for row in result["rows"]] == ["original", "hi", "random"] and result["languages"] == [
+        "en",
+        "de",
+        "fr",
+        "hi",
+        "zh",
+    ]
     ordered, control = result["rows"][1:]
     assert control["statistics"]["kendall_tau"] == pytest.approx(ordered["statistics"]["kendall_tau"]) and ordered["control"] == "random"
     assert set(os.listdir(project / "report" / "sample")) == {"results.json", "results.md", "results.html"}
@@ -92,9 +110,17 @@ def test_killed_at_any_moment_it_ends_with_the_same_numbers(project, tiny_bert):
     assert tables(project) == undisturbed
 
 
-@pytest.mark.parametrize("options, settings, message", [
-    (["--fast"], {}, "unknown option --fast"), ([], {"PROFILE": "big"}, "PROFILE=big: unknown"), ([], {"ORDERS": "original ja"}, "unknown order ja"),
-    ([], {"PROFILE": "pud"}, "PROFILE=pud needs DATA=DIR"), ([], {"PROFILE": "pud", "DATA": "/"}, "no dev-en.tsv"), ([], {"TASKS": "ner"}, "TASKS=ner: unknown")])
+@pytest.mark.parametrize(
+    "options, settings, message",
+    [
+        (["--fast"], {}, "unknown option --fast"),
+        ([], {"PROFILE": "big"}, "PROFILE=big: unknown"),
+        ([], {"ORDERS": "original ja"}, "unknown order ja"),
+        ([], {"PROFILE": "pud"}, "PROFILE=pud needs DATA=DIR"),
+        ([], {"PROFILE": "pud", "DATA": "/"}, "no dev-en.tsv"),
+        ([], {"TASKS": "ner"}, "TASKS=ner: unknown"),
+    ],
+)
 def test_a_wrong_setting_ends_in_one_line(project, tiny_bert, options, settings, message):
     done = run_all(project, tiny_bert, *options, **settings)
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1 and not done.stdout

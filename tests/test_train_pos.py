@@ -27,7 +27,22 @@ def small(tmp_path):
 
 
 def train(run, model, data, output, *options):
-    done = run("train_pos", "--model", model, "--train", data / "train-en.tsv", "--data-dir", data, "--output", output, "--lr", "3e-3", "--batch-size", "8", *options)
+    done = run(
+        "train_pos",
+        "--model",
+        model,
+        "--train",
+        data / "train-en.tsv",
+        "--data-dir",
+        data,
+        "--output",
+        output,
+        "--lr",
+        "3e-3",
+        "--batch-size",
+        "8",
+        *options,
+    )
     assert done.code == 0, done.err
     with open(output / "scores.json", encoding="utf-8") as stream:
         return json.load(stream)
@@ -37,7 +52,13 @@ def test_it_learns_and_its_files_hold_what_other_tools_read(run, tmp_path, tiny_
     write_udpos(str(small / "dev-en.tsv"), read_udpos(str(small / "train-en.tsv")))
     scores = train(run, tiny_model, small, tmp_path / "run", "--epochs", "40", "--order", "hi", "--aligner", "pretrained", "--seed", "3")
     assert scores["dev"]["en"]["accuracy"] > 0.6  # its own training data; the commonest tag is below 0.2
-    assert (scores["task"], scores["order"], scores["aligner"], scores["seed"], scores["metric"]) == ("udpos", "hi", "pretrained", 3, "accuracy")
+    assert (scores["task"], scores["order"], scores["aligner"], scores["seed"], scores["metric"]) == (
+        "udpos",
+        "hi",
+        "pretrained",
+        3,
+        "accuracy",
+    )
     assert set(scores["dev"]) == {"en", "zh"} and set(scores["dev"]["en"]) == {"accuracy", "f1", "count"}
     assert set(scores["train"]) == {"examples", "steps", "seconds", "tokens_per_second"} and scores["train"]["steps"] == 40 * 5
     for lang in ("en", "zh"):
@@ -124,10 +145,39 @@ def test_two_processes_train_on_the_same_batches(tmp_path, tiny_bert, small, mon
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}))
     launcher = tmp_path / "without_dropout.py"
-    launcher.write_text(f"import sys; sys.path.insert(0, {ROOT!r}); sys.argv[0] = 'train_pos.py'\nimport train_pos\ntrain_pos.DROPOUT = 0.0\ntrain_pos.main()\n")
-    options = ["--model", model, "--train", small / "train-en.tsv", "--data-dir", small, "--epochs", "2", "--batch-size", "7", "--lr", "3e-3", "--precision", "f32"]
+    launcher.write_text(
+        f"import sys; sys.path.insert(0, {ROOT!r}); sys.argv[0] = 'train_pos.py'\nimport train_pos\ntrain_pos.DROPOUT = 0.0\ntrain_pos.main()\n"
+    )
+    options = [
+        "--model",
+        model,
+        "--train",
+        small / "train-en.tsv",
+        "--data-dir",
+        small,
+        "--epochs",
+        "2",
+        "--batch-size",
+        "7",
+        "--lr",
+        "3e-3",
+        "--precision",
+        "f32",
+    ]
     for processes in (1, 2):
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", processes, "--master_port", 29517, launcher, *options, "--output", tmp_path / str(processes)]
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc_per_node",
+            processes,
+            "--master_port",
+            29517,
+            launcher,
+            *options,
+            "--output",
+            tmp_path / str(processes),
+        ]
         subprocess.run(list(map(str, command)), check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
     for lang in ("en", "zh"):
         one, two = (read_tag_predictions(str(tmp_path / name / f"dev-{lang}.tsv")) for name in ("1", "2"))

@@ -33,8 +33,16 @@ def report(pairs, seconds, links, gold):
         found = set(found)
         for n, value in enumerate((len(found & sure), len(found & possible), len(found), len(sure))):
             counts[n] += value
-    print(json.dumps({"pairs_per_second": pairs / seconds, "seconds": seconds, "aer": alignment_scores(counts)["aer"],
-                      "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    print(
+        json.dumps(
+            {
+                "pairs_per_second": pairs / seconds,
+                "seconds": seconds,
+                "aer": alignment_scores(counts)["aer"],
+                "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            }
+        )
+    )
 
 
 def run_simalign(args):
@@ -59,6 +67,7 @@ def run_ours(args):
             result = function(*arguments)
             loading[0] += time.perf_counter() - start
             return result
+
         return call
 
     for name in ("load_config", "load_tokenizer", "load_encoder"):
@@ -88,16 +97,27 @@ def main():
         if not name.endswith(".src-tgt"):
             continue
         for peer in ("SimAlign", "align.py"):
-            command = [sys.executable, __file__, "--model", args.model, "--child", os.path.join(args.data, name)] + (["--simalign"] if peer == "SimAlign" else [])
+            command = [sys.executable, __file__, "--model", args.model, "--child", os.path.join(args.data, name)] + (
+                ["--simalign"] if peer == "SimAlign" else []
+            )
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 sys.exit(done.stderr)
             result = json.loads(done.stdout.strip().splitlines()[-1])
-            print(f"{name[:-8]}  {peer:9} {result['pairs_per_second']:7.1f} pairs/s  AER {100 * result['aer']:5.2f}  {result['peak_mb']:5.0f} MB", flush=True)
+            print(
+                f"{name[:-8]}  {peer:9} {result['pairs_per_second']:7.1f} pairs/s  AER {100 * result['aer']:5.2f}  {result['peak_mb']:5.0f} MB",
+                flush=True,
+            )
             pairs, seconds, peak = totals.get(peer, (0, 0.0, 0.0))
-            totals[peer] = (pairs + result["pairs_per_second"] * result["seconds"], seconds + result["seconds"], max(peak, result["peak_mb"]))
+            totals[peer] = (
+                pairs + result["pairs_per_second"] * result["seconds"],
+                seconds + result["seconds"],
+                max(peak, result["peak_mb"]),
+            )
     (pairs, theirs, their_peak), (_, ours, our_peak) = totals["SimAlign"], totals["align.py"]
-    print(f"all   align.py {pairs / ours:.1f}, SimAlign {pairs / theirs:.1f} pairs/s: {theirs / ours:.2f} times as many, {our_peak / their_peak:.2f} of the peak memory")
+    print(
+        f"all   align.py {pairs / ours:.1f}, SimAlign {pairs / theirs:.1f} pairs/s: {theirs / ours:.2f} times as many, {our_peak / their_peak:.2f} of the peak memory"
+    )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ sys.path.insert(0, ROOT)
 
 def run_trainer(args):
     """Train and test with transformers.Trainer; prints one JSON object."""
-    import numpy as np
     import torch
     from transformers import AutoModelForTokenClassification, AutoTokenizer, DataCollatorForTokenClassification, Trainer, TrainingArguments
     from data.files import UPOS, read_udpos
@@ -44,33 +43,77 @@ def run_trainer(args):
     torch.manual_seed(1)
     train = features(args.train)
     model = AutoModelForTokenClassification.from_pretrained(args.model, num_labels=len(UPOS))
-    settings = TrainingArguments(output_dir=tempfile.mkdtemp(), num_train_epochs=args.epochs, per_device_train_batch_size=16, learning_rate=1e-4, bf16=args.bf16,
-                                 use_cpu=not torch.cuda.is_available(), report_to=[], save_strategy="no", disable_tqdm=True, logging_strategy="no", seed=1)
+    settings = TrainingArguments(
+        output_dir=tempfile.mkdtemp(),
+        num_train_epochs=args.epochs,
+        per_device_train_batch_size=16,
+        learning_rate=1e-4,
+        bf16=args.bf16,
+        use_cpu=not torch.cuda.is_available(),
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+        logging_strategy="no",
+        seed=1,
+    )
     trainer = Trainer(model=model, args=settings, train_dataset=train, data_collator=DataCollatorForTokenClassification(tokenizer))
     start = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - start
     accuracy = {}
     for lang in args.langs.split(","):
-        output = trainer.predict(features(os.path.join(args.data_dir, f"dev-{lang}.tsv"))[:args.max_dev])
+        output = trainer.predict(features(os.path.join(args.data_dir, f"dev-{lang}.tsv"))[: args.max_dev])
         labelled = output.label_ids != -100
         accuracy[lang] = float((output.predictions.argmax(-1) == output.label_ids)[labelled].mean())
     tokens = sum(len(item["input_ids"]) for item in train) * args.epochs
-    print(json.dumps({"tokens_per_second": tokens / seconds, "accuracy": accuracy, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    print(
+        json.dumps(
+            {
+                "tokens_per_second": tokens / seconds,
+                "accuracy": accuracy,
+                "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            }
+        )
+    )
 
 
 def run_ours(args, folder, precision):
     """Train and test with train_pos.py; returns the same numbers."""
-    command = [sys.executable, os.path.join(ROOT, "train_pos.py"), "--model", args.model, "--train", args.train, "--data-dir", args.data_dir, "--output", folder,
-               "--epochs", str(args.epochs), "--batch-size", "16", "--lr", "1e-4", "--langs", args.langs, "--max-dev", str(args.max_dev), "--precision", precision]
+    command = [
+        sys.executable,
+        os.path.join(ROOT, "train_pos.py"),
+        "--model",
+        args.model,
+        "--train",
+        args.train,
+        "--data-dir",
+        args.data_dir,
+        "--output",
+        folder,
+        "--epochs",
+        str(args.epochs),
+        "--batch-size",
+        "16",
+        "--lr",
+        "1e-4",
+        "--langs",
+        args.langs,
+        "--max-dev",
+        str(args.max_dev),
+        "--precision",
+        precision,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"train_pos.py ended with status {status}")
     with open(os.path.join(folder, "scores.json"), encoding="utf-8") as stream:
         scores = json.load(stream)
-    return {"tokens_per_second": scores["train"]["tokens_per_second"], "peak_mb": usage.ru_maxrss / 1024,
-            "accuracy": {lang: score["accuracy"] for lang, score in scores["dev"].items()}}
+    return {
+        "tokens_per_second": scores["train"]["tokens_per_second"],
+        "peak_mb": usage.ru_maxrss / 1024,
+        "accuracy": {lang: score["accuracy"] for lang, score in scores["dev"].items()},
+    }
 
 
 def main():
@@ -99,13 +142,17 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             results["train_pos " + precision] = run_ours(args, folder, precision)
     for name, result in results.items():
-        print(f"{name:15} {result['tokens_per_second']:7.0f} tokens/s  {result['peak_mb']:6.0f} MB  "
-              + "  ".join(f"{lang} {100 * accuracy:.1f}" for lang, accuracy in result["accuracy"].items()))
+        print(
+            f"{name:15} {result['tokens_per_second']:7.0f} tokens/s  {result['peak_mb']:6.0f} MB  "
+            + "  ".join(f"{lang} {100 * accuracy:.1f}" for lang, accuracy in result["accuracy"].items())
+        )
     best = max(("train_pos f32", "train_pos bf16"), key=lambda name: results[name]["tokens_per_second"])
     for precision in ("f32", "bf16"):
         peer = results["Trainer " + precision]
-        print(f"{best} against Trainer {precision}: {results[best]['tokens_per_second'] / peer['tokens_per_second']:.2f} times the tokens/s, "
-              f"{results[best]['peak_mb'] / peer['peak_mb']:.2f} of the peak memory")
+        print(
+            f"{best} against Trainer {precision}: {results[best]['tokens_per_second'] / peer['tokens_per_second']:.2f} times the tokens/s, "
+            f"{results[best]['peak_mb'] / peer['peak_mb']:.2f} of the peak memory"
+        )
 
 
 if __name__ == "__main__":
