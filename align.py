@@ -17,6 +17,7 @@ the word and is left out, which lowers the error rate for every language pair tr
 
 import itertools
 import json
+import os
 
 import numpy as np
 import torch
@@ -38,12 +39,25 @@ from common import (
     store_linear_in_bf16,
     words_to_pieces,
 )
-from data.files import Arguments, InputError, format_links, output, positive, positive_float, read_gold, read_parallel, run_script
+from data.files import (
+    Arguments,
+    InputError,
+    at,
+    check_writable,
+    format_links,
+    output,
+    positive,
+    positive_float,
+    read_gold,
+    read_parallel,
+    run_script,
+)
 
 CHUNK = {"cpu": 512, "cuda": 8192}  # lines in memory at a time
 BUDGET = {"cpu": 1024, "cuda": 65536}  # padded pieces in a batch; on a CPU more than this leaves the caches
 CELLS, PAIRS = 1 << 20, 128  # cells of similarity matrices and pairs in a batch
 HTML_PAIRS = 200
+METHODS = ["argmax", "itermax", "match", "softmax", "entmax"]
 
 
 # ---- similarity to links. S and T are the numbers of source and target pieces, padded over a batch of B pairs.
@@ -287,22 +301,15 @@ def write_page(path, shown, total, name):
     data = []
     for source, target, links, gold in shown:
         kinds = [(i, j, "wrong" if gold and (i, j) not in gold[1] else "") for i, j in links]
-        kinds += [(i, j, "missed") for i, j in sorted((gold[0] if gold else set()) - set(links)) if i < len(source) and j < len(target)]
+        kinds += [(i, j, "missed") for i, j in sorted((gold[0] if gold else set()) - set(links))]
         data.append({"words": [source, target], "links": kinds})
     text = f"{name}: the first {len(shown):,} of {total:,} pairs. Point at a word to see its links."
     if any(gold for *_, gold in shown):
         text += " Blue: in the gold alignment. Red: not in it. Dashed: a sure link that was not found."
     text = text.replace("&", "&amp;").replace("<", "&lt;")
-    with output(path) as stream:  # `</` in a word must not end the script
-        stream.write(PAGE.replace("NOTE", text).replace("DATA", json.dumps(data, ensure_ascii=False).replace("</", "<\\/")))
-
-
-def count_lines(path):
-    """Lines of a file for the progress bar, None for stdin."""
-    if path == "-":
-        return None
-    with open(path, "rb") as stream:
-        return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
+    with output(path) as stream:  # a `<` in a word must not end the script
+        before, after = PAGE.replace("NOTE", text, 1).rsplit("DATA", 1)
+        stream.write(before + json.dumps(data, ensure_ascii=False).replace("<", "\\u003c") + after)
 
 
 def main():
@@ -312,7 +319,7 @@ def main():
     parser.add_argument("--output", required=True, metavar="FILE", help="Pharaoh file to write; - is stdout")
     parser.add_argument(
         "--method",
-        choices=["argmax", "itermax", "match", "softmax", "entmax"],
+        choices=METHODS,
         help="how links are picked (default: the model's align.json, else argmax)",
     )
     parser.add_argument(
@@ -325,7 +332,7 @@ def main():
     parser.add_argument(
         "--threshold",
         type=positive_float,
-        help="probability that a link of --method softmax must exceed (default: the model's align.json, else 0.001; entmax: 0)",
+        help="probability that a link of --method softmax must exceed (default: the model's align.json, else 0.001; for entmax 0)",
     )
     parser.add_argument("--keep-bare-pieces", action="store_true", help="compare bare `▁` pieces too, as SimAlign does")
     parser.add_argument(
@@ -336,21 +343,23 @@ def main():
     parser.add_argument("--precision", choices=["bf16", "f32"], help="of matrix products (default: bf16 where the machine has it)")
     args = parser.parse_args()
 
-    if args.gold and args.output == "-":
-        raise InputError("--gold prints its scores to stdout; give --output a file")
+    if args.gold and "-" in (args.output, args.gold):
+        raise InputError("--gold prints its scores to stdout and is a file; give --output a file too")
+    for path in filter(None, (args.output, args.html)):
+        if path != "-":
+            check_writable(path)
     gold = read_gold(args.gold, args.gold_index) if args.gold else None
-    total = count_lines(args.input) if args.input == "-" or next(iter(read_parallel(args.input)), None) else 0
+    # Reading a file once before costs seconds a million lines, and finds a malformed one before hours of work.
+    total = sum(1 for _ in read_parallel(args.input)) if os.path.isfile(args.input) else None
     if gold is not None and total is not None and total != len(gold):
         raise InputError(f"{args.gold}: {len(gold)} lines, but {args.input} has {total}; expected one line for each pair")
 
     config = load_config(args.model)
-    defaults = align_defaults(args.model, config)
+    defaults = align_defaults(args.model, config, METHODS)
     settings = args
     settings.layer = args.layer or defaults["layer"]
-    settings.method = args.method or defaults.get("method", "argmax")
-    settings.threshold = (
-        0.0 if settings.method == "entmax" and args.threshold is None else args.threshold or defaults.get("threshold", 1e-3)
-    )
+    settings.method = args.method or defaults["method"]
+    settings.threshold = args.threshold or (0.0 if settings.method == "entmax" else defaults["threshold"])
     if settings.layer > config.num_hidden_layers:
         raise InputError(f"--layer {settings.layer}: {args.model} has {config.num_hidden_layers} layers")
     tokenizer = load_tokenizer(args.model)
@@ -359,9 +368,8 @@ def main():
     settings.special, settings.limit = special_pieces(tokenizer), piece_limit(tokenizer, config)
     settings.bare = None if args.keep_bare_pieces else bare_piece(tokenizer)
     settings.budget = BUDGET[device.type]
-    model = load_encoder(args.model, settings.layer, "eager" if device.type == "cpu" else None).to(
-        device
-    )  # eager: the faster attention on a CPU
+    attention = "eager" if device.type == "cpu" else None  # the faster one on a CPU
+    model = load_encoder(args.model, settings.layer, attention).to(device)
     if settings.precision == "bf16":
         store_linear_in_bf16(model)
 
@@ -380,11 +388,22 @@ def main():
                     if lines >= len(gold):
                         raise InputError(f"{args.gold}: {len(gold)} lines, but the input has more; expected one line for each pair")
                     sure, possible = gold[lines]
+                    for i, j in possible:
+                        if i >= len(source) or j >= len(target):
+                            link = f"{i + args.gold_index}-{j + args.gold_index}"
+                            raise at(
+                                args.gold,
+                                lines + 1,
+                                f"link {link} is outside the pair of {len(source)} and {len(target)} words; "
+                                f"expected words numbered from {args.gold_index} (--gold-index), source first",
+                            )
                     counts += len(sure.intersection(links)), len(possible.intersection(links)), len(links), len(sure)
                 if args.html and len(shown) < HTML_PAIRS:
                     shown.append((source, target, links, gold[lines] if gold is not None else None))
                 lines += 1
             bar.update(len(chunk))
+        if gold is not None and lines != len(gold):
+            raise InputError(f"{args.gold}: {len(gold)} lines, but the input has {lines}; expected one line for each pair")
     if args.html:
         write_page(args.html, shown, lines, args.input)
     for count, what in (
@@ -395,8 +414,6 @@ def main():
         if count:
             note(f"{count} {what}")
     if gold is not None:
-        if lines != len(gold):
-            raise InputError(f"{args.gold}: {len(gold)} lines, but the input has {lines}; expected one line for each pair")
         print(json.dumps({**alignment_scores(counts.tolist()), "pairs": lines}))
 
 

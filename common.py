@@ -82,16 +82,27 @@ def _load(name, load):
         ) from None
 
 
-def align_defaults(name, config):
-    """align.py's defaults for an encoder: its align.json where the folder has one, else layer 8 of 12 and in proportion."""
+def align_defaults(name, config, methods):
+    """align.py's defaults for an encoder, {'layer', 'method', 'threshold'}: argmax, 0.001, and layer 8 of 12, or 2 of 3, and so on.
+
+    Where the folder has an align.json, what it names comes from there. Raises InputError for a value that cannot be.
+    """
+    defaults = {"layer": max(1, round(config.num_hidden_layers * 8 / 12)), "method": "argmax", "threshold": 1e-3}
     path = os.path.join(name, "align.json")
     if os.path.isfile(path):
         try:
             with open(path, encoding="utf-8") as stream:
-                return dict(json.load(stream))
+                defaults.update(json.load(stream))
+            right = type(defaults["layer"]) is int and 1 <= defaults["layer"] <= config.num_hidden_layers
+            right = right and defaults["method"] in methods and 0.0 < float(defaults["threshold"]) < 1.0
         except (ValueError, TypeError):
-            raise InputError(f'{path}: expected a JSON object such as {{"layer": 7}}') from None
-    return {"layer": max(1, round(config.num_hidden_layers * 8 / 12))}
+            right = False
+        if not right:
+            raise InputError(
+                f'{path}: expected a JSON object such as {{"layer": 7, "method": "argmax", "threshold": 0.001}}, '
+                f"with a layer from 1 to {config.num_hidden_layers} and a method of {', '.join(methods)}"
+            )
+    return defaults
 
 
 def piece_limit(tokenizer, config):
@@ -220,6 +231,10 @@ def trim_embeddings(encoder, used):
     embeddings = encoder.get_input_embeddings()
     pad_id = encoder.config.pad_token_id or 0
     kept = np.array(sorted(set(used) | set(range(pad_id + 1))))
+    if kept[-1] >= embeddings.num_embeddings:
+        raise InputError(
+            f"{encoder.name_or_path}: its tokenizer has piece {kept[-1]}, but its encoder {embeddings.num_embeddings} embeddings; expected a tokenizer that fits"
+        )
     weight = embeddings.weight.detach()[torch.from_numpy(kept)].clone()
     encoder.set_input_embeddings(torch.nn.Embedding(len(kept), weight.shape[1], padding_idx=embeddings.padding_idx, _weight=weight))
     new_id = np.full(embeddings.num_embeddings, -1, np.int64)

@@ -105,11 +105,11 @@ def find_runs(folder):
         try:
             with open(name, encoding="utf-8") as stream:
                 run = json.load(stream)
-            known = run["task"] in METRICS and all(
-                isinstance(run[key], kind)
-                for key, kind in (("model", str), ("order", str), ("aligner", str), ("seed", int), ("dev", dict), ("args", dict))
-            )
-            known = known and run["dev"] and {"train", "data_dir"} <= set(run["args"])
+            kinds = {"model": str, "order": str, "aligner": str, "seed": int, "dev": dict, "args": dict}
+            known = run["task"] in METRICS and run["metric"] in METRICS[run["task"]] and bool(run["dev"])
+            known = known and all(isinstance(run[key], kind) for key, kind in kinds.items())
+            known = known and all(isinstance(run["args"][key], str) for key in ("train", "data_dir"))
+            known = known and isinstance(run["args"].get("max_dev"), (int, type(None))) and float(run["train"]["tokens_per_second"]) > 0
         except (ValueError, KeyError, TypeError):
             known = False
         if not known:
@@ -140,11 +140,12 @@ def count_run(run, gold_cache):
 
 
 def read_statistics(train_path):
-    """What reorder.py printed about a training file, {} where it is not there."""
+    """What reorder.py printed about a training file ('aligned', 'moved', 'kendall_tau'), {} where it is not there."""
     try:
         with open(train_path + ".json", encoding="utf-8") as stream:
-            return dict(json.load(stream))
-    except (OSError, ValueError, TypeError):
+            found = json.load(stream)
+        return {name: float(found[name]) for name in ("aligned", "moved", "kendall_tau")}
+    except (OSError, ValueError, TypeError, KeyError):
         return {}
 
 
@@ -268,8 +269,12 @@ def compare(runs, samples):
         # The control of an order is a random one that is as far from English.
         strength, control = statistics[key].get("kendall_tau"), None
         if key[0] in langs and strength is not None:
-            controls = [other for other in keys if other[0].startswith("random")]
-            control = next((other for other in controls if abs(statistics[other].get("kendall_tau", 2) - strength) < 0.01), None)
+            distance = {other: abs(statistics[other].get("kendall_tau", 2.0) - strength) for other in keys if other[0].startswith("random")}
+            control = min(
+                (other for other in distance if distance[other] < 0.01),
+                key=lambda other: (other[1] != key[1], distance[other]),
+                default=None,
+            )
         rows.append({
             "order": key[0],
             "aligner": key[1],
@@ -355,7 +360,7 @@ def in_words(result):
         if entry:
             verdict = "whether the order itself matters cannot be told"
             if clear(entry):
-                verdict = "the order itself helps there" if entry["low"] > 0 else "the order itself harms there"
+                verdict = f"it does {'better' if entry['low'] > 0 else 'worse'} there than mere disorder"
             text.append(
                 f"Against {row['control']}, which is as far from English order, {row_name(row)} differs on its own language "
                 f"by {points(entry)}: {verdict}."
@@ -371,7 +376,10 @@ def in_words(result):
     else:
         text.append(f"Chance in training is averaged over {seeds} seeds or more; results.json has the deviation between seeds.")
     tests = sum(lang in row["difference"] for row in rows for lang in result["languages"])
-    text.append(f"Of the {tests} differences by language, about {max(1, round(tests * 0.05))} would leave out 0 by chance alone.")
+    if tests:
+        text.append(
+            f"Of the {tests} differences by language, about {max(1, round(tests * 0.05))} would leave out 0 by the choice of sentences alone."
+        )
     return text
 
 
@@ -587,14 +595,21 @@ def page(results):
 
 def main():
     parser = Arguments(__doc__)
-    parser.add_argument("--runs", required=True, metavar="DIR", help="folder that holds the runs, at any depth")
+    parser.add_argument(
+        "--runs",
+        required=True,
+        nargs="+",
+        metavar="DIR",
+        help="folders that hold the runs, at any depth; run eval.py where they were trained",
+    )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write the report to")
     parser.add_argument("--samples", type=positive, default=2000, help="bootstrap samples")
     args = parser.parse_args()
 
     groups = collections.defaultdict(list)
-    for run in find_runs(args.runs):
-        groups[run["task"], run["model"]].append(run)
+    for folder in args.runs:
+        for run in find_runs(folder):
+            groups[run["task"], run["model"]].append(run)
     results = [compare(runs, args.samples) for runs in groups.values()]
     text = markdown(results)
     with output(os.path.join(args.output, "results.json")) as stream:

@@ -11,10 +11,12 @@ A word's place is the median of the positions its links have in the translation,
 lies anywhere, moves the mean and the minimum but hardly the median, and the lower median is a place where one of its links
 really is. Words with the same place keep their English order. A word without links goes with the next word that has one: English
 words that a translation lacks are mostly articles, auxiliaries and prepositions, which stand before the word they belong to.
-Where no linked word follows (with --unaligned previous: precedes), it stays at that end of the sentence.
+Where no linked word follows (with --unaligned previous: precedes), it stays at that end of the sentence; --unaligned nearest counts
+both ends as linked neighbours.
 
 --random writes the control that tells order from noise: every sentence gets a random permutation with exactly as many inversions
-as its reordering has, drawn uniformly from all of these. So Kendall's tau to the English order is the same in every sentence.
+as its reordering has, drawn uniformly from all of these (in sentences of more than 128 words not quite). So Kendall's tau to the English order is
+the same in every sentence.
 """
 
 import functools
@@ -26,7 +28,10 @@ from data.files import (
     Arguments,
     InputError,
     at,
+    check_writable,
     file_style,
+    not_negative,
+    output,
     parse_links,
     read_lines,
     read_udpos,
@@ -37,7 +42,7 @@ from data.files import (
 )
 
 
-EXACT = 128  # longest sentence whose random permutations are exactly uniform; the shares of longer ones fall below the smallest float
+EXACT = 128  # longest sentence whose random permutations are exactly uniform; the table grows with its cube
 
 
 def target_places(length, links, unaligned="next"):
@@ -120,7 +125,7 @@ def read_items(task, path):
     if task == "udpos":
         words, tags = zip(*read_udpos(path))
         return list(words), list(tags)
-    return [split_words(line) for line in read_lines(path)], None
+    return [split_words(line.removesuffix("\r")) for line in read_lines(path)], None
 
 
 def read_alignment(path, sentences, sentences_path):
@@ -152,10 +157,15 @@ def main():
         "--unaligned", choices=["previous", "next", "nearest"], default="next", help="which neighbour words without links go with"
     )
     parser.add_argument("--random", action="store_true", help="write the control: random permutations with as many inversions")
-    parser.add_argument("--seed", type=int, default=1, help="of the random permutations")
+    parser.add_argument("--seed", type=not_negative, default=1, help="of the random permutations")
     parser.add_argument("--stats", metavar="FILE", help="write the statistics to this file too; eval.py reads them from TRAIN_FILE.json")
     args = parser.parse_args()
 
+    if "-" in (args.input, args.alignment, args.output):
+        raise InputError("-: standard input and output are taken by the statistics; expected the names of files")
+    for path in filter(None, (args.output, args.stats)):
+        check_writable(path)
+    style = file_style(args.input)
     sentences, tags = read_items(args.task, args.input)
     alignment = read_alignment(args.alignment, sentences, args.input)
     orders = [reordering(len(words), links, args.unaligned) for words, links in zip(sentences, alignment)]
@@ -166,9 +176,10 @@ def main():
     moved_words = [[words[i] for i in order] for words, order in zip(sentences, orders)]
     if args.task == "udpos":
         moved_tags = [labels and [labels[i] for i in order] for labels, order in zip(tags, orders)]
-        write_udpos(args.output, zip(moved_words, moved_tags), file_style(args.input))
+        write_udpos(args.output, zip(moved_words, moved_tags), style)
     else:
-        write_lines(args.output, (" ".join(words) for words in moved_words))
+        with output(args.output) as stream:
+            stream.writelines(" ".join(words) + style[0] for words in moved_words)
 
     words = sum(map(len, sentences))
     several = [order for order in orders if len(order) > 1]
@@ -178,7 +189,9 @@ def main():
             "words": words,
             "aligned": sum(len({i for i, _ in links}) for links in alignment) / max(1, words),
             "moved": sum(i != k for order in orders for k, i in enumerate(order)) / max(1, words),
-            "kendall_tau": sum(map(kendall_tau, several)) / max(1, len(several)),  # the mean over sentences of two words or more
+            "kendall_tau": sum(map(kendall_tau, several)) / len(several)
+            if several
+            else 1.0,  # the mean over sentences of two words or more
         }
     )
     if args.stats:

@@ -17,11 +17,17 @@
 #   TASKS    udpos
 #   EPOCHS LR BATCH_SIZE MAX_DEV         of train_pos.py; MAX_DEV=all takes the whole dev files
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+CALLER=$PWD
+CDPATH="" cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
 DEFAULT_MODEL=models/multilingual-e5-small
 PROFILE=${PROFILE:-sample}
-MODELS=${MODELS:-$DEFAULT_MODEL}
+MODELS=$(for model in ${MODELS:-$DEFAULT_MODEL}; do   # folders may be named from where the caller stands
+  model=${model%/}; model=${model#./}
+  if [ ! -d "$model" ] && [ -d "$CALLER/$model" ]; then model=$CALLER/$model; fi
+  echo "$model"
+done)
+[ -z "${DATA:-}" ] || [ ! -d "$CALLER/$DATA" ] || DATA=$CALLER/$DATA
 TASKS=${TASKS:-udpos}
 ORDERS=${ORDERS:-original random fr de hi zh}
 SEEDS=${SEEDS:-1}
@@ -45,6 +51,7 @@ case $PROFILE in
           [ -f "$DEV/dev-en.tsv" ] || fail "$DATA: no dev-en.tsv in it, in udpos/ or in xtreme/udpos/; expected XTREME's dev-XX.tsv files" ;;
   *)      fail "PROFILE=$PROFILE: unknown; expected sample or pud" ;;
 esac
+[ -z "$(for model in $MODELS; do basename "$model"; done | sort | uniq -d)" ] || fail "MODELS: two models have the same last name; results are kept by it, run them in two folders"
 [ "$TASKS" = udpos ] || fail "TASKS=$TASKS: unknown; expected udpos"
 
 LANGS="" LIKE=""
@@ -63,11 +70,12 @@ LANGS=$(printf '%s\n' $LANGS | awk 'NF && !seen[$0]++')
 
 # ---- stages -------------------------------------------------------------------------------------
 
-# The state of a file or folder that a stage reads: of its own stage where it has one, else its content (a folder: its listing).
+# The state of what a stage reads: of its own stage where it has one, else its content. A model's weights count by their size.
 state() {
-  case " $PENDING " in *" $1 "*) echo pending; return ;; esac
+  local output
+  for output in $PENDING; do case $1 in "$output" | "$output"/*) echo pending; return ;; esac; done
   if [ -f "$(stamp "$1")" ]; then cat "$(stamp "$1")"
-  elif [ -d "$1" ]; then ls -ln "$1"
+  elif [ -d "$1" ]; then find "$1" -type f -size -65536 -exec cksum {} + | sort; find "$1" -type f -size +65535 -exec wc -c {} + | sort
   elif [ -f "$1" ]; then cksum < "$1"
   else echo "$1"; fi   # a model on a hub
 }
@@ -123,13 +131,14 @@ setup() {
 # ---- the experiment -------------------------------------------------------------------------------
 
 experiment() {
-  local model name work order lang train aligner seed language options=()
+  local model name work order lang train aligner seed language dev_files options=()
   local shared=$'common.py\ndata/files.py'
+  dev_files=$(ls "$DEV"/dev-*.tsv)
   [ "$MAX_DEV" = all ] || options=(--max-dev "$MAX_DEV")
 
   # Training data: of the sample it lies there; PUD's is made from its CoNLL-U files (seconds).
   if [ $PROFILE = pud ]; then
-    stage $UDPOS "$DATA"$'\ndata/pud.py\ndata/conllu.py\ndata/files.py' \
+    stage $UDPOS "$(find "$DATA" -name '??_pud*.conllu' | sort)"$'\ndata/pud.py\ndata/conllu.py\ndata/files.py' \
       $PYTHON data/pud.py --input "$DATA" --langs fr,de,hi,zh --output $UDPOS
   fi
 
@@ -162,7 +171,7 @@ experiment() {
       for order in $ORDERS; do
         train=$work/train-$order.tsv aligner=pretrained
         [ $order = original ] && train=$UDPOS/train-en.tsv aligner=none
-        stage $RUNS/udpos/$name/$order-$aligner-$seed "$model"$'\n'$train$'\n'"$DEV"$'\ntrain_pos.py\neval.py\n'"$shared" \
+        stage $RUNS/udpos/$name/$order-$aligner-$seed "$model"$'\n'$train$'\n'$UDPOS/train-en.tsv$'\n'"$dev_files"$'\ntrain_pos.py\n'"$shared" \
           $PYTHON train_pos.py --model "$model" --train $train --data-dir "$DEV" --output $RUNS/udpos/$name/$order-$aligner-$seed \
           --order $order --aligner $aligner --seed $seed --epochs "$EPOCHS" --lr "$LR" --batch-size "$BATCH_SIZE" ${options[@]+"${options[@]}"}
       done
@@ -171,7 +180,7 @@ experiment() {
 
   # 4. The report (seconds).
   stage report/$PROFILE/results.html "$(runs_to_report)"$'\neval.py\ndata/files.py' \
-    $PYTHON eval.py --runs $RUNS/udpos --output report/$PROFILE
+    $PYTHON eval.py --runs $(runs_to_report) --output report/$PROFILE
 }
 
 # Every run of the experiment, a line each: the report is made again when one of them is.

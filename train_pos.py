@@ -42,11 +42,26 @@ from common import (
     shuffled_batches,
     special_pieces,
     start_distributed,
+    store_linear_in_bf16,
     sum_gradients,
     trim_embeddings,
     words_to_pieces,
 )
-from data.files import UPOS, Arguments, InputError, languages_in, output, positive, positive_float, read_udpos, run_script, write_lines
+from data.files import (
+    UPOS,
+    Arguments,
+    InputError,
+    check_writable,
+    languages_in,
+    not_negative,
+    output,
+    positive,
+    positive_float,
+    read_udpos,
+    run_script,
+    share,
+    write_lines,
+)
 from eval import tagging_scores
 
 DROPOUT = 0.1  # before the linear layer, as in BertForTokenClassification
@@ -134,8 +149,8 @@ def main():
     parser.add_argument("--epochs", type=positive, default=10, help="passes over the training data")
     parser.add_argument("--batch-size", type=positive, default=32, help="sentences in a batch, over all processes")
     parser.add_argument("--lr", type=positive_float, default=2e-5, help="highest learning rate of AdamW")
-    parser.add_argument("--warmup", type=float, default=0.1, help="share of the steps in which the rate rises; then it falls to 0")
-    parser.add_argument("--weight-decay", type=float, default=0.0, help="of AdamW")
+    parser.add_argument("--warmup", type=share, default=0.1, help="share of the steps in which the rate rises; then it falls to 0")
+    parser.add_argument("--weight-decay", type=share, default=0.0, help="of AdamW")
     parser.add_argument("--max-length", type=positive, default=128, help="most pieces in an input, special ones included")
     parser.add_argument("--max-dev", type=positive, metavar="N", help="take the first N sentences of each dev file (default: all)")
     parser.add_argument(
@@ -144,11 +159,12 @@ def main():
         default="content",
         help="piece that carries a word's tag: the first that is not a bare `▁`, or the first",
     )
-    parser.add_argument("--seed", type=int, default=1, help="of the linear layer, the batches and dropout")
+    parser.add_argument("--seed", type=not_negative, default=1, help="of the linear layer, the batches and dropout")
     parser.add_argument("--precision", choices=["bf16", "f32"], help="of matrix products (default: bf16 where the machine has it)")
     args = parser.parse_args()
 
     # Data. Everything is read and checked before the model is loaded.
+    check_writable(os.path.join(args.output, "scores.json"))
     langs = languages_in(args.data_dir) if args.langs == "all" else args.langs.split(",")
     train = read_udpos(args.train)
     dev = {lang: read_udpos(os.path.join(args.data_dir, f"dev-{lang}.tsv"))[: args.max_dev] for lang in langs}
@@ -176,7 +192,7 @@ def main():
     generator = seed_everything(args.seed)
     encoder = load_encoder(args.model, attention="eager" if device.type == "cpu" else None)  # the faster one on short inputs
     every_item = [item for items in (train_items, *dev_items.values()) for item in items]
-    new_id = trim_embeddings(encoder, {piece for ids, _, _ in every_item for piece in ids})
+    new_id = trim_embeddings(encoder, {pad_piece, *(piece for ids, _, _ in every_item for piece in ids)})
     for ids, _, _ in every_item:
         ids[:] = new_id[ids].tolist()
     pad_id = int(new_id[pad_piece])
@@ -217,6 +233,8 @@ def main():
     if device.type == "cuda":
         torch.cuda.synchronize()
     seconds = time.perf_counter() - started
+    if precision == "bf16":
+        store_linear_in_bf16(encoder)
 
     # Testing. Every process takes its share of the languages.
     scores = {}

@@ -33,7 +33,13 @@ def read_conllu(path):
     Raises InputError for a line without 10 columns, an id out of order, a head that is no number, an unknown tag.
     """
     comments, words, spans = {}, [], []
-    number = 0
+
+    def sentence():
+        for first, last, _ in spans:
+            if last > len(words):
+                raise at(path, number, f"multiword token {first}-{last} in a sentence of {len(words)} words; expected its last word there")
+        return comments, words, spans
+
     for number, line in enumerate(read_lines(path), 1):
         line = line.removesuffix("\r")
         if line.startswith("#"):
@@ -42,7 +48,7 @@ def read_conllu(path):
             continue
         if not line:
             if words:
-                yield comments, words, spans
+                yield sentence()
             comments, words, spans = {}, [], []
             continue
         fields = line.split("\t")
@@ -51,9 +57,11 @@ def read_conllu(path):
         identifier, form, tag, head = fields[0], fields[1], fields[3], fields[6]
         if "." in identifier:
             continue
+        if not plain(form):
+            raise at(path, number, f"the form {form!r} in column 2 is empty; expected a word")
         if "-" in identifier:
             first, _, last = identifier.partition("-")
-            if not (first.isdigit() and last.isdigit() and int(first) == len(words) + 1 and int(last) > int(first)):
+            if not (first.isdecimal() and last.isdecimal() and int(first) == len(words) + 1 and int(last) > int(first)):
                 raise at(path, number, f"multiword token {identifier!r}; expected {len(words) + 1}-N before its first word")
             spans.append((int(first), int(last), form))
             continue
@@ -61,11 +69,16 @@ def read_conllu(path):
             raise at(path, number, f"word id {identifier!r}; expected {len(words) + 1}")
         if tag not in UPOS:
             raise at(path, number, f"unknown tag {tag!r} in column 4; expected one of {' '.join(UPOS)}")
-        if not head.isdigit():
+        if not head.isdecimal():
             raise at(path, number, f"head {head!r} in column 7; expected a word's number, 0 for the root")
         words.append((form, tag, int(head)))
     if words:
-        yield comments, words, spans
+        yield sentence()
+
+
+def plain(form):
+    """A form without spaces and zero-width non-joiners, as XTREME writes it."""
+    return form.replace(" ", "").replace("\u200c", "")
 
 
 def depth(words, index):
@@ -85,7 +98,7 @@ def merge_multiword(words, spans, lang):
         last, form = fused.get(i, (i, words[i - 1][0]))
         parts = range(i - 1, min(last, len(words)))
         head = min(parts, key=lambda part: (depth(words, part), order.index(words[part][1]) if words[part][1] in order else len(order)))
-        forms.append(form.replace(" ", "").replace("\u200c", ""))
+        forms.append(plain(form))
         tags.append(words[head][1])
         i = last + 1
     return forms, tags

@@ -68,6 +68,31 @@ def positive_float(text):
     return value
 
 
+def not_negative(text):
+    """argparse type: an integer of 0 or more."""
+    return 0 if text == "0" else positive(text)
+
+
+def share(text):
+    """argparse type: a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
+
+
+def check_writable(path):
+    """Raise InputError now where a file could not be written later."""
+    folder = os.path.dirname(os.path.abspath(path))
+    while not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK) or os.path.isdir(path):
+        raise InputError(f"{path}: cannot be written; expected a file name in a folder that can be written to")
+
+
 def run_script(main):
     """Run a script's main(); what the user can mend ends as one line on stderr and exit code 2."""
     name = os.path.basename(sys.argv[0])
@@ -118,15 +143,16 @@ def read_lines(path):
                 f"byte 0x{error.object[error.start]:02x} at column {error.start + 1} is not UTF-8; "
                 "convert the file, for example with iconv -t UTF-8",
             ) from None
-        except IsADirectoryError:
-            raise InputError(f"{path}: is a folder, a file was expected") from None
 
 
 def file_style(path):
     """How a file ends its lines and itself: (newline, tail), the tail being the run of line ends after its last text.
 
-    A writer that is given the style of the file which was read writes the same bytes again.
+    A writer that is given the style of the file which was read writes the same bytes again. Raises InputError where it
+    is no regular file: it is read more than once.
     """
+    if os.path.exists(path) and not os.path.isfile(path) or path == "-":
+        raise InputError(f"{path}: is no regular file; expected one, since it is read more than once")
     try:
         with open(path, "rb") as stream:
             newline = "\r\n" if stream.readline().endswith(b"\r\n") else "\n"
@@ -146,6 +172,11 @@ def output(path):
     """
     if path == "-":
         yield sys.stdout
+        return
+    path = os.path.realpath(path)  # a link's target is written, not the link
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        with open(path, "w", encoding="utf-8", newline="\n") as stream:  # a device or a pipe, such as /dev/null
+            yield stream
         return
     folder = os.path.dirname(os.path.abspath(path))
     temporary = os.path.join(folder, f".{os.path.basename(path)}.{os.getpid()}.tmp")
@@ -187,10 +218,12 @@ def read_udpos(path):
     def close():
         sentences.append((words, tags if columns == 2 else None))
 
-    newline, _ = file_style(path) if path != "-" else ("\n", "")
+    newline, _ = file_style(path)
     for number, line in enumerate(read_lines(path), 1):
         if newline == "\r\n":
             line = line.removesuffix("\r")
+        elif line.endswith("\r"):
+            raise at(path, number, "a carriage return at the end, unlike line 1; expected one kind of line end throughout")
         if not line:
             if not words:
                 raise at(path, number, "a blank line that ends no sentence; expected word<TAB>TAG")
@@ -237,10 +270,12 @@ def read_pairs(path, task):
     Raises InputError for a wrong number of columns, an empty sentence, an unknown label, and a file without rows.
     """
     rows, columns = [], None
-    newline, _ = file_style(path) if path != "-" else ("\n", "")
+    newline, _ = file_style(path)
     for number, line in enumerate(read_lines(path), 1):
         if newline == "\r\n":
             line = line.removesuffix("\r")
+        elif line.endswith("\r"):
+            raise at(path, number, "a carriage return at the end, unlike line 1; expected one kind of line end throughout")
         fields = line.split("\t")
         columns = columns or len(fields)
         if len(fields) != columns or columns not in (2, 3):
@@ -401,7 +436,7 @@ def languages_in(folder):
     """The languages XX of the dev-XX.tsv files in a folder, sorted. Raises InputError where there is none."""
     if not os.path.isdir(folder):
         raise InputError(f"{folder}: no such folder; expected a folder with dev-XX.tsv files in XTREME's layout")
-    found = sorted(name[4:-4] for name in os.listdir(folder) if re.fullmatch(r"dev-[A-Za-z-]+\.tsv", name))
+    found = sorted(name[4:-4] for name in os.listdir(folder) if re.fullmatch(r"dev-[\w-]+\.tsv", name))
     if not found:
         raise InputError(f"{folder}: no dev-XX.tsv in this folder; expected XTREME's layout, such as dev-hi.tsv")
     return found

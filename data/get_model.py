@@ -15,7 +15,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import struct
 import subprocess
 import sys
@@ -212,6 +211,8 @@ def main():
     if os.path.exists(os.path.join(args.output, "align.json")):
         print(f"{args.output}: is there already")
         return
+    if os.path.lexists(args.output):  # this script's own folder appears whole, so it is somebody else's
+        raise InputError(f"{args.output}: is there and is not this model; expected the name of a new folder")
 
     parent = os.path.dirname(os.path.abspath(args.output))
     os.makedirs(parent, exist_ok=True)
@@ -229,7 +230,6 @@ def main():
             json.dump(settings, stream, indent=2)
         with open(os.path.join(folder, "align.json"), "w", encoding="utf-8") as stream:  # align.py's defaults for this encoder
             json.dump({"layer": ALIGN_LAYER}, stream)
-        shutil.rmtree(args.output, ignore_errors=True)  # only an unfinished folder can be there
         os.rename(folder, args.output)
     print(f"{args.output}: rebuilt, sha256 of its weights verified")
 

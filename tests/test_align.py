@@ -189,6 +189,16 @@ def test_sentences_longer_than_the_model_and_dropped_words_are_handled(run, tmp_
         assert links[0] and max(i for i, _ in links[0]) < 128 and len(links) == 3
 
 
+def test_a_last_line_without_newline_counts_and_markup_in_words_stays_text(run, tmp_path, tiny_bert):
+    (tmp_path / "in").write_text("a ||| b\n</script><!-- ||| <b>", encoding="utf-8")
+    (tmp_path / "gold").write_text("1-1\n1-1")
+    done = run("align", "--model", tiny_bert, "--input", tmp_path / "in", "--output", tmp_path / "out", "--gold", tmp_path / "gold",
+               "--html", tmp_path / "page")  # fmt: skip
+    assert done.code == 0 and json.loads(done.out)["pairs"] == 2 and (tmp_path / "out").read_text() == "0-0\n0-0\n"
+    page = (tmp_path / "page").read_text()
+    assert page.count("</script>") == 1 and "<!--" not in page and "<b>" not in page
+
+
 def test_scores_are_och_and_neys():
     # |A & S| = 2, |A & P| = 3, |A| = 4, |S| = 3
     scores = align.alignment_scores([2, 3, 4, 3])

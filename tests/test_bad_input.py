@@ -93,6 +93,22 @@ CASES = [
     (reorder(**{"in.tsv": "I\tPRON\n\tVERB\n"}), "in.tsv:2: the word '' is empty or holds a space"),
     (reorder(**{"in.tsv": "I see\tPRON\n"}), "in.tsv:1: the word 'I see' is empty or holds a space"),
     (reorder(**{"in.tsv": ""}), "in.tsv: no sentences"),
+    (align(gold="1-1\n1-9\n"), "gold:2: link 1-9 is outside the pair of 1 and 1 words"),
+    (with_options(align(**{"file": ""}), "--html", "file/x"), "file/x: cannot be written"),
+    (with_options(reorder(), "--random", "--seed", "-1"), "not a whole number of 1 or more"),
+    (with_options(reorder(**{"file": ""}), "--stats", "file/x"), "file/x: cannot be written"),
+    (with_options(reorder(), "--output", "-"), "expected the names of files"),
+    (reorder(**{"in.tsv": "I\tPRON\nsee\tVERB\r\n"}), "in.tsv:2: a carriage return at the end"),
+    (train(["--warmup", "nan"]), "--warmup: 'nan' is not a number from 0 to 1"),
+    (train(["--output", "train.tsv"]), "train.tsv/scores.json: cannot be written"),
+    (conllu(WORD.replace("\tI\tI", "\t\u200c\tI")), "in.conllu:1: the form '\\u200c' in column 2 is empty"),
+    (conllu("1-3\tdu" + "\t_" * 8 + "\n" + WORD), "multiword token 1-3 in a sentence of 1 words"),
+    (conllu(WORD.replace("\t0\t", "\t\u00b2\t")), "in.conllu:1: head"),
+    (
+        with_options(align(**{"odd/config.json": "BERT", "odd/align.json": '{"layer": "7"}'}), "--model", "odd"),
+        "odd/align.json: expected a JSON object",
+    ),
+    (("data/get_model", ["--output", "mine"], {"mine/notes.txt": "keep"}), "mine: is there and is not this model"),
     (with_options(reorder(), "--unaligned", "both"), "invalid choice: 'both'"),
     (train(**{"train.tsv": "I\nsee\n"}), "train.tsv:1: no tags"),
     (train(**{"dev/dev-en.tsv": "I\nsee\n"}), "dev-en.tsv:1: no tags"),
@@ -131,6 +147,9 @@ def test_malformed_input_ends_in_one_clear_line(run, tmp_path, monkeypatch, tiny
     script, arguments, files = case
     monkeypatch.chdir(tmp_path)
     for name, content in files.items():
+        if content == "BERT":
+            with open(os.path.join(tiny_bert, "config.json"), encoding="utf-8") as stream:
+                content = stream.read()
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     before = sorted(str(path) for path in tmp_path.rglob("*") if path.is_file())

@@ -92,6 +92,10 @@ def test_it_ends_in_a_report_and_does_only_what_is_left(project, tiny_bert):
     assert re.findall(r"(\w+)\.py", run_all(project, tiny_bert, "--dry-run", SEEDS="1 2").stdout) == ["train_pos"] * 3 + ["eval"]
     os.remove(glob.glob(str(project / "runs/sample/work/*/udpos/train-hi.tsv"))[0])
     assert re.findall(r"(\w+)\.py", run_all(project, tiny_bert, "--dry-run").stdout) == ["reorder", "train_pos", "eval"]
+    # Narrowing the experiment narrows the report; runs with other settings stay out of it.
+    assert run_all(project, tiny_bert, ORDERS="original hi", EPOCHS="1").returncode == 0
+    assert [row["order"] for row in tables(project)[0]["rows"]] == ["original", "hi"]
+    assert run_all(project, tiny_bert).returncode == 0
     # A changed setting never reuses an old result.
     assert re.findall(r"(\w+)\.py", run_all(project, tiny_bert, "--dry-run", EPOCHS="3").stdout)[-4:] == ["train_pos"] * 3 + ["eval"]
 
