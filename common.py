@@ -237,6 +237,8 @@ def trim_embeddings(encoder, used):
         )
     weight = embeddings.weight.detach()[torch.from_numpy(kept)].clone()
     encoder.set_input_embeddings(torch.nn.Embedding(len(kept), weight.shape[1], padding_idx=embeddings.padding_idx, _weight=weight))
+    for parameter in encoder.parameters():  # copied out of the mapped file, so that the file's 250,002 rows can leave the memory
+        parameter.data = parameter.data.clone()
     new_id = np.full(embeddings.num_embeddings, -1, np.int64)
     new_id[kept] = np.arange(len(kept))
     return new_id
