@@ -164,6 +164,17 @@ def file_style(path):
     return newline, last[len(last.rstrip("\r\n")) :]
 
 
+def read_styled_lines(path):
+    """Yield (number, line) of a file whose lines all end like its first one, in "\\n" or "\\r\\n". Raises InputError."""
+    newline, _ = file_style(path)
+    for number, line in enumerate(read_lines(path), 1):
+        if newline == "\r\n":
+            line = line.removesuffix("\r")
+        elif line.endswith("\r"):
+            raise at(path, number, "a carriage return at the end, unlike line 1; expected one kind of line end throughout")
+        yield number, line
+
+
 @contextlib.contextmanager
 def output(path):
     """A text file to write that appears under `path` only when it is whole ('-' is stdout).
@@ -218,12 +229,7 @@ def read_udpos(path):
     def close():
         sentences.append((words, tags if columns == 2 else None))
 
-    newline, _ = file_style(path)
-    for number, line in enumerate(read_lines(path), 1):
-        if newline == "\r\n":
-            line = line.removesuffix("\r")
-        elif line.endswith("\r"):
-            raise at(path, number, "a carriage return at the end, unlike line 1; expected one kind of line end throughout")
+    for number, line in read_styled_lines(path):
         if not line:
             if not words:
                 raise at(path, number, "a blank line that ends no sentence; expected word<TAB>TAG")
@@ -270,12 +276,7 @@ def read_pairs(path, task):
     Raises InputError for a wrong number of columns, an empty sentence, an unknown label, and a file without rows.
     """
     rows, columns = [], None
-    newline, _ = file_style(path)
-    for number, line in enumerate(read_lines(path), 1):
-        if newline == "\r\n":
-            line = line.removesuffix("\r")
-        elif line.endswith("\r"):
-            raise at(path, number, "a carriage return at the end, unlike line 1; expected one kind of line end throughout")
+    for number, line in read_styled_lines(path):
         fields = line.split("\t")
         columns = columns or len(fields)
         if len(fields) != columns or columns not in (2, 3):
