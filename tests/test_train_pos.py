@@ -146,7 +146,19 @@ def test_two_processes_train_on_the_same_batches(tmp_path, tiny_bert, small, mon
     (model / "config.json").write_text(json.dumps({**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}))
     launcher = tmp_path / "without_dropout.py"
     launcher.write_text(
-        f"import sys; sys.path.insert(0, {ROOT!r}); sys.argv[0] = 'train_pos.py'\nimport train_pos\ntrain_pos.DROPOUT = 0.0\ntrain_pos.main()\n"
+        f"""
+import os, sys
+sys.path.insert(0, {ROOT!r})
+sys.argv[0] = "train_pos.py"
+import torch, train_pos
+
+norms, clip = [], torch.nn.utils.clip_grad_norm_
+torch.nn.utils.clip_grad_norm_ = lambda *arguments: norms.append(clip(*arguments).item())
+train_pos.DROPOUT = 0.0
+train_pos.main()
+if os.environ["RANK"] == "0":
+    open({str(tmp_path)!r} + "/norms" + os.environ["WORLD_SIZE"], "w").write(" ".join(map(str, norms)))
+"""
     )
     options = [
         "--model",
@@ -179,6 +191,9 @@ def test_two_processes_train_on_the_same_batches(tmp_path, tiny_bert, small, mon
             tmp_path / str(processes),
         ]
         subprocess.run(list(map(str, command)), check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+    norms = [list(map(float, (tmp_path / f"norms{processes}").read_text().split())) for processes in (1, 2)]
+    assert len(norms[0]) == 12 and norms[1] == pytest.approx(norms[0], rel=1e-2)  # AdamW and clipping would hide a wrong scale
+    assert norms[1][:3] == pytest.approx(norms[0][:3], rel=1e-4)
     for lang in ("en", "zh"):
         one, two = (read_tag_predictions(str(tmp_path / name / f"dev-{lang}.tsv")) for name in ("1", "2"))
         flat = [(a, b) for x, y in zip(one, two) for a, b in zip(x, y)]
