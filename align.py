@@ -11,16 +11,20 @@ Both sentences go through the first layers of the encoder; the similarity of the
 links from it. Lines are read in chunks of CHUNK; within a chunk each distinct sentence is encoded once, in batches of like length.
 
 Sources: Jalili Sabet et al. 2020 (SimAlign: argmax, itermax, match); Dou and Neubig 2021 (awesome-align: softmax, entmax);
-Peters et al. 2019 (entmax). Where tokenizers of the XLM-R type put a bare `▁` before a word, that piece says nothing about
-the word and is left out, which lowers the error rate for every language pair tried; --keep-bare-pieces keeps it, as SimAlign does.
+Peters et al. 2019 (entmax); Conneau et al. 2018 (csls). Where tokenizers of the XLM-R type put a bare `▁` before a word, that
+piece says nothing about the word and is left out, which lowers the error rate for every language pair tried.
+--keep-bare-pieces keeps it and compares by plain cosine: SimAlign's links. softmax and entmax on a model that brings no
+other default compare by raw dot products: awesome-align's links.
 """
 
+import collections
 import itertools
 import json
 import os
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from tqdm import tqdm
 
 from common import (
@@ -56,18 +60,49 @@ from data.files import (
 CHUNK = {"cpu": 512, "cuda": 8192}  # lines in memory at a time
 BUDGET = {"cpu": 1024, "cuda": 65536}  # padded pieces in a batch; on a CPU more than this leaves the caches
 CELLS, PAIRS = 1 << 20, 128  # cells of similarity matrices and pairs in a batch
+CENTRE = 512  # pairs that a language's mean vector is taken from: the first chunk on a CPU
 HTML_PAIRS = 200
 METHODS = ["argmax", "itermax", "match", "softmax", "entmax"]
+SIMILARITIES = ["csls", "cosine", "dot"]
+NEIGHBOURS = 3  # of csls
 
 
 # ---- similarity to links. S and T are the numbers of source and target pieces, padded over a batch of B pairs.
 
 
+def csls(cosine, cells):
+    """Cosines less half the mean of the NEIGHBOURS highest of their row and of their column (Conneau et al. 2018, halved).
+
+    A piece that is near to every piece of the other side loses to one that is near to few. cosine: (B, S, T);
+    cells: (B, S, T) bool, what lies inside the pair. Returns (B, S, T).
+    """
+    inside = cosine.masked_fill(~cells, -1.0)
+    for dim in (1, 2):
+        nearest = inside.topk(min(NEIGHBOURS, inside.shape[dim]), dim).values
+        count = cells.sum(dim, keepdim=True).clamp(1, nearest.shape[dim])
+        shape = [-1 if d == dim else 1 for d in range(3)]
+        real = torch.arange(nearest.shape[dim], device=cells.device).view(shape) < count  # a short side has fewer neighbours
+        cosine = cosine - (nearest * real).sum(dim, keepdim=True) / count / 2
+    return cosine
+
+
+def similarity_matrix(source, target, cells, kind):
+    """How alike the pieces of each pair are. source: (B, S, H) float, target: (B, T, H), cells: (B, S, T) bool. Returns (B, S, T).
+
+    kind: 'dot' products of the vectors as they are, 'cosine', or 'csls'.
+    """
+    if kind != "dot":
+        source, target = F.normalize(source, dim=2), F.normalize(target, dim=2)
+    similarity = source @ target.transpose(1, 2)
+    return csls(similarity, cells) if kind == "csls" else similarity
+
+
 def mutual_argmax(similarity, cells):
     """Links where each piece is the other's most similar one (SimAlign's argmax).
 
-    similarity: (B, S, T), -1 outside the pair; cells: (B, S, T) bool, what lies inside the pair. Returns (B, S, T) bool.
+    similarity: (B, S, T); cells: (B, S, T) bool, what lies inside the pair. Returns (B, S, T) bool.
     """
+    similarity = similarity.masked_fill(~cells, float("-inf"))
     forward = torch.zeros_like(cells).scatter_(2, similarity.argmax(2, keepdim=True), True)
     backward = torch.zeros_like(cells).scatter_(1, similarity.argmax(1, keepdim=True), True)
     return forward & backward & cells
@@ -86,8 +121,7 @@ def itermax(similarity, cells, alpha=0.9):
     size = torch.minimum(cells.any(2).sum(1), cells.any(1).sum(1))
     again = (size > 2) & free_source.any(1)[:, 0] & free_target.any(2)[:, 0]
     weight = torch.where(free_source & free_target, 1.0, torch.where(free_source | free_target, alpha, 0.0))
-    left = torch.where(cells, similarity * weight, -1.0)
-    return links | (mutual_argmax(left, cells) & (free_source | free_target) & again[:, None, None])
+    return links | (mutual_argmax(similarity * weight, cells) & (free_source | free_target) & again[:, None, None])
 
 
 def maximum_match(similarity, cells):
@@ -119,37 +153,41 @@ def entmax15(scores, dim):
     return (x - tau.gather(dim, support - 1)).clamp(min=0) ** 2
 
 
-def both_probabilities(scores, cells, threshold, probabilities):
-    """Links whose probability exceeds the threshold in both directions (awesome-align).
+def both_directions(scores, cells, probabilities=torch.softmax):
+    """Probabilities of the target pieces for each source piece and of the source pieces for each target piece, 0 outside the pairs.
 
-    scores: (B, S, T) dot products; probabilities: torch.softmax or entmax15. Shapes as in mutual_argmax.
+    scores: (B, S, T); probabilities: torch.softmax or entmax15; cells as in mutual_argmax. Returns two (B, S, T).
     """
     masked = scores.masked_fill(~cells, -1e4)
-    return (probabilities(masked, 2) > threshold) & (probabilities(masked, 1) > threshold) & cells
+    return probabilities(masked, 2) * cells, probabilities(masked, 1) * cells
 
 
-def find_links(source, target, source_mask, target_mask, method, threshold):
-    """Links of a batch of pairs. source: (B, S, H) float, target: (B, T, H), masks: (B, S) and (B, T) bool. Returns (B, S, T) bool.
+def pick_links(similarity, cells, method, threshold, temperature):
+    """Links of a batch of pairs from their similarity matrices, (B, S, T) bool. Shapes as in mutual_argmax.
 
-    softmax and entmax take the dot products of the vectors as they are; the other methods take vectors of length 1.
+    softmax and entmax link where the probability exceeds `threshold` in both directions (awesome-align); the probabilities are
+    those of similarity / `temperature`.
     """
-    cells = source_mask[:, :, None] & target_mask[:, None, :]
     if method in ("softmax", "entmax"):
-        probabilities = torch.softmax if method == "softmax" else entmax15
-        return both_probabilities(source @ target.transpose(1, 2), cells, threshold, probabilities)
-    similarity = ((source @ target.transpose(1, 2) + 1) / 2).masked_fill(~cells, -1.0)
-    return {"argmax": mutual_argmax, "itermax": itermax, "match": maximum_match}[method](similarity, cells)
+        forward, backward = both_directions(similarity / temperature, cells, torch.softmax if method == "softmax" else entmax15)
+        return (forward > threshold) & (backward > threshold)
+    # SimAlign's scale, in which nothing that itermax weighs is negative
+    return {"argmax": mutual_argmax, "itermax": itermax, "match": maximum_match}[method]((similarity + 1) / 2, cells)
 
 
 # ---- sentences to vectors -----------------------------------------------------------------------
 
 
-def encode(model, tokenizer, sentences, settings):
-    """Vectors of the sentences' units, which are pieces or words by settings.level.
+# Pieces of many sentences in flat arrays. ids, word, keep: a piece's id, its word's index in the sentence (-1 for special pieces),
+# whether it is compared. first, lengths: where a sentence begins and how many pieces it has.
+Pieces = collections.namedtuple("Pieces", "ids word keep first lengths")
 
-    Returns (vectors, start, word, beyond, dropped): vectors (units of all sentences + 1, H) float32 on the model's device, its
-    last row zero; sentence n has the rows start[n] up to start[n + 1]; word (units) is a unit's word index in its sentence;
-    of each sentence, beyond tells whether it is longer than the model, dropped how many of its words have no piece.
+
+def flatten(tokenizer, sentences, settings):
+    """The pieces of all sentences, special ones included, in flat numpy arrays.
+
+    Returns (Pieces, beyond, dropped): of a sentence, whether it is longer than the model, and how many of its words have no
+    piece. Bare pieces are compared only where they are all that their word has.
     """
     before, after = settings.special
     room = settings.limit - len(before) - len(after)
@@ -160,25 +198,46 @@ def encode(model, tokenizer, sentences, settings):
     ids = np.concatenate([before + ids[:room] + after for ids, _ in pieces])
     word = np.concatenate([[-1] * len(before) + word[:room] + [-1] * len(after) for _, word in pieces])
     sentence = np.repeat(np.arange(len(pieces)), lengths)
-    # Units are the pieces of words. A bare piece is one only where it is all that its word has.
     keep, bare = word >= 0, ids == settings.bare
     whole_word = np.cumsum((np.diff(word, prepend=-1) != 0) | (np.diff(sentence, prepend=0) != 0))
     keep &= ~bare | ~np.isin(whole_word, whole_word[keep & ~bare])
-    unit = np.cumsum(keep) - 1
-    first = np.cumsum(lengths) - lengths
+    return Pieces(ids, word, keep, np.cumsum(lengths) - lengths, lengths), beyond, dropped
 
+
+def place_batch(pieces, batch):
+    """Where the pieces of a batch of sentences lie in the flat arrays: (index, inside), two numpy (len(batch), longest).
+
+    Outside its sentence `inside` is False and `index` 0.
+    """
+    lengths = pieces.lengths[batch][:, None]
+    place = np.arange(lengths.max())
+    inside = place < lengths
+    return np.where(inside, pieces.first[batch][:, None] + place, 0), inside
+
+
+def encode(model, tokenizer, sentences, settings):
+    """Vectors of the sentences' units, which are pieces or words by settings.level.
+
+    Returns (vectors, start, word, beyond, dropped): vectors (units of all sentences + 1, H) float32 on the model's device, its
+    last row zero; sentence n has the rows start[n] up to start[n + 1]; word (units) is a unit's word index in its sentence;
+    beyond and dropped are flatten's.
+    """
+    pieces, beyond, dropped = flatten(tokenizer, sentences, settings)
+    ids, word, keep, _, lengths = pieces
+    if settings.new_id is not None:
+        ids = settings.new_id[ids]
+    unit = np.cumsum(keep) - 1
     device = model.device
     vectors = torch.zeros(keep.sum() + 1, model.config.hidden_size, device=device)
     for batch in length_sorted(lengths, settings.budget):
-        place = np.arange(lengths[batch].max())
-        inside = place < lengths[batch][:, None]
-        index = np.where(inside, first[batch][:, None] + place, 0)
+        index, inside = place_batch(pieces, batch)
         batch_ids = torch.from_numpy(np.where(inside, ids[index], tokenizer.pad_token_id)).to(device)
         with autocast(device, settings.precision):
             hidden = model(input_ids=batch_ids, attention_mask=torch.from_numpy(inside).to(device)).last_hidden_state
         taken = inside & keep[index]
         vectors[torch.from_numpy(unit[index[taken]]).to(device)] = hidden[torch.from_numpy(taken).to(device)].float()
-    start = np.concatenate([[0], np.cumsum(np.bincount(sentence[keep], minlength=len(pieces)))])
+    sentence = np.repeat(np.arange(len(lengths)), lengths)
+    start = np.concatenate([[0], np.cumsum(np.bincount(sentence[keep], minlength=len(lengths)))])
     word = word[keep]
     if settings.level == "word":
         vectors, start, word = average_words(vectors, start, word)
@@ -207,10 +266,11 @@ def align_pairs(model, tokenizer, pairs, settings):
     for sentence in itertools.chain.from_iterable(pairs):
         index.setdefault(tuple(sentence), len(index))
     vectors, start, word, beyond, dropped = encode(model, tokenizer, [list(sentence) for sentence in index], settings)
-    if settings.method not in ("softmax", "entmax"):
-        vectors /= vectors.norm(dim=1, keepdim=True).clamp(min=1e-12)  # in place: they are most of what a chunk takes
     sides = np.array([[index[tuple(source)], index[tuple(target)]] for source, target in pairs])  # (pairs, 2) sentence numbers
     sizes = np.diff(start)[sides]  # (pairs, 2) units
+    if settings.centre and settings.means is None:
+        rows = [np.concatenate([np.arange(start[n], start[n + 1]) for n in side]) for side in sides[:CENTRE].T]
+        settings.means = [vectors[torch.from_numpy(row).to(vectors.device)].mean(0) for row in rows]
     links = [[] for _ in pairs]
     order = np.lexsort((sizes[:, 1], sizes[:, 0]))
     order = order[sizes[order].min(1) > 0]  # a sentence all of whose characters the tokenizer drops has no unit
@@ -233,7 +293,11 @@ def align_pairs(model, tokenizer, pairs, settings):
             rows.append(np.where(mask, start[sides[batch, side]][:, None] + place, len(word)))
             masks.append(torch.from_numpy(mask).to(vectors.device))
         source, target = (vectors[torch.from_numpy(row).to(vectors.device)] for row in rows)
-        found = find_links(source, target, *masks, settings.method, settings.threshold)
+        if settings.centre:
+            source, target = source - settings.means[0], target - settings.means[1]
+        cells = masks[0][:, :, None] & masks[1][:, None, :]
+        similarity = similarity_matrix(source, target, cells, settings.similarity)
+        found = pick_links(similarity, cells, settings.method, settings.threshold, settings.temperature)
         pair, i, j = found.nonzero().cpu().numpy().T
         # Several links between the pieces of two words are one link between the words.
         triples = np.unique(np.stack([pair, word[rows[0][pair, i]], word[rows[1][pair, j]]], 1), axis=0)
@@ -243,6 +307,23 @@ def align_pairs(model, tokenizer, pairs, settings):
 
 
 # ---- scores and page ------------------------------------------------------------------------------
+
+
+def check_gold(path, number, gold, pair, index):
+    """Raise InputError where a link of (sure, possible) lies outside its (source words, target words)."""
+    for i, j in gold[1]:
+        if i >= len(pair[0]) or j >= len(pair[1]):
+            raise at(
+                path,
+                number,
+                f"link {i + index}-{j + index} is outside the pair of {len(pair[0])} and {len(pair[1])} words; "
+                f"expected words numbered from {index} (--gold-index), source first",
+            )
+
+
+def link_counts(links, gold):
+    """|A & S|, |A & P|, |A|, |S| of a pair's links A against its gold links (sure, possible)."""
+    return np.array([len(gold[0].intersection(links)), len(gold[1].intersection(links)), len(links), len(gold[0])])
 
 
 def alignment_scores(counts):
@@ -334,7 +415,21 @@ def main():
         type=positive_float,
         help="probability that a link of --method softmax must exceed (default: the model's align.json, else 0.001; for entmax 0)",
     )
-    parser.add_argument("--keep-bare-pieces", action="store_true", help="compare bare `▁` pieces too, as SimAlign does")
+    parser.add_argument(
+        "--similarity",
+        choices=SIMILARITIES,
+        help="what the method compares (default: the model's align.json, else dot for softmax and entmax, cosine with "
+        "--keep-bare-pieces, csls otherwise)",
+    )
+    parser.add_argument(
+        "--temperature",
+        type=positive_float,
+        help="divides the similarity for softmax and entmax (default: the model's align.json, else 1 for dot, 0.05 for the others)",
+    )
+    parser.add_argument(
+        "--centre", action="store_true", help=f"subtract from each side the mean vector of its language, that of the first {CENTRE} pairs"
+    )
+    parser.add_argument("--keep-bare-pieces", action="store_true", help="compare bare `▁` pieces too and by cosine: what SimAlign gives")
     parser.add_argument(
         "--gold", metavar="FILE", help="gold alignments, i-j sure and ipj possible; prints AER, precision, recall and F1 as JSON"
     )
@@ -355,11 +450,9 @@ def main():
         raise InputError(f"{args.gold}: {len(gold)} lines, but {args.input} has {total}; expected one line for each pair")
 
     config = load_config(args.model)
-    defaults = align_defaults(args.model, config, METHODS)
     settings = args
-    settings.layer = args.layer or defaults["layer"]
-    settings.method = args.method or defaults["method"]
-    settings.threshold = args.threshold or (0.0 if settings.method == "entmax" else defaults["threshold"])
+    for name, value in align_defaults(args.model, config, args, METHODS, SIMILARITIES).items():
+        setattr(settings, name, value)
     if settings.layer > config.num_hidden_layers:
         raise InputError(f"--layer {settings.layer}: {args.model} has {config.num_hidden_layers} layers")
     tokenizer = load_tokenizer(args.model)
@@ -367,7 +460,7 @@ def main():
     settings.precision = args.precision or pick_precision(device)
     settings.special, settings.limit = special_pieces(tokenizer), piece_limit(tokenizer, config)
     settings.bare = None if args.keep_bare_pieces else bare_piece(tokenizer)
-    settings.budget = BUDGET[device.type]
+    settings.budget, settings.new_id, settings.means = BUDGET[device.type], None, None
     attention = "eager" if device.type == "cpu" else None  # the faster one on a CPU
     model = load_encoder(args.model, settings.layer, attention).to(device)
     if settings.precision == "bf16":
@@ -387,17 +480,8 @@ def main():
                 if gold is not None:
                     if lines >= len(gold):
                         raise InputError(f"{args.gold}: {len(gold)} lines, but the input has more; expected one line for each pair")
-                    sure, possible = gold[lines]
-                    for i, j in possible:
-                        if i >= len(source) or j >= len(target):
-                            link = f"{i + args.gold_index}-{j + args.gold_index}"
-                            raise at(
-                                args.gold,
-                                lines + 1,
-                                f"link {link} is outside the pair of {len(source)} and {len(target)} words; "
-                                f"expected words numbered from {args.gold_index} (--gold-index), source first",
-                            )
-                    counts += len(sure.intersection(links)), len(possible.intersection(links)), len(links), len(sure)
+                    check_gold(args.gold, lines + 1, gold[lines], (source, target), args.gold_index)
+                    counts += link_counts(links, gold[lines])
                 if args.html and len(shown) < HTML_PAIRS:
                     shown.append((source, target, links, gold[lines] if gold is not None else None))
                 lines += 1

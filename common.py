@@ -66,6 +66,20 @@ def load_encoder(name, layers=None, attention=None):
     return model.eval()
 
 
+def load_whole(name):
+    """The model in float32 with all that its folder holds: encoder, pooler, masked-language-model head. Raises InputError.
+
+    Returns (model, missing): the names of the weights that the class has and the folder lacks; these are random.
+    """
+    from transformers import AutoModelForPreTraining
+    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+    set_verbosity_error()
+    disable_progress_bar()
+    model, info = _load(name, lambda: AutoModelForPreTraining.from_pretrained(name, dtype=torch.float32, output_loading_info=True))
+    return model.eval(), set(info["missing_keys"])
+
+
 def _load(name, load):
     if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "config.json")):
         raise InputError(f"{name}: no config.json in this folder; expected a Hugging Face model folder")
@@ -82,27 +96,41 @@ def _load(name, load):
         ) from None
 
 
-def align_defaults(name, config, methods):
-    """align.py's defaults for an encoder, {'layer', 'method', 'threshold'}: argmax, 0.001, and layer 8 of 12, or 2 of 3, and so on.
+def align_defaults(name, config, given, methods, similarities):
+    """What align.py does with an encoder: {'layer', 'method', 'threshold', 'similarity', 'temperature'}.
 
-    Where the folder has an align.json, what it names comes from there. Raises InputError for a value that cannot be.
+    `given` has these names as attributes, None where the command line leaves them open. Then they come from the folder's
+    align.json, else they are argmax, csls (dot for softmax and entmax, cosine where given.keep_bare_pieces), threshold 0.001
+    (entmax: 0), temperature 1 for dot, 0.05 otherwise, and layer 8 of 12, or 2 of 3, and so on.
+    Raises InputError for a value in align.json that cannot be.
     """
-    defaults = {"layer": max(1, round(config.num_hidden_layers * 8 / 12)), "method": "argmax", "threshold": 1e-3}
-    path = os.path.join(name, "align.json")
+    path, own = os.path.join(name, "align.json"), {}
     if os.path.isfile(path):
         try:
             with open(path, encoding="utf-8") as stream:
-                defaults.update(json.load(stream))
-            right = type(defaults["layer"]) is int and 1 <= defaults["layer"] <= config.num_hidden_layers
-            right = right and defaults["method"] in methods and 0.0 < float(defaults["threshold"]) < 1.0
-        except (ValueError, TypeError):
+                own = json.load(stream)
+            right = type(own.get("layer", 1)) is int and 1 <= own.get("layer", 1) <= config.num_hidden_layers
+            right = right and own.get("method", "argmax") in methods and own.get("similarity", "dot") in similarities
+            right = right and 0.0 < float(own.get("threshold", 0.1)) < 1.0 and 0.0 < float(own.get("temperature", 1))
+        except (ValueError, TypeError, AttributeError):
             right = False
         if not right:
             raise InputError(
-                f'{path}: expected a JSON object such as {{"layer": 7, "method": "argmax", "threshold": 0.001}}, '
-                f"with a layer from 1 to {config.num_hidden_layers} and a method of {', '.join(methods)}"
+                f'{path}: expected a JSON object such as {{"layer": 7, "method": "argmax", "threshold": 0.001}}, with a layer from 1 to '
+                f"{config.num_hidden_layers}, a method of {', '.join(methods)} and a similarity of {', '.join(similarities)}"
             )
-    return defaults
+    method = given.method or own.get("method", "argmax")
+    similarity = given.similarity or (None if given.keep_bare_pieces else own.get("similarity"))
+    if similarity is None:
+        similarity = "dot" if method in ("softmax", "entmax") else "cosine" if given.keep_bare_pieces else "csls"
+    fitting = own if similarity == own.get("similarity", similarity) else {}  # numbers that fit one similarity say nothing of another
+    return {
+        "layer": given.layer or own.get("layer", max(1, round(config.num_hidden_layers * 8 / 12))),
+        "method": method,
+        "threshold": given.threshold or (0.0 if method == "entmax" else fitting.get("threshold", 1e-3)),
+        "similarity": similarity,
+        "temperature": given.temperature or fitting.get("temperature", 1.0 if similarity == "dot" else 0.05),
+    }
 
 
 def piece_limit(tokenizer, config):
@@ -258,6 +286,32 @@ def start_distributed(device):
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return dist.get_rank(), dist.get_world_size()
+
+
+def save_checkpoint(path, state, crc):
+    """Write the state of a training, a dict of tensors, lists and numbers, whole; `crc` tells which training it is of."""
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        torch.save({"crc": crc, "state": state}, temporary)
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(temporary)
+
+
+def load_checkpoint(path, crc):
+    """The state that save_checkpoint wrote, or None where there is none of this training. Raises InputError."""
+    if not os.path.exists(path):
+        return None
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        same = saved["crc"] == crc
+    except Exception as error:
+        reason = " ".join(str(error).split())[:100]
+        raise InputError(f"{path}: cannot be read as a checkpoint ({reason}); remove it to start again") from None
+    if not same:
+        note(f"{path}: is of other settings, data or another model, and is not used")
+    return saved["state"] if same else None
 
 
 def sum_gradients(parameters):

@@ -31,11 +31,23 @@ def sample_words():
     return words
 
 
-def build_tiny_bert(folder):
-    """A randomly initialised BERT with a WordPiece vocabulary, as mBERT has one, in a Hugging Face folder."""
+SHAPE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64, "initializer_range": 0.2}
+
+
+def save_tiny(folder, tokenizer, names, build, config):
+    """Write a Hugging Face folder: a tokenizer with its special tokens by name, and a randomly initialised model."""
     import torch
+    from transformers import PreTrainedTokenizerFast
+
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=128, **names).save_pretrained(folder)
+    torch.manual_seed(0)
+    build(config).save_pretrained(folder)
+
+
+def build_tiny_bert(folder, head=True):
+    """A BERT with a WordPiece vocabulary and, with `head`, the heads of pretraining, as mBERT has them."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+    from transformers import BertConfig, BertForPreTraining, BertModel
 
     words = sample_words()
     letters = sorted({letter for word in words for letter in word})
@@ -47,34 +59,15 @@ def build_tiny_bert(folder):
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        model_max_length=128,
-        unk_token="[UNK]",
-        pad_token="[PAD]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-    ).save_pretrained(folder)
-    torch.manual_seed(0)
-    BertModel(
-        BertConfig(
-            vocab_size=len(tokens),
-            hidden_size=32,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            intermediate_size=64,
-            max_position_embeddings=128,
-            initializer_range=0.2,
-        )
-    ).save_pretrained(folder)
+    names = {name + "_token": f"[{name.upper()}]" for name in ("unk", "pad", "cls", "sep", "mask")}
+    config = BertConfig(vocab_size=len(tokens), max_position_embeddings=128, **SHAPE)
+    save_tiny(folder, tokenizer, names, BertForPreTraining if head else BertModel, config)
 
 
 def build_tiny_xlmr(folder):
-    """A randomly initialised XLM-R with a Unigram vocabulary, in a Hugging Face folder."""
-    import torch
+    """An XLM-R with a Unigram vocabulary and its masked-language-model head."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
+    from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")])
@@ -85,39 +78,31 @@ def build_tiny_xlmr(folder):
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        model_max_length=128,
-        bos_token="<s>",
-        cls_token="<s>",
-        eos_token="</s>",
-        sep_token="</s>",
-        unk_token="<unk>",
-        pad_token="<pad>",
-        mask_token="<mask>",
-    ).save_pretrained(folder)
-    torch.manual_seed(0)
-    XLMRobertaModel(
-        XLMRobertaConfig(
-            vocab_size=tokenizer.get_vocab_size(),
-            hidden_size=32,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            intermediate_size=64,
-            max_position_embeddings=130,
-            type_vocab_size=1,
-            pad_token_id=1,
-            bos_token_id=0,
-            eos_token_id=2,
-            initializer_range=0.2,
-        )
-    ).save_pretrained(folder)
+    names = {"bos": "<s>", "cls": "<s>", "eos": "</s>", "sep": "</s>", "unk": "<unk>", "pad": "<pad>", "mask": "<mask>"}
+    config = XLMRobertaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        max_position_embeddings=130,
+        type_vocab_size=1,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+        **SHAPE,
+    )
+    save_tiny(folder, tokenizer, {name + "_token": token for name, token in names.items()}, XLMRobertaForMaskedLM, config)
 
 
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("models") / "tiny-bert")
     build_tiny_bert(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_headless(tmp_path_factory):
+    """Like tiny_bert, without a masked-language-model head, as the default model is."""
+    folder = str(tmp_path_factory.mktemp("models") / "tiny-headless")
+    build_tiny_bert(folder, head=False)
     return folder
 
 

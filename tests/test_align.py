@@ -28,8 +28,6 @@ def batch_links(cases, method, threshold):
     sides = []
     for side in ("source", "target"):
         vectors = [torch.tensor(case[side], dtype=torch.float64) for case in cases]
-        if method not in ("softmax", "entmax"):
-            vectors = [torch.nn.functional.normalize(v) for v in vectors]
         sides.append(
             (
                 torch.nn.utils.rnn.pad_sequence(vectors, batch_first=True),
@@ -37,7 +35,9 @@ def batch_links(cases, method, threshold):
             )
         )
     (source, source_mask), (target, target_mask) = sides
-    found = align.find_links(source, target, source_mask, target_mask, method, threshold)
+    cells = source_mask[:, :, None] & target_mask[:, None, :]
+    similarity = align.similarity_matrix(source, target, cells, "dot" if method in ("softmax", "entmax") else "cosine")
+    found = align.pick_links(similarity, cells, method, threshold, 1.0)
     return [sorted(matrix.nonzero().tolist()) for matrix in found]
 
 
@@ -165,7 +165,9 @@ def test_bare_pieces_are_left_out_unless_a_word_has_nothing_else(tiny_xlmr):
     assert bare is not None
     split = next(word for word in sample_words() if tokenizer.tokenize(word)[0] == "▁")
     words = ["the", split, "▁"]
-    settings = SimpleNamespace(special=special_pieces(tokenizer), limit=64, bare=bare, budget=100, precision="f32", level="subword")
+    settings = SimpleNamespace(
+        special=special_pieces(tokenizer), limit=64, bare=bare, budget=100, precision="f32", level="subword", new_id=None
+    )
     with torch.inference_mode():
         kept, start, word, *_ = align.encode(model, tokenizer, [words], settings)
         settings.bare = None

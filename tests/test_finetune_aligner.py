@@ -1,0 +1,313 @@
+"""finetune_aligner.py: objectives equal awesome-align's, runs go on after a kill, what is saved is whole, and aligners get better."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, SAMPLE
+from safetensors.torch import load_file
+
+import common
+import finetune_aligner as ft
+from align import both_directions, entmax15, similarity_matrix
+
+RECORDED = os.path.join(os.path.dirname(__file__), "fixtures", "losses.json")
+PAIRS = os.path.join(SAMPLE, "udpos", "train-en-{}.txt")
+
+
+def recorded():
+    with open(RECORDED, encoding="utf-8") as stream:
+        return json.load(stream)
+
+
+def padded_batch(case):
+    """(source, target, cells, guide) of a recorded case; cells leave out special and padded pieces, as awesome-align does."""
+    source, target = torch.tensor(case["source"]), torch.tensor(case["target"])
+    masks = []
+    for states, lengths in zip((source, target), case["lengths"]):
+        place = torch.arange(states.shape[1])
+        masks.append((place >= 1) & (place < torch.tensor(lengths)[:, None] + 1))
+    return source, target, masks[0][:, :, None] & masks[1][:, None, :], torch.tensor(case["guide"]).bool()
+
+
+@pytest.mark.parametrize("method", ["softmax", "entmax"])
+def test_self_training_and_consistency_equal_awesome_aligns(method):
+    for case in recorded()["cases"]:
+        source, target, cells, guide = padded_batch(case)
+        scores = similarity_matrix(source, target, cells, "dot")
+        forward, backward = both_directions(scores, cells, torch.softmax if method == "softmax" else entmax15)
+        assert ft.self_training(forward, backward, guide, cells).mean().item() == pytest.approx(case[f"so {method}"], abs=1e-5)
+        assert ft.consistency(forward, backward, cells).mean().item() == pytest.approx(case[f"co {method}"], abs=1e-5)
+
+
+def test_objectives_equal_the_installed_package():
+    modeling = pytest.importorskip("awesome_align.modeling", reason="awesome-align is not installed (pip install --no-deps awesome-align)")
+    for case in recorded()["cases"]:
+        source, target, cells, guide = padded_batch(case)
+        ids = [torch.where(cells.any(dim), 5, 0) for dim in (2, 1)]
+        for extraction, probabilities in (("softmax", torch.softmax), ("entmax15", entmax15)):
+            forward, backward = both_directions(similarity_matrix(source, target, cells, "dot"), cells, probabilities)
+            ours = (ft.self_training(forward, backward, guide, cells) + ft.consistency(forward, backward, cells)).mean()
+            head = modeling.BertGuideHead(None)
+            theirs = head(source, target, *ids, guide=guide[:, None].float(), extraction=extraction, train_so=True, train_co=True)
+            assert ours.item() == pytest.approx(theirs.item(), abs=1e-5)
+
+
+def test_sentence_identification_equals_awesome_aligns():
+    psi = recorded()["psi"]
+    head = torch.nn.Sequential(torch.nn.Linear(5, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2))
+    head.load_state_dict({name: torch.tensor(value) for name, value in psi["weights"].items()})
+    losses = ft.sentence_identification(head(torch.tensor(psi["states"])[:, 0]), torch.tensor(psi["labels"]))
+    assert losses.shape == (3,) and losses.mean().item() == pytest.approx(psi["loss"], abs=1e-6)
+
+
+def test_contrast_equals_its_formula_sentence_by_sentence():
+    generator = torch.Generator().manual_seed(5)
+    lengths = [(3, 5), (1, 2), (4, 1)]
+    sides = [[torch.randn(pair[side], 6, generator=generator) for pair in lengths] for side in (0, 1)]
+    pad = torch.nn.utils.rnn.pad_sequence
+    source, target = (pad(side, batch_first=True) for side in sides)
+    masks = [pad([torch.ones(len(states), dtype=torch.bool) for states in side], batch_first=True) for side in sides]
+
+    def score(one, other):  # the mean over the pieces of one of their best cosine in the other
+        cosine = torch.nn.functional.cosine_similarity(one[:, None], other[None], dim=2)
+        return cosine.max(1).values.mean().item() / 0.1
+
+    expected = []
+    for n in range(3):
+        there = [score(sides[0][n], other) for other in sides[1]]
+        back = [score(sides[1][n], other) for other in sides[0]]
+        expected.append(sum(math.log(sum(map(math.exp, scores))) - scores[n] for scores in (there, back)) / 2)
+    assert ft.contrast(source, target, *masks, 0.1).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_masked_language_model_averages_within_each_input():
+    scores, labels, row = torch.randn(5, 7), torch.tensor([0, 3, 6, 2, 2]), torch.tensor([0, 0, 2, 2, 2])
+    losses = torch.nn.functional.cross_entropy(scores, labels, reduction="none")
+    expected = [losses[:2].mean().item(), 0.0, losses[2:].mean().item()]  # the second input has no masked piece
+    assert ft.masked_language_model(scores, labels, row, 3).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_fifteen_percent_of_the_allowed_pieces_are_masked():
+    ids = [7] * 40_000
+    allowed = [n % 2 == 0 for n in range(40_000)]
+    masked, chosen = ft.mask_pieces(ids, allowed, 4, 1000, np.random.default_rng(1))
+    masked, chosen = np.array(masked), np.array(chosen)
+    assert not chosen[1::2].any() and (masked[~chosen] == 7).all()
+    assert chosen[::2].mean() == pytest.approx(0.15, abs=0.01)
+    assert (masked[chosen] == 4).mean() == pytest.approx(0.8, abs=0.02) and (masked[chosen] == 7).mean() == pytest.approx(0.1, abs=0.02)
+
+
+def small_file(tmp_path, lang="fr", count=24, first=0):
+    path = tmp_path / f"{lang}-{first}-{count}.txt"
+    with open(PAIRS.format(lang), encoding="utf-8") as stream:
+        path.write_text("".join(stream.readlines()[first : first + count]), encoding="utf-8")
+    return path
+
+
+def tune(run, model, output, files, *options):
+    done = run("finetune_aligner", "--model", model, "--train", *files, "--output", output, "--batch-size", "6", "--lr", "1e-3", *options)
+    assert done.code == 0, done.err
+    return json.loads(done.out)
+
+
+def weights(folder):
+    return load_file(str(folder / "model.safetensors"))
+
+
+@pytest.mark.parametrize("objectives", ["so,contrast", "so,co,psi", "so,mlm,tlm", "co,tlm-full"])
+def test_what_is_saved_is_whole_and_every_part_of_it_loads(run, tmp_path, tiny_model, objectives):
+    from transformers import AutoModel
+
+    tune(run, tiny_model, tmp_path / "tuned", [small_file(tmp_path)], "--objectives", objectives, "--max-steps", "3", "--layer", "2")
+    before, after = load_file(os.path.join(tiny_model, "model.safetensors")), weights(tmp_path / "tuned")
+    assert {name: value.shape for name, value in after.items()} == {name: value.shape for name, value in before.items()}
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    layers = {int(name.split("encoder.layer.")[1].split(".")[0]) for name in changed if "encoder.layer." in name}
+    language_model = "tlm" in objectives
+    assert layers == ({0, 1, 2} if language_model or "psi" in objectives else {0, 1})
+    assert language_model == any(name.startswith(ft.HEADS) for name in changed)
+    [table] = [name for name in before if name.endswith("word_embeddings.weight")]
+    same = (before[table] == after[table]).all(1)
+    assert same.all() == False and (language_model or same.any())  # noqa: E712
+    model = AutoModel.from_pretrained(str(tmp_path / "tuned"))
+    assert model.config.num_hidden_layers == 3
+    report = json.loads((tmp_path / "tuned" / "finetuning.json").read_text())
+    assert report["steps"] == 3 and report["args"]["objectives"] == objectives and report["pairs"] == [23]
+    assert not os.path.exists(str(tmp_path / "tuned") + ".checkpoint")
+    done = run("align", "--model", tmp_path / "tuned", "--input", small_file(tmp_path), "--output", tmp_path / "links")
+    assert done.code == 0 and (tmp_path / "links").read_text().count("\n") == 24
+
+
+def test_align_py_takes_what_travels_with_the_model(run, tmp_path, tiny_bert):
+    file = small_file(tmp_path)
+    tune(run, tiny_bert, tmp_path / "tuned", [file], "--max-steps", "2", "--layer", "1")
+    own = json.loads((tmp_path / "tuned" / "align.json").read_text())
+    assert own["layer"] == 1 and own["similarity"] == "csls" and own["method"] == "argmax"
+    explicit = ["--layer", "1", "--similarity", "csls", "--method", "argmax"]
+    for name, options in (("a", []), ("b", explicit), ("c", ["--layer", "3"])):
+        run("align", "--model", tmp_path / "tuned", "--input", file, "--output", tmp_path / name, *options)
+    a, b, c = ((tmp_path / name).read_text() for name in "abc")
+    assert a == b != c
+    given = ["--method", "softmax", "--threshold", str(own["threshold"]), "--temperature", str(own["temperature"]), "--similarity", "csls"]
+    run("align", "--model", tmp_path / "tuned", "--input", file, "--output", tmp_path / "d", "--method", "softmax")
+    run("align", "--model", tmp_path / "tuned", "--input", file, "--output", tmp_path / "e", *given)
+    assert (tmp_path / "d").read_text() == (tmp_path / "e").read_text() != a
+
+
+def test_trimmed_embeddings_give_the_same_weights(run, tmp_path, tiny_model, monkeypatch):
+    def every_row(encoder, used):
+        return np.arange(encoder.get_input_embeddings().num_embeddings)
+
+    options = ["--max-steps", "4", "--precision", "f32"]
+    tune(run, tiny_model, tmp_path / "trimmed", [small_file(tmp_path)], *options)
+    monkeypatch.setattr(ft, "trim_embeddings", every_row)
+    tune(run, tiny_model, tmp_path / "whole", [small_file(tmp_path)], *options)
+    one, two = weights(tmp_path / "trimmed"), weights(tmp_path / "whole")
+    assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path, tiny_model):
+    """Killed by the system in the middle (SIGKILL), twice; dropout, masks and negative examples included."""
+    objectives = "so,psi,mlm"
+    command = [
+        sys.executable,
+        f"{ROOT}/finetune_aligner.py",
+        "--model",
+        tiny_model,
+        "--train",
+        small_file(tmp_path),
+        small_file(tmp_path, "hi"),
+    ]
+    command += [
+        "--objectives",
+        objectives,
+        "--dropout",
+        "0.1",
+        "--max-steps",
+        "24",
+        "--batch-size",
+        "6",
+        "--lr",
+        "1e-3",
+        "--save-every",
+        "4",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def start(output):
+        return subprocess.Popen(list(map(str, [*command, "--output", tmp_path / output])), env=environment, stderr=subprocess.PIPE)
+
+    assert start("whole").wait(120) == 0
+    checkpoint, seen = tmp_path / "killed.checkpoint", None
+    for _ in range(2):
+        process = start("killed")
+        deadline = time.time() + 60
+        while process.poll() is None and time.time() < deadline and (not checkpoint.exists() or checkpoint.stat().st_mtime_ns == seen):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert checkpoint.exists() and not (tmp_path / "killed").exists()
+        seen = checkpoint.stat().st_mtime_ns
+    process = start("killed")
+    assert process.wait(120) == 0 and b"goes on after step" in process.stderr.read()
+    one, two = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert all(torch.equal(one[name], two[name]) for name in one) and not checkpoint.exists()
+
+
+def test_another_settings_checkpoint_is_not_used(run, tmp_path, tiny_bert, monkeypatch):
+    files, options = [small_file(tmp_path)], ["--max-steps", "4", "--save-every", "2"]
+
+    class Killed(Exception):
+        pass
+
+    def killed(*arguments):
+        raise Killed
+
+    monkeypatch.setattr(ft, "save_folder", killed)
+    with pytest.raises(Killed):
+        tune(run, tiny_bert, tmp_path / "tuned", files, *options)
+    monkeypatch.undo()
+    assert os.path.exists(str(tmp_path / "tuned.checkpoint"))
+    done = run("finetune_aligner", "--model", tiny_bert, "--train", *files, "--output", tmp_path / "tuned", "--seed", "2", *options)
+    assert done.code == 0 and "is not used" in done.err and "goes on" not in done.err
+
+
+def test_files_take_turns_whatever_their_size():
+    files = [{"pairs": np.arange(count), "lengths": np.arange(count) % 7 + 5} for count in (100, 10)]
+    drawn = [ft.training_batch(files, number, 4, 1, {}) for number in range(40)]
+    assert [file is files[number % 2] for number, (file, _) in enumerate(drawn)] == [True] * 40
+    large = [pair for file, batch in drawn if file is files[0] for pair in batch]
+    small = [pair for file, batch in drawn if file is files[1] for pair in batch]
+    assert len(set(large)) == len(large) == 80 and len(small) == 80
+    assert all(len(set(small[start : start + 8])) == 8 for start in range(0, 80, 8))  # an epoch: two batches of ten pairs, two left out
+    assert drawn[7] == ft.training_batch(files, 7, 4, 1, {})  # it can be drawn alone
+
+
+def test_gold_links_become_links_of_all_their_pieces(tmp_path, tiny_bert):
+    tokenizer = common.load_tokenizer(tiny_bert)
+    settings = ft.SimpleNamespace(special=common.special_pieces(tokenizer), limit=64, bare=None)
+    (tmp_path / "pairs").write_text("the zzz ||| xxxx le\n ||| b\nthe ||| le\n")
+    (tmp_path / "gold").write_text("1-2 2p1\n\n1-1\n")
+    file = ft.read_training(str(tmp_path / "pairs"), tokenizer, settings, str(tmp_path / "gold"), 1)
+    words = [side.word[: side.lengths[0]].tolist() for side in file["sides"]]
+    assert file["links"] == [[(0, 1), (1, 0)], [(0, 0)]] and len(words[0]) > 5
+    found = ft.gold_targets(file, [0])[0]
+    expected = [[(i, j) in [(0, 1), (1, 0)] for j in words[1]] for i in words[0]]
+    assert found.tolist() == expected
+
+
+def test_supervision_and_self_training_lower_the_error_rate(run, tmp_path, default_model):
+    """The default model on the sample: trained on its gold links, and without any, validated by AER."""
+    pairs, gold = (os.path.join(SAMPLE, "align", f"ende.{kind}") for kind in ("src-tgt", "gold"))
+    rates = {
+        "before": json.loads(run("align", "--model", default_model, "--input", pairs, "--output", tmp_path / "x", "--gold", gold).out)[
+            "aer"
+        ]
+    }
+    for name, options in (("supervised", ["--train", pairs, "--gold", gold]), ("unsupervised", ["--train", PAIRS.format("de")])):
+        done = run(
+            "finetune_aligner", "--model", default_model, "--output", tmp_path / name, "--max-steps", "20", "--batch-size", "8", "--lr", "5e-5",
+            "--valid", pairs, "--valid-gold", gold, "--evaluate-every", "10", *options,
+        )  # fmt: skip
+        assert done.code == 0, done.err
+        history = json.loads((tmp_path / name / "finetuning.json").read_text())["history"]
+        rates[name] = min(entry["aer"] for entry in history)
+        align = run("align", "--model", tmp_path / name, "--input", pairs, "--output", tmp_path / "x", "--gold", gold)
+        assert json.loads(align.out)["aer"] == pytest.approx(rates[name], abs=2e-3)  # stored bf16 weights round a little
+    assert rates["supervised"] < rates["before"] - 0.01 and rates["unsupervised"] < rates["before"]
+
+
+def test_two_processes_train_as_one_does(tmp_path, tiny_xlmr):
+    """The same batches, and gradients of all objectives, contrast with the sentences of both processes included."""
+    losses = []
+    for processes in (1, 2):
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", processes, "--master_port", 29519]
+        command += [f"{ROOT}/finetune_aligner.py", "--model", tiny_xlmr, "--train", small_file(tmp_path), small_file(tmp_path, "zh", 30)]
+        command += ["--output", tmp_path / str(processes), "--objectives", "so,co,contrast,psi,tlm", "--batch-size", 6, "--accumulate", 2]
+        command += ["--max-steps", 6, "--evaluate-every", 1, "--lr", "1e-3", "--precision", "f32"]
+        done = subprocess.run(
+            list(map(str, command)), capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        history = json.loads((tmp_path / str(processes) / "finetuning.json").read_text())["history"]
+        losses.append([entry[key] for entry in history for key in ("train_loss", "loss")])
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
+    one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
+    assert all(torch.allclose(one[name], two[name], atol=2e-4) for name in one)
+
+
+def test_without_a_head_masked_language_models_are_refused(run, tmp_path, tiny_headless):
+    done = run(
+        "finetune_aligner", "--model", tiny_headless, "--train", small_file(tmp_path), "--output", tmp_path / "x", "--objectives", "so,tlm"
+    )
+    assert done.code == 2 and "no masked-language-model head" in done.err and "so, co, psi and contrast" in done.err
+    tune(run, tiny_headless, tmp_path / "x", [small_file(tmp_path)], "--max-steps", "1", "--objectives", "so,psi")
+    assert set(weights(tmp_path / "x")) == set(load_file(os.path.join(tiny_headless, "model.safetensors")))
