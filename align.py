@@ -17,6 +17,7 @@ piece says nothing about the word and is left out, which lowers the error rate f
 other default compare by raw dot products: awesome-align's links.
 """
 
+import argparse
 import collections
 import itertools
 import json
@@ -55,7 +56,9 @@ from data.files import (
     read_gold,
     read_parallel,
     run_script,
+    share,
 )
+from report import links_page
 
 CHUNK = {"cpu": 512, "cuda": 8192}  # lines in memory at a time
 BUDGET = {"cpu": 1024, "cuda": 65536}  # padded pieces in a batch; on a CPU more than this leaves the caches
@@ -64,7 +67,7 @@ CENTRE = 512  # pairs that a language's mean vector is taken from: the first chu
 HTML_PAIRS = 200
 METHODS = ["argmax", "itermax", "match", "softmax", "entmax"]
 SIMILARITIES = ["csls", "cosine", "dot"]
-NEIGHBOURS = 3  # of csls
+NEIGHBOURS = 5  # of csls
 
 
 # ---- similarity to links. S and T are the numbers of source and target pieces, padded over a batch of B pairs.
@@ -86,15 +89,24 @@ def csls(cosine, cells):
     return cosine
 
 
-def similarity_matrix(source, target, cells, kind):
+def support(similarity, cells, weight):
+    """Each cell plus `weight` times its neighbours on the diagonal, (i - 1, j - 1) and (i + 1, j + 1): what stands beside linked pieces
+    is often linked itself, which tells repeated words apart. Shapes as in csls."""
+    inside = F.pad(similarity * cells, (1, 1, 1, 1))
+    return similarity + weight * (inside[:, :-2, :-2] + inside[:, 2:, 2:])
+
+
+def similarity_matrix(source, target, cells, kind, diagonal=0.0):
     """How alike the pieces of each pair are. source: (B, S, H) float, target: (B, T, H), cells: (B, S, T) bool. Returns (B, S, T).
 
-    kind: 'dot' products of the vectors as they are, 'cosine', or 'csls'.
+    kind: 'dot' products of the vectors as they are, 'cosine', or 'csls'; diagonal: the weight of support.
     """
     if kind != "dot":
         source, target = F.normalize(source, dim=2), F.normalize(target, dim=2)
     similarity = source @ target.transpose(1, 2)
-    return csls(similarity, cells) if kind == "csls" else similarity
+    if kind == "csls":
+        similarity = csls(similarity, cells)
+    return support(similarity, cells, diagonal) if diagonal else similarity
 
 
 def mutual_argmax(similarity, cells):
@@ -257,10 +269,11 @@ def average_words(vectors, start, word):
 
 
 def align_pairs(model, tokenizer, pairs, settings):
-    """Word links of (source words, target words) pairs without empty sides.
+    """Word links of (source words, target words) pairs without empty sides, found in each of settings.ways.
 
-    Returns (links, beyond, dropped): for each pair a sorted list of (i, j); how many pairs have a side longer than the model; how
-    many words have no piece.
+    A way is a dict of pick_links' method, threshold and temperature and of similarity_matrix's similarity and diagonal.
+    Returns (links, beyond, dropped): for each way a list with, for each pair, a sorted list of (i, j); how many pairs have a side
+    longer than the model; how many words have no piece.
     """
     index = {}
     for sentence in itertools.chain.from_iterable(pairs):
@@ -271,7 +284,7 @@ def align_pairs(model, tokenizer, pairs, settings):
     if settings.centre and settings.means is None:
         rows = [np.concatenate([np.arange(start[n], start[n + 1]) for n in side]) for side in sides[:CENTRE].T]
         settings.means = [vectors[torch.from_numpy(row).to(vectors.device)].mean(0) for row in rows]
-    links = [[] for _ in pairs]
+    links = [[[] for _ in pairs] for _ in settings.ways]
     order = np.lexsort((sizes[:, 1], sizes[:, 0]))
     order = order[sizes[order].min(1) > 0]  # a sentence all of whose characters the tokenizer drops has no unit
     at = 0
@@ -296,17 +309,18 @@ def align_pairs(model, tokenizer, pairs, settings):
         if settings.centre:
             source, target = source - settings.means[0], target - settings.means[1]
         cells = masks[0][:, :, None] & masks[1][:, None, :]
-        similarity = similarity_matrix(source, target, cells, settings.similarity)
-        found = pick_links(similarity, cells, settings.method, settings.threshold, settings.temperature)
-        pair, i, j = found.nonzero().cpu().numpy().T
-        # Several links between the pieces of two words are one link between the words.
-        triples = np.unique(np.stack([pair, word[rows[0][pair, i]], word[rows[1][pair, j]]], 1), axis=0)
-        for pair, i, j in triples.tolist():
-            links[batch[pair]].append((i, j))
+        for way, found in zip(settings.ways, links):
+            similarity = similarity_matrix(source, target, cells, way["similarity"], way["diagonal"])
+            linked = pick_links(similarity, cells, way["method"], way["threshold"], way["temperature"])
+            pair, i, j = linked.nonzero().cpu().numpy().T
+            # Several links between the pieces of two words are one link between the words.
+            triples = np.unique(np.stack([pair, word[rows[0][pair, i]], word[rows[1][pair, j]]], 1), axis=0)
+            for pair, i, j in triples.tolist():
+                found[batch[pair]].append((i, j))
     return links, beyond[sides].any(1).sum(), dropped[sides].sum()
 
 
-# ---- scores and page ------------------------------------------------------------------------------
+# ---- scores ------------------------------------------------------------------------------
 
 
 def check_gold(path, number, gold, pair, index):
@@ -338,61 +352,6 @@ def alignment_scores(counts):
     }
 
 
-PAGE = """<!doctype html>
-<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Word alignments</title>
-<style>
-body { font: 16px/1.5 system-ui, "Noto Sans", "Noto Sans Devanagari", "Noto Sans CJK SC", sans-serif; margin: 2rem; color: #222; background: #fff }
-h1 { font-size: 1.3rem } .note { color: #666 }
-.pair { position: relative; overflow-x: auto; overflow-y: hidden; padding: .6rem 0 .9rem; border-bottom: 1px solid #ddd }
-.row { display: flex; gap: .3rem; width: max-content; position: relative } .row + .row { margin-top: 3.2rem }
-.row span { padding: .05rem .4rem; border-radius: .3rem; background: #f1f3f6; white-space: nowrap }
-.number { color: #999; font-size: .8rem } svg { position: absolute; left: 0; top: 0; pointer-events: none }
-line { stroke: #4a7fb5; stroke-width: 1.6 } line.wrong { stroke: #d2554a } line.missed { stroke: #999; stroke-dasharray: 4 4 }
-.on { background: #ffe08a !important } line.on { stroke-width: 3.5 }
-</style>
-<h1>Word alignments</h1>
-<p class="note">NOTE</p>
-<div id="pairs"></div>
-<script>
-const pairs = DATA;
-const box = document.getElementById("pairs"), svgns = "http://www.w3.org/2000/svg";
-pairs.forEach((pair, n) => {
-  const div = box.appendChild(document.createElement("div")); div.className = "pair";
-  const number = div.appendChild(document.createElement("div")); number.className = "number"; number.textContent = n + 1;
-  const rows = pair.words.map(words => { const row = div.appendChild(document.createElement("div")); row.className = "row"; row.dir = "auto";
-    return words.map(word => { const span = row.appendChild(document.createElement("span")); span.textContent = word; return span }) });
-  const svg = div.appendChild(document.createElementNS(svgns, "svg"));
-  const lines = pair.links.map(([i, j, kind]) => { const line = svg.appendChild(document.createElementNS(svgns, "line")); line.setAttribute("class", kind); return [i, j, line] });
-  const light = (side, k, on) => { rows[side][k].classList.toggle("on", on);
-    lines.forEach(([i, j, line]) => { if ((side ? j : i) === k) { line.classList.toggle("on", on); rows[1 - side][side ? i : j].classList.toggle("on", on) } }) };
-  rows.forEach((row, side) => row.forEach((span, k) => { span.onmouseenter = () => light(side, k, true); span.onmouseleave = () => light(side, k, false) }));
-  pair.draw = () => { const base = svg.getBoundingClientRect(); svg.setAttribute("width", div.scrollWidth); svg.setAttribute("height", div.scrollHeight);
-    lines.forEach(([i, j, line]) => { const a = rows[0][i].getBoundingClientRect(), b = rows[1][j].getBoundingClientRect();
-      line.setAttribute("x1", a.left + a.width / 2 - base.left); line.setAttribute("y1", a.bottom - base.top + 2);
-      line.setAttribute("x2", b.left + b.width / 2 - base.left); line.setAttribute("y2", b.top - base.top - 2) }) };
-});
-const draw = () => pairs.forEach(pair => pair.draw());
-addEventListener("resize", draw); document.fonts.ready.then(draw); draw();
-</script>
-"""
-
-
-def write_page(path, shown, total, name):
-    """An HTML page of (source words, target words, links, gold or None) with lines between the words."""
-    data = []
-    for source, target, links, gold in shown:
-        kinds = [(i, j, "wrong" if gold and (i, j) not in gold[1] else "") for i, j in links]
-        kinds += [(i, j, "missed") for i, j in sorted((gold[0] if gold else set()) - set(links))]
-        data.append({"words": [source, target], "links": kinds})
-    text = f"{name}: the first {len(shown):,} of {total:,} pairs. Point at a word to see its links."
-    if any(gold for *_, gold in shown):
-        text += " Blue: in the gold alignment. Red: not in it. Dashed: a sure link that was not found."
-    text = text.replace("&", "&amp;").replace("<", "&lt;")
-    with output(path) as stream:  # a `<` in a word must not end the script
-        before, after = PAGE.replace("NOTE", text, 1).rsplit("DATA", 1)
-        stream.write(before + json.dumps(data, ensure_ascii=False).replace("<", "\\u003c") + after)
-
-
 def main():
     parser = Arguments(__doc__)
     parser.add_argument("--model", required=True, help="Hugging Face folder or hub name of a BERT or XLM-R type encoder")
@@ -413,7 +372,7 @@ def main():
     parser.add_argument(
         "--threshold",
         type=positive_float,
-        help="probability that a link of --method softmax must exceed (default: the model's align.json, else 0.001; for entmax 0)",
+        help="probability that a link of --method softmax must exceed (default: the model's align.json, else 0.001 for dot and 0.45 for the others; for entmax 0)",
     )
     parser.add_argument(
         "--similarity",
@@ -427,6 +386,12 @@ def main():
         help="divides the similarity for softmax and entmax (default: the model's align.json, else 1 for dot, 0.05 for the others)",
     )
     parser.add_argument(
+        "--diagonal",
+        type=share,
+        metavar="W",
+        help="weight of the similarity of the neighbours on both sides, which is added (default: the model's align.json, else 0.1 with csls, 0 otherwise)",
+    )
+    parser.add_argument(
         "--centre", action="store_true", help=f"subtract from each side the mean vector of its language, that of the first {CENTRE} pairs"
     )
     parser.add_argument("--keep-bare-pieces", action="store_true", help="compare bare `▁` pieces too and by cosine: what SimAlign gives")
@@ -434,13 +399,18 @@ def main():
         "--gold", metavar="FILE", help="gold alignments, i-j sure and ipj possible; prints AER, precision, recall and F1 as JSON"
     )
     parser.add_argument("--gold-index", type=int, choices=[0, 1], default=1, help="number of the first word in the gold file")
+    parser.add_argument(
+        "--scores", metavar="FILE", help="with --gold, also score argmax, itermax and softmax and write a JSON file, for eval.py"
+    )
     parser.add_argument("--html", metavar="FILE", help=f"page that shows the first {HTML_PAIRS} alignments")
     parser.add_argument("--precision", choices=["bf16", "f32"], help="of matrix products (default: bf16 where the machine has it)")
     args = parser.parse_args()
 
     if args.gold and "-" in (args.output, args.gold):
         raise InputError("--gold prints its scores to stdout and is a file; give --output a file too")
-    for path in filter(None, (args.output, args.html)):
+    if args.scores and not args.gold:
+        raise InputError("--scores needs --gold, the alignments to score against")
+    for path in filter(None, (args.output, args.html, args.scores)):
         if path != "-":
             check_writable(path)
     gold = read_gold(args.gold, args.gold_index) if args.gold else None
@@ -450,9 +420,11 @@ def main():
         raise InputError(f"{args.gold}: {len(gold)} lines, but {args.input} has {total}; expected one line for each pair")
 
     config = load_config(args.model)
-    settings = args
-    for name, value in align_defaults(args.model, config, args, METHODS, SIMILARITIES).items():
-        setattr(settings, name, value)
+    settings = argparse.Namespace(**vars(args))
+    methods = [None] + ["argmax", "itermax", "softmax"] * bool(args.scores)  # the one asked for, and those that are scored
+    given = [argparse.Namespace(**{**vars(args), "method": method or args.method}) for method in methods]
+    settings.ways = [align_defaults(args.model, config, asked, METHODS, SIMILARITIES) for asked in given]
+    settings.layer = settings.ways[0]["layer"]
     if settings.layer > config.num_hidden_layers:
         raise InputError(f"--layer {settings.layer}: {args.model} has {config.num_hidden_layers} layers")
     tokenizer = load_tokenizer(args.model)
@@ -466,22 +438,23 @@ def main():
     if settings.precision == "bf16":
         store_linear_in_bf16(model)
 
-    counts, lines, empty, beyond, dropped, shown = np.zeros(4, np.int64), 0, 0, 0, 0, []
+    counts, lines, empty, beyond, dropped, shown = np.zeros((len(methods), 4), np.int64), 0, 0, 0, 0, []
     pairs = read_parallel(args.input)
     with output(args.output) as stream, torch.inference_mode(), tqdm(total=total, unit=" pairs", disable=None) as bar:
         while chunk := list(itertools.islice(pairs, CHUNK[device.type])):
             full = [pair for pair in chunk if pair[0] and pair[1]]
             empty += len(chunk) - len(full)
-            found, more_beyond, more_dropped = align_pairs(model, tokenizer, full, settings) if full else ([], 0, 0)
-            found, beyond, dropped = iter(found), beyond + more_beyond, dropped + more_dropped
+            found, more_beyond, more_dropped = align_pairs(model, tokenizer, full, settings) if full else ([[]], 0, 0)
+            found, beyond, dropped = zip(*found), beyond + more_beyond, dropped + more_dropped
             for source, target in chunk:
-                links = next(found) if source and target else []
+                every = next(found) if source and target else [[]] * len(methods)
+                links = every[0]
                 stream.write(format_links(links) + "\n")
                 if gold is not None:
                     if lines >= len(gold):
                         raise InputError(f"{args.gold}: {len(gold)} lines, but the input has more; expected one line for each pair")
                     check_gold(args.gold, lines + 1, gold[lines], (source, target), args.gold_index)
-                    counts += link_counts(links, gold[lines])
+                    counts += [link_counts(links, gold[lines]) for links in every]
                 if args.html and len(shown) < HTML_PAIRS:
                     shown.append((source, target, links, gold[lines] if gold is not None else None))
                 lines += 1
@@ -489,7 +462,8 @@ def main():
         if gold is not None and lines != len(gold):
             raise InputError(f"{args.gold}: {len(gold)} lines, but the input has {lines}; expected one line for each pair")
     if args.html:
-        write_page(args.html, shown, lines, args.input)
+        with output(args.html) as stream:
+            stream.write(links_page(shown, lines, args.input))
     for count, what in (
         (empty, "lines have an empty side and got no links"),
         (beyond, f"lines are longer than the model's {settings.limit} pieces; the words beyond got no links"),
@@ -498,7 +472,11 @@ def main():
         if count:
             note(f"{count} {what}")
     if gold is not None:
-        print(json.dumps({**alignment_scores(counts.tolist()), "pairs": lines}))
+        scores = [{**alignment_scores(way), "pairs": lines} for way in counts.tolist()]
+        if args.scores:
+            with output(args.scores) as stream:
+                json.dump({"model": args.model, "input": args.input, "methods": dict(zip(methods[1:], scores[1:]))}, stream, indent=1)
+        print(json.dumps(scores[0]))
 
 
 if __name__ == "__main__":

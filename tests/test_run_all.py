@@ -1,5 +1,6 @@
 """run_all.sh runs the whole experiment, does only what is left, and starts again where it was stopped."""
 
+import collections
 import glob
 import json
 import os
@@ -33,7 +34,15 @@ def project(tmp_path_factory):
 
 
 def run_all(project, model, *options, start=False, **settings):
-    settings = {"ORDERS": "original random hi", "EPOCHS": "2", "MAX_DEV": "10", "LR": "1e-3", "MODELS": model, **settings}
+    settings = {
+        "ORDERS": "original random hi",
+        "EPOCHS": "2",
+        "MAX_DEV": "10",
+        "LR": "1e-3",
+        "ALIGNERS": "pretrained",
+        "MODELS": model,
+        **settings,
+    }
     environment = {**{key: value for key, value in os.environ.items() if key not in ("PROFILE", "DATA", "SEEDS", "TASKS")}, **settings}
     command = ["bash", str(project / "run_all.sh"), *options]
     if start:
@@ -43,37 +52,45 @@ def run_all(project, model, *options, start=False, **settings):
     return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True)
 
 
+def scripts(done):
+    """The names of the scripts that a dry run prints, in order."""
+    return re.findall(r"python \S*?(\w+)\.py", done.stdout)
+
+
 def tables(project):
     """Everything that a run's numbers consist of, but for times."""
     with open(project / "report" / "sample" / "results.json", encoding="utf-8") as stream:
-        results = json.load(stream)["results"]
+        report = json.load(stream)
+    results = report["results"]
     for result in results:
         for row in result["rows"]:
             del row["tokens_per_second"]
-    return results
+    return results, report["alignments"]
 
 
 def test_a_dry_run_prints_every_command_and_runs_none(project, tiny_bert):
     done = run_all(project, tiny_bert, "--dry-run")
     lines = done.stdout.strip().split("\n")
     assert done.returncode == 0 and not done.stderr and not (project / "runs").exists()
-    assert [re.search(r"(\w+)\.py", line)[1] for line in lines] == [
-        "align",
-        "reorder",
-        "reorder",
-        "train_pos",
-        "train_pos",
-        "train_pos",
-        "eval",
-    ]
-    assert "--random" in lines[1] and "--order hi --aligner pretrained" in lines[5]
+    assert scripts(done) == ["align", "align", "reorder", "reorder", "train_pos", "train_pos", "train_pos", "eval"]
+    assert "--scores" in lines[0] and "--random" in lines[2] and "--order hi --aligner pretrained" in lines[6]
+
+
+def test_every_aligner_gets_its_stages(project, tiny_bert):
+    done = run_all(project, tiny_bert, "--dry-run", ALIGNERS="pretrained separate joint", ORDERS="original random fr de hi zh", SEEDS="1 2")
+    found = collections.Counter(scripts(done))
+    # four separate aligners and a joint one; 3 aligners x 4 languages scored, and linked; 12 orders and a random one; 14 conditions
+    assert found == {"finetune_aligner": 5, "align": 24, "reorder": 13, "train_pos": 28, "eval": 1}
+    one = run_all(project, tiny_bert, "--dry-run", ALIGNERS="separate joint", ORDERS="original random zh")
+    assert collections.Counter(scripts(one)) == {"finetune_aligner": 2, "align": 4, "reorder": 3, "train_pos": 4, "eval": 1}
+    assert "train-en-fr.txt" not in one.stdout.split("\n")[0] and "train-en-fr.txt" in one.stdout.split("\n")[1]
 
 
 def test_it_ends_in_a_report_and_does_only_what_is_left(project, tiny_bert):
     first = run_all(project, tiny_bert)
     assert first.returncode == 0, first.stderr
-    assert "sample: 7 stages, 0 done, 7 to do" in first.stdout and "report/sample/results.html" in first.stdout
-    [result] = tables(project)
+    assert "sample: 8 stages, 0 done, 8 to do" in first.stdout and "report/sample/results.html" in first.stdout
+    [result], alignments = tables(project)
     assert [row["order"] for row in result["rows"]] == ["original", "hi", "random"] and result["languages"] == [
         "en",
         "de",
@@ -83,21 +100,41 @@ def test_it_ends_in_a_report_and_does_only_what_is_left(project, tiny_bert):
     ]
     ordered, control = result["rows"][1:]
     assert control["statistics"]["kendall_tau"] == pytest.approx(ordered["statistics"]["kendall_tau"]) and ordered["control"] == "random"
+    [rows] = alignments.values()
+    assert [(row["aligner"], row["pair"], row["method"], row["pairs"]) for row in rows] == [
+        ("pretrained", "enhi", method, 40) for method in ("argmax", "itermax", "softmax")
+    ]
+    assert "Alignment error rate" in (project / "report" / "sample" / "results.md").read_text()
     assert set(os.listdir(project / "report" / "sample")) == {"results.json", "results.md", "results.html"}
 
     again = run_all(project, tiny_bert)
-    assert again.returncode == 0 and "7 stages, 7 done, 0 to do" in again.stdout
+    assert again.returncode == 0 and "8 stages, 8 done, 0 to do" in again.stdout
     assert run_all(project, tiny_bert, "--dry-run").stdout == ""
     # Another seed is trained alone; a removed output and what follows from it are made again.
-    assert re.findall(r"(\w+)\.py", run_all(project, tiny_bert, "--dry-run", SEEDS="1 2").stdout) == ["train_pos"] * 3 + ["eval"]
-    os.remove(glob.glob(str(project / "runs/sample/work/*/udpos/train-hi.tsv"))[0])
-    assert re.findall(r"(\w+)\.py", run_all(project, tiny_bert, "--dry-run").stdout) == ["reorder", "train_pos", "eval"]
+    assert scripts(run_all(project, tiny_bert, "--dry-run", SEEDS="1 2")) == ["train_pos"] * 3 + ["eval"]
+    os.remove(glob.glob(str(project / "runs/sample/work/*/udpos/pretrained/train-hi.tsv"))[0])
+    assert scripts(run_all(project, tiny_bert, "--dry-run")) == ["reorder", "train_pos", "eval"]
     # Narrowing the experiment narrows the report; runs with other settings stay out of it.
     assert run_all(project, tiny_bert, ORDERS="original hi", EPOCHS="1").returncode == 0
-    assert [row["order"] for row in tables(project)[0]["rows"]] == ["original", "hi"]
+    assert [row["order"] for row in tables(project)[0][0]["rows"]] == ["original", "hi"]
     assert run_all(project, tiny_bert).returncode == 0
     # A changed setting never reuses an old result.
-    assert re.findall(r"(\w+)\.py", run_all(project, tiny_bert, "--dry-run", EPOCHS="3").stdout)[-4:] == ["train_pos"] * 3 + ["eval"]
+    assert scripts(run_all(project, tiny_bert, "--dry-run", EPOCHS="3")) == ["train_pos"] * 3 + ["eval"]
+
+
+def test_tuned_aligners_are_trained_scored_and_used(project, tiny_bert):
+    settings = {"ALIGNERS": "separate joint", "ORDERS": "original random hi", "ALIGN_STEPS": "2", "ALIGN_LR": "1e-3", "EPOCHS": "1"}
+    done = run_all(project, tiny_bert, **settings)
+    assert done.returncode == 0, done.stderr
+    [result], alignments = tables(project)
+    names = [(row["order"], row["aligner"]) for row in result["rows"]]
+    assert names == [("original", "none"), ("hi", "separate"), ("hi", "joint"), ("random", "separate")]
+    assert [row["aligner"] for row in next(iter(alignments.values()))] == ["separate"] * 3 + ["joint"] * 3
+    folder = next(project.glob("runs/sample/aligners/*/joint"))
+    assert len(json.loads((folder / "finetuning.json").read_text())["pairs"]) == 4
+    # Another learning rate makes the aligners and all that follows from them anew, and nothing else.
+    again = collections.Counter(scripts(run_all(project, tiny_bert, "--dry-run", **settings, ALIGN_BATCH="4")))
+    assert again == {"finetune_aligner": 2, "align": 4, "reorder": 3, "train_pos": 3, "eval": 1}
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_numbers(project, tiny_bert):
@@ -123,6 +160,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_numbers(project, tiny_bert):
         ([], {"PROFILE": "pud"}, "PROFILE=pud needs DATA=DIR"),
         ([], {"PROFILE": "pud", "DATA": "/"}, "no dev-en.tsv"),
         ([], {"TASKS": "ner"}, "TASKS=ner: unknown"),
+        ([], {"ALIGNERS": "giza"}, "ALIGNERS: unknown aligner giza"),
     ],
 )
 def test_a_wrong_setting_ends_in_one_line(project, tiny_bert, options, settings, message):
