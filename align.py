@@ -40,6 +40,7 @@ from common import (
     pick_device,
     pick_precision,
     piece_limit,
+    read_align_json,
     special_pieces,
     store_linear_in_bf16,
     words_to_pieces,
@@ -423,7 +424,8 @@ def main():
     settings = argparse.Namespace(**vars(args))
     methods = [None] + ["argmax", "itermax", "softmax"] * bool(args.scores)  # the one asked for, and those that are scored
     given = [argparse.Namespace(**{**vars(args), "method": method or args.method}) for method in methods]
-    settings.ways = [align_defaults(args.model, config, asked, METHODS, SIMILARITIES) for asked in given]
+    own = read_align_json(args.model, config, METHODS, SIMILARITIES)
+    settings.ways = [align_defaults(own, asked, config) for asked in given]
     settings.layer = settings.ways[0]["layer"]
     if settings.layer > config.num_hidden_layers:
         raise InputError(f"--layer {settings.layer}: {args.model} has {config.num_hidden_layers} layers")

@@ -47,7 +47,7 @@ from align import (
     similarity_matrix,
 )
 from common import (
-    align_defaults,
+    align_layer,
     autocast,
     bare_piece,
     linear_schedule,
@@ -61,6 +61,7 @@ from common import (
     pick_device,
     pick_precision,
     piece_limit,
+    read_align_json,
     release_memory,
     save_checkpoint,
     seed_everything,
@@ -88,16 +89,12 @@ OBJECTIVES = ["so", "co", "psi", "contrast", "mlm", "tlm", "tlm-full"]
 LM = {"mlm", "tlm", "tlm-full"}
 HEADS = ("cls.predictions", "lm_head")  # names of masked-language-model heads in BERT and in XLM-R
 CONTRAST_TEMPERATURE = 0.05
+# How align.py finds links after training: awesome-align's rule for dot products, else what was measured to be best (see the README).
 EXTRACTION = {
-    "similarity": "csls",
-    "temperature": 0.05,
-    "threshold": 0.45,
-    "diagonal": 0.1,
-}  # best after training by cosines; see the README
+    "dot": {"method": "softmax", "similarity": "dot", "temperature": 1.0, "threshold": 1e-3, "diagonal": 0.0},
+    "cosine": {"method": "softmax", "similarity": "csls", "temperature": 0.05, "threshold": 0.45, "diagonal": 0.1},
+}
 PASSIVE = {"output", "save_every"}  # options that do not change the result
-ALIGN_DEFAULTS = SimpleNamespace(
-    method=None, layer=None, threshold=None, similarity=None, temperature=None, diagonal=None, keep_bare_pieces=False
-)
 CLIP = 1.0  # largest norm of the gradient
 WARMUP = 0.1  # share of the steps in which the rate rises
 MASKED = 0.15  # share of the pieces that masked language modelling predicts (Devlin et al. 2019)
@@ -218,19 +215,19 @@ def hold_out(file, generator):
     return sorted(order[:count].tolist(), key=file["lengths"].__getitem__)
 
 
-def training_batch(files, number, size, seed, made={}):
+def training_batch(files, number, size, seed):
     """Batch `number` of the training, from 0: (file, pairs). It depends on the seed alone, so a run can go on from any step.
 
     Files take turns. Within a file an epoch's batches are of like length and in random order; each has `size` pairs, the last
     ones of an epoch, too few for a batch, being left out.
     """
-    turn, file = divmod(number, len(files))
-    pairs, lengths = files[file]["pairs"], files[file]["lengths"]
-    epoch, place = divmod(turn, len(pairs) // size)
-    if made.get(file, (None,))[0] != (seed, epoch):
-        batches = shuffled_batches(lengths[pairs], size, np.random.default_rng([seed, file, epoch]))
-        made[file] = (seed, epoch), [batch for batch in batches if len(batch) == size]
-    return files[file], pairs[made[file][1][place]].tolist()
+    turn, which = divmod(number, len(files))
+    file = files[which]
+    epoch, place = divmod(turn, len(file["pairs"]) // size)
+    if file.get("epoch") != epoch:
+        batches = shuffled_batches(file["lengths"][file["pairs"]], size, np.random.default_rng([seed, which, epoch]))
+        file["epoch"], file["batches"] = epoch, [batch for batch in batches if len(batch) == size]
+    return file, file["pairs"][file["batches"][place]].tolist()
 
 
 def tensors(side, batch, pad_id, device):
@@ -307,8 +304,11 @@ def alignment_losses(model, options, file, batch):
         tensors(side, batch, model.pad_id, model.device) for side in file["sides"]
     )
     cells = source_units[:, :, None] & target_units[:, None, :]
-    source = hidden_states(model, options.layer, ids, mask)
-    target = hidden_states(model, options.layer, other_ids, other_mask)
+
+    def states():
+        return hidden_states(model, options.layer, ids, mask), hidden_states(model, options.layer, other_ids, other_mask)
+
+    source, target = states()
     losses = source.new_zeros(len(batch))
     if options.objectives & {"so", "co"}:
         similarity = similarity_matrix(source, target, cells, options.similarity)
@@ -318,7 +318,13 @@ def alignment_losses(model, options, file, batch):
         if file["links"]:
             targets = gold_targets(file, batch).to(cells.device) & cells
         else:
-            targets = pick_links(similarity.detach(), cells, options.method, options.threshold, options.temperature)
+            chosen_by = similarity.detach()
+            if options.dropout and model.encoder.training:  # the links are those of the model without dropout
+                with torch.no_grad():
+                    model.encoder.eval()
+                    chosen_by = similarity_matrix(*states(), cells, options.similarity)
+                    model.encoder.train()
+            targets = pick_links(chosen_by, cells, options.method, options.threshold, options.temperature)
         losses = losses + self_training(forward, backward, targets, cells)
     if "co" in options.objectives:
         losses = losses + consistency(forward, backward, cells)
@@ -507,10 +513,10 @@ def main():
         "identification), contrast (the same within the batch, by word similarities), mlm, tlm, tlm-full (masked language models; for "
         "checkpoints with such a head)",
     )
-    parser.add_argument("--max-steps", type=positive, default=1000, metavar="N", help="steps of the optimizer")
-    parser.add_argument("--batch-size", type=positive, default=16, help="pairs in a batch, over all processes")
+    parser.add_argument("--max-steps", type=positive, default=500, metavar="N", help="steps of the optimizer")
+    parser.add_argument("--batch-size", type=positive, default=32, help="pairs in a batch, over all processes")
     parser.add_argument("--accumulate", type=positive, default=1, metavar="N", help="batches whose gradients are added up for a step")
-    parser.add_argument("--lr", type=positive_float, default=2e-5, help="highest learning rate of AdamW")
+    parser.add_argument("--lr", type=positive_float, default=3e-5, help="highest learning rate of AdamW")
     parser.add_argument(
         "--layer", type=positive, metavar="N", help="hidden layer to train for (default: the model's align.json, else 8 of 12)"
     )
@@ -559,23 +565,13 @@ def main():
     rank, world = start_distributed(device)
     if args.batch_size % world:
         raise InputError(f"--batch-size {args.batch_size}: does not divide by {world} processes; expected a multiple of {world}")
-    args.layer = args.layer or align_defaults(args.model, config, ALIGN_DEFAULTS, METHODS, SIMILARITIES)["layer"]
+    args.layer = args.layer or align_layer(read_align_json(args.model, config, METHODS, SIMILARITIES), config)
     if args.layer > config.num_hidden_layers:
         raise InputError(f"--layer {args.layer}: {args.model} has {config.num_hidden_layers} layers")
     args.temperature = args.temperature or (1.0 if args.similarity == "dot" else 0.05)
     args.threshold = args.threshold or (0.0 if args.method == "entmax" else 1e-3)
     args.precision = args.precision or pick_precision(device)
-    # The extraction that goes with the trained similarity, as measured (see the README).
-    align = {
-        "layer": args.layer,
-        "method": "softmax",
-        "similarity": "dot",
-        "temperature": args.temperature,
-        "threshold": 1e-3,
-        "diagonal": 0.0,
-    }
-    if args.similarity != "dot":
-        align.update(EXTRACTION)
+    align = {"layer": args.layer, **EXTRACTION["dot" if args.similarity == "dot" else "cosine"]}
 
     # Data.
     limit = min(args.max_length, piece_limit(tokenizer, config))
@@ -685,6 +681,8 @@ def main():
             if rank == 0 and done % args.save_every == 0 and done < args.max_steps:
                 state = {"step": done, "history": history, "best": best, "seconds": time.perf_counter() - started}
                 save_checkpoint(checkpoint, {**state, "weights": snapshot(model), "optimizer": optimizer.state_dict()}, crc)
+            if done % args.save_every == 0:  # so that a run that goes on from here reports the same mean loss
+                total, count = 0.0, 0
     seconds = time.perf_counter() - started
 
     if rank == 0:

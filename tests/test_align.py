@@ -50,6 +50,58 @@ def test_links_equal_the_recorded_ones_of_simalign_and_awesome_align(method):
     assert batch_links(cases, method, threshold) == [case[method] for case in cases]
 
 
+def test_csls_and_diagonal_support_equal_their_formulas_pair_by_pair():
+    generator = torch.Generator().manual_seed(4)
+    lengths = [(7, 9), (1, 6), (3, 2)]
+    pad = torch.nn.utils.rnn.pad_sequence
+    sides = [[torch.randn(pair[side], 5, generator=generator) for pair in lengths] for side in (0, 1)]
+    masks = [pad([torch.ones(len(states), dtype=torch.bool) for states in side], batch_first=True) for side in sides]
+    cells = masks[0][:, :, None] & masks[1][:, None, :]
+    source, target = (pad(side, batch_first=True) for side in sides)
+    found = {w: align.similarity_matrix(source, target, cells, "csls", w) for w in (0.0, 0.1)}
+    for n, (s, t) in enumerate(lengths):
+        cosine = torch.nn.functional.cosine_similarity(sides[0][n][:, None], sides[1][n][None], dim=2).tolist()
+        near = [sum(sorted(row)[-align.NEIGHBOURS :]) / min(t, align.NEIGHBOURS) for row in cosine]
+        back = [sum(sorted(column)[-align.NEIGHBOURS :]) / min(s, align.NEIGHBOURS) for column in zip(*cosine)]
+        csls = [[cosine[i][j] - (near[i] + back[j]) / 2 for j in range(t)] for i in range(s)]
+
+        def at(i, j):
+            return csls[i][j] if 0 <= i < s and 0 <= j < t else 0.0
+
+        supported = [[at(i, j) + 0.1 * (at(i - 1, j - 1) + at(i + 1, j + 1)) for j in range(t)] for i in range(s)]
+        assert torch.allclose(found[0.0][n, :s, :t], torch.tensor(csls), atol=1e-5)
+        assert torch.allclose(found[0.1][n, :s, :t], torch.tensor(supported), atol=1e-5)
+
+
+def test_centring_takes_the_mean_of_each_side_away(run, tmp_path, tiny_bert, monkeypatch):
+    """Vectors moved by any constant, another one for each language, are linked as before."""
+    encode, moved = align.encode, [0.0]
+
+    def shifted(model, tokenizer, sentences, settings):
+        vectors, *rest = encode(model, tokenizer, sentences, settings)
+        sentence = np.repeat(np.arange(len(sentences)), np.diff(rest[0]))
+        chinese = torch.tensor([any(word > "\u3000" for word in sentences[n]) for n in sentence])
+        vectors[:-1] += moved[0] * torch.where(chinese[:, None], 1.0, -2.0) * torch.arange(vectors.shape[1])
+        return vectors, *rest
+
+    monkeypatch.setattr(align, "encode", shifted)
+    links = []
+    for moved[0], options in ((0.0, ["--centre"]), (3.0, ["--centre"]), (0.0, []), (3.0, [])):
+        run("align", "--model", tiny_bert, "--input", PAIRS, "--output", tmp_path / "out", "--precision", "f32", *options)
+        links.append((tmp_path / "out").read_text())
+    assert links[0] == links[1] and links[2] != links[3]
+
+
+def test_every_method_is_scored_at_once_as_it_is_alone(run, tmp_path, tiny_xlmr):
+    gold = os.path.join(SAMPLE, "align", "enzh.gold")
+    arguments = ["--model", tiny_xlmr, "--input", PAIRS, "--output", tmp_path / "out", "--gold", gold]
+    run("align", *arguments, "--scores", tmp_path / "scores.json")
+    scores = json.loads((tmp_path / "scores.json").read_text())["methods"]
+    assert list(scores) == ["argmax", "itermax", "softmax"]
+    for method, found in scores.items():
+        assert json.loads(run("align", *arguments, "--method", method).out) == found
+
+
 def test_entmax15_equals_the_entmax_package():
     entmax = pytest.importorskip("entmax")
     scores = torch.randn(7, 9, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 4

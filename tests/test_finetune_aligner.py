@@ -150,16 +150,31 @@ def test_align_py_takes_what_travels_with_the_model(run, tmp_path, tiny_bert):
     file = small_file(tmp_path)
     tune(run, tiny_bert, tmp_path / "tuned", [file], "--max-steps", "2", "--layer", "1")
     own = json.loads((tmp_path / "tuned" / "align.json").read_text())
-    assert own["layer"] == 1 and own["similarity"] == "csls" and own["method"] == "argmax"
-    explicit = ["--layer", "1", "--similarity", "csls", "--method", "argmax"]
+    assert own["layer"] == 1 and own["similarity"] == "csls" and own["method"] == "softmax"
+    explicit = [
+        "--layer",
+        "1",
+        "--similarity",
+        "csls",
+        "--method",
+        "softmax",
+        "--threshold",
+        "0.45",
+        "--temperature",
+        "0.05",
+        "--diagonal",
+        "0.1",
+    ]
     for name, options in (("a", []), ("b", explicit), ("c", ["--layer", "3"])):
         run("align", "--model", tmp_path / "tuned", "--input", file, "--output", tmp_path / name, *options)
     a, b, c = ((tmp_path / name).read_text() for name in "abc")
     assert a == b != c
-    given = ["--method", "softmax", "--threshold", str(own["threshold"]), "--temperature", str(own["temperature"]), "--similarity", "csls"]
-    run("align", "--model", tmp_path / "tuned", "--input", file, "--output", tmp_path / "d", "--method", "softmax")
-    run("align", "--model", tmp_path / "tuned", "--input", file, "--output", tmp_path / "e", *given)
-    assert (tmp_path / "d").read_text() == (tmp_path / "e").read_text() != a
+    # awesome-align's dot products bring awesome-align's extraction.
+    tune(run, tiny_bert, tmp_path / "dot", [file], "--max-steps", "2", "--layer", "1", "--similarity", "dot", "--method", "softmax")
+    run("align", "--model", tmp_path / "dot", "--input", file, "--output", tmp_path / "d")
+    given = ["--method", "softmax", "--similarity", "dot", "--threshold", "0.001"]
+    run("align", "--model", tmp_path / "dot", "--input", file, "--output", tmp_path / "e", *given)
+    assert (tmp_path / "d").read_text() == (tmp_path / "e").read_text()
 
 
 def test_trimmed_embeddings_give_the_same_weights(run, tmp_path, tiny_model, monkeypatch):
@@ -242,13 +257,13 @@ def test_another_settings_checkpoint_is_not_used(run, tmp_path, tiny_bert, monke
 
 def test_files_take_turns_whatever_their_size():
     files = [{"pairs": np.arange(count), "lengths": np.arange(count) % 7 + 5} for count in (100, 10)]
-    drawn = [ft.training_batch(files, number, 4, 1, {}) for number in range(40)]
+    drawn = [ft.training_batch(files, number, 4, 1) for number in range(40)]
     assert [file is files[number % 2] for number, (file, _) in enumerate(drawn)] == [True] * 40
     large = [pair for file, batch in drawn if file is files[0] for pair in batch]
     small = [pair for file, batch in drawn if file is files[1] for pair in batch]
     assert len(set(large)) == len(large) == 80 and len(small) == 80
     assert all(len(set(small[start : start + 8])) == 8 for start in range(0, 80, 8))  # an epoch: two batches of ten pairs, two left out
-    assert drawn[7] == ft.training_batch(files, 7, 4, 1, {})  # it can be drawn alone
+    assert drawn[7] == ft.training_batch(files, 7, 4, 1)  # it can be drawn alone
 
 
 def test_gold_links_become_links_of_all_their_pieces(tmp_path, tiny_bert):
