@@ -40,6 +40,7 @@ from common import (
     pick_device,
     pick_precision,
     piece_limit,
+    place_batch,
     read_align_json,
     special_pieces,
     store_linear_in_bf16,
@@ -52,6 +53,7 @@ from data.files import (
     check_writable,
     format_links,
     output,
+    parse_links,
     positive,
     positive_float,
     read_gold,
@@ -217,17 +219,6 @@ def flatten(tokenizer, sentences, settings):
     return Pieces(ids, word, keep, np.cumsum(lengths) - lengths, lengths), beyond, dropped
 
 
-def place_batch(pieces, batch):
-    """Where the pieces of a batch of sentences lie in the flat arrays: (index, inside), two numpy (len(batch), longest).
-
-    Outside its sentence `inside` is False and `index` 0.
-    """
-    lengths = pieces.lengths[batch][:, None]
-    place = np.arange(lengths.max())
-    inside = place < lengths
-    return np.where(inside, pieces.first[batch][:, None] + place, 0), inside
-
-
 def encode(model, tokenizer, sentences, settings):
     """Vectors of the sentences' units, which are pieces or words by settings.level.
 
@@ -319,6 +310,16 @@ def align_pairs(model, tokenizer, pairs, settings):
             for pair, i, j in triples.tolist():
                 found[batch[pair]].append((i, j))
     return links, beyond[sides].any(1).sum(), dropped[sides].sum()
+
+
+def first_occurrences(path):
+    """For each line of a parallel file the number, from 0, of the first line with the same pair, a numpy (lines,). Raises InputError.
+
+    Pairs are told apart by 64-bit hashes, so that a million lines take 24 MB.
+    """
+    keys = np.fromiter((hash((tuple(source), tuple(target))) for source, target in read_parallel(path)), np.int64)
+    _, first, which = np.unique(keys, return_index=True, return_inverse=True)
+    return first[which.reshape(-1)]
 
 
 # ---- scores ------------------------------------------------------------------------------
@@ -416,7 +417,10 @@ def main():
             check_writable(path)
     gold = read_gold(args.gold, args.gold_index) if args.gold else None
     # Reading a file once before costs seconds a million lines, and finds a malformed one before hours of work.
-    total = sum(1 for _ in read_parallel(args.input)) if os.path.isfile(args.input) else None
+    total, earlier = None, None
+    if os.path.isfile(args.input):
+        earlier = first_occurrences(args.input)
+        total = len(earlier)
     if gold is not None and total is not None and total != len(gold):
         raise InputError(f"{args.gold}: {len(gold)} lines, but {args.input} has {total}; expected one line for each pair")
 
@@ -441,16 +445,31 @@ def main():
         store_linear_in_bf16(model)
 
     counts, lines, empty, beyond, dropped, shown = np.zeros((len(methods), 4), np.int64), 0, 0, 0, 0, []
-    pairs = read_parallel(args.input)
+    pairs = enumerate(read_parallel(args.input))
+    # A pair that stood there before is not aligned again: its line is read back from the output, where that is a file.
+    plain = args.output != "-" and (os.path.isfile(args.output) or not os.path.exists(args.output))
+    if not plain or gold is not None:
+        earlier = None
+    place = np.zeros(0 if earlier is None else total, np.int64)  # of a line in the output
     with output(args.output) as stream, torch.inference_mode(), tqdm(total=total, unit=" pairs", disable=None) as bar:
         while chunk := list(itertools.islice(pairs, CHUNK[device.type])):
-            full = [pair for pair in chunk if pair[0] and pair[1]]
-            empty += len(chunk) - len(full)
+            full = [pair for number, pair in chunk if all(pair) and (earlier is None or earlier[number] == number)]
+            empty += sum(not all(pair) for _, pair in chunk)
             found, more_beyond, more_dropped = align_pairs(model, tokenizer, full, settings) if full else ([[]], 0, 0)
             found, beyond, dropped = zip(*found), beyond + more_beyond, dropped + more_dropped
-            for source, target in chunk:
-                every = next(found) if source and target else [[]] * len(methods)
+            for number, (source, target) in chunk:
+                if not source or not target:
+                    every = [[]] * len(methods)
+                elif earlier is None or earlier[number] == number:
+                    every = next(found)
+                else:
+                    stream.flush()
+                    with open(stream.name, encoding="ascii") as written:
+                        written.seek(place[earlier[number]])
+                        every = [parse_links(args.output, number + 1, written.readline().rstrip("\n"), "-")]
                 links = every[0]
+                if earlier is not None:
+                    place[number] = stream.tell()
                 stream.write(format_links(links) + "\n")
                 if gold is not None:
                     if lines >= len(gold):

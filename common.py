@@ -15,7 +15,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from data.files import InputError
+from data.files import InputError, not_negative, output, positive, positive_float, share
+
+CLIP = 1.0  # largest norm of the gradient
 
 
 # ---- the encoder -------------------------------------------------------------------------------
@@ -46,10 +48,11 @@ def load_config(name):
     return _load(name, lambda: AutoConfig.from_pretrained(name))
 
 
-def load_encoder(name, layers=None, attention=None):
-    """The encoder in float32 on the CPU, without pooler; with `layers` only its first layers are built.
+def load_encoder(name, layers=None, attention=None, pooler=False):
+    """The encoder in float32 on the CPU; with `layers` only its first layers are built.
 
-    attention: transformers' attn_implementation, 'eager' or 'sdpa' (None: its choice).
+    attention: transformers' attn_implementation, 'eager' or 'sdpa' (None: its choice). pooler: with the dense layer over the first
+    position, the checkpoint's, or one of random weights where it has none.
 
     The last hidden state of an encoder cut to N layers is the whole one's hidden state N: BERT and XLM-R normalise after
     each layer. Weights stay on disk until they are touched (safetensors are memory-mapped). Raises InputError.
@@ -62,7 +65,7 @@ def load_encoder(name, layers=None, attention=None):
         settings["num_hidden_layers"] = layers
     set_verbosity_error()  # it reports every weight that it was told not to load
     disable_progress_bar()
-    model = _load(name, lambda: AutoModel.from_pretrained(name, add_pooling_layer=False, dtype=torch.float32, **settings))
+    model = _load(name, lambda: AutoModel.from_pretrained(name, add_pooling_layer=pooler, dtype=torch.float32, **settings))
     return model.eval()
 
 
@@ -212,6 +215,18 @@ def shuffled_batches(lengths, size, generator):
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
+def place_batch(pieces, batch):
+    """Where a batch of sentences lies in flat arrays of pieces: (index, inside), two numpy (len(batch), longest).
+
+    pieces.first, pieces.lengths: where each sentence begins, and how many pieces it has. Outside its sentence `inside` is False
+    and `index` 0.
+    """
+    lengths = pieces.lengths[batch][:, None]
+    place = np.arange(lengths.max())
+    inside = place < lengths
+    return np.where(inside, pieces.first[batch][:, None] + place, 0), inside
+
+
 def pad(sequences, value):
     """A (len(sequences), longest) int64 tensor of lists of ints, filled up with `value`."""
     width = max(map(len, sequences))
@@ -252,6 +267,62 @@ def note(message):
 
 
 # ---- training ------------------------------------------------------------------------------------
+
+
+def add_training_arguments(parser, epochs):
+    """The options that every train script has."""
+    parser.add_argument("--model", required=True, help="Hugging Face folder or hub name of a BERT or XLM-R type encoder")
+    parser.add_argument("--train", required=True, metavar="FILE", help="file to train on, in XTREME's layout")
+    parser.add_argument("--data-dir", required=True, metavar="DIR", help="folder of dev-XX.tsv")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for predictions and scores.json")
+    parser.add_argument(
+        "--order", default="original", help="name of the word order of --train, for the report: original, a language, or a control"
+    )
+    parser.add_argument(
+        "--aligner", default="none", help="name of the aligner that made the order, for the report: none, pretrained, separate or joint"
+    )
+    parser.add_argument("--langs", default="all", help="dev languages, such as en,hi; all: every dev-XX.tsv")
+    parser.add_argument("--epochs", type=positive, default=epochs, help="passes over the training data")
+    parser.add_argument("--batch-size", type=positive, default=32, help="examples in a batch, over all processes")
+    parser.add_argument("--lr", type=positive_float, default=2e-5, help="highest learning rate of AdamW")
+    parser.add_argument("--warmup", type=share, default=0.1, help="share of the steps in which the rate rises; then it falls to 0")
+    parser.add_argument("--weight-decay", type=share, default=0.0, help="of AdamW")
+    parser.add_argument("--max-length", type=positive, default=128, help="most pieces in an input, special ones included")
+    parser.add_argument("--max-dev", type=positive, metavar="N", help="take the first N examples of each dev file (default: all)")
+    parser.add_argument("--seed", type=not_negative, default=1, help="of the new layers, the batches and dropout")
+    parser.add_argument("--precision", choices=["bf16", "f32"], help="of matrix products (default: bf16 where the machine has it)")
+
+
+def update(optimizer, parameters, rate):
+    """One step of the optimizer at a learning rate, with the gradients of all processes, clipped to the norm CLIP."""
+    sum_gradients(parameters)
+    torch.nn.utils.clip_grad_norm_(parameters, CLIP)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def write_scores(args, task, precision, scores, langs, train):
+    """Gather every process's `scores`, {language: metrics}; the first one writes scores.json in args.output and prints them.
+
+    train: what scores.json says of the training.
+    """
+    if dist.is_initialized():
+        gathered = [None] * dist.get_world_size()
+        dist.all_gather_object(gathered, scores)
+        scores = {lang: score for part in gathered for lang, score in part.items()}
+        first = dist.get_rank() == 0
+        dist.destroy_process_group()
+        if not first:
+            return
+    content = {key: getattr(args, key) for key in ("model", "order", "aligner", "seed")}
+    content = {"task": task, **content, "metric": "accuracy", "dev": {lang: scores[lang] for lang in langs}, "train": train}
+    with output(os.path.join(args.output, "scores.json")) as stream:
+        json.dump({**content, "args": {**vars(args), "precision": precision}}, stream, indent=1)
+    for lang in langs:
+        numbers = [f"{name} {100 * value:5.1f}" for name, value in scores[lang].items() if name != "count"]
+        print(f"{lang}  {'  '.join(numbers)}  ({scores[lang]['count']})")
 
 
 def seed_everything(seed):

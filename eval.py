@@ -20,10 +20,21 @@ import os
 
 import numpy as np
 
-from data.files import Arguments, InputError, output, positive, read_lines, read_tag_predictions, read_udpos, run_script
+from data.files import (
+    Arguments,
+    InputError,
+    output,
+    positive,
+    read_label_predictions,
+    read_lines,
+    read_pairs,
+    read_tag_predictions,
+    read_udpos,
+    run_script,
+)
 from report import markdown, results_page
 
-METRICS = {"udpos": ["accuracy", "f1"]}
+METRICS = {"udpos": ["accuracy", "f1"], "xnli": ["accuracy"], "pawsx": ["accuracy"]}
 SETTINGS = [
     "epochs",
     "batch_size",
@@ -89,6 +100,24 @@ def tagging_scores(gold, predicted):
     return {**{name: float(value) for name, value in tagging_metrics(total).items()}, "count": int(total[1])}
 
 
+def pair_counts(gold, predicted):
+    """Counts of each pair, (pairs, 2): right labels, labels."""
+    right = np.array([a == b for a, b in zip(gold, predicted)], float)
+    return np.stack([right, np.ones_like(right)], 1)
+
+
+def pair_scores(gold, predicted):
+    """{'accuracy', 'count'} of predicted labels; count is the number of pairs."""
+    total = pair_counts(gold, predicted).sum(0)
+    return {"accuracy": float(total[0] / total[1]), "count": int(total[1])}
+
+
+def task_metrics(counts):
+    """Metrics from summed counts: tagging_metrics' of (..., 5), {'accuracy'} of (..., 2)."""
+    counts = np.asarray(counts)
+    return tagging_metrics(counts) if counts.shape[-1] == 5 else {"accuracy": counts[..., 0] / counts[..., 1]}
+
+
 # ---- runs ------------------------------------------------------------------------------------------
 
 
@@ -123,19 +152,21 @@ def find_runs(folder):
 def count_run(run, gold_cache):
     """{language: counts of each sentence} of a run, from its predictions and the gold files. Raises InputError."""
     counts = {}
+    task, most = run["task"], run["args"].get("max_dev")
     for lang in run["dev"]:
         gold_path = os.path.join(run["args"]["data_dir"], f"dev-{lang}.tsv")
         if gold_path not in gold_cache:
-            gold_cache[gold_path] = read_udpos(gold_path)
-        gold = [tags for _, tags in gold_cache[gold_path][: run["args"].get("max_dev")]]
+            gold_cache[gold_path] = [row[-1] for row in (read_udpos(gold_path) if task == "udpos" else read_pairs(gold_path, task))]
+        gold = gold_cache[gold_path][:most]  # tags of a sentence, or the label of a pair
         path = os.path.join(run["folder"], f"dev-{lang}.tsv")
-        predicted = read_tag_predictions(path)
-        if [len(tags) for tags in predicted] != [len(tags) for tags in gold]:
+        predicted = read_tag_predictions(path) if task == "udpos" else read_label_predictions(path, task)
+        sizes = [[len(labels) if task == "udpos" else 1 for labels in part] for part in (predicted, gold)]
+        if sizes[0] != sizes[1]:
             raise InputError(
-                f"{path}: {len(predicted)} sentences, {sum(map(len, predicted))} tags, which do not fit the {len(gold)} sentences, "
-                f"{sum(map(len, gold))} words of {gold_path}; train this run again"
+                f"{path}: {len(predicted)} sentences, {sum(sizes[0])} labels, which do not fit the {len(gold)} sentences, "
+                f"{sum(sizes[1])} labels of {gold_path}; train this run again"
             )
-        counts[lang] = tagging_counts(gold, predicted)
+        counts[lang] = (tagging_counts if task == "udpos" else pair_counts)(gold, predicted)
     return counts
 
 
@@ -175,7 +206,7 @@ def read_alignments(paths):
 
 
 def bootstrap(counts, samples, generator):
-    """Metrics of resampled dev sets: counts (conditions, sentences, 5), pooled over seeds; the same sentences are drawn for all conditions.
+    """Metrics of resampled dev sets: counts (conditions, sentences, 5 or 2), pooled over seeds; the same sentences are drawn for all conditions.
 
     Returns {metric: (conditions, samples)}.
     """
@@ -186,7 +217,7 @@ def bootstrap(counts, samples, generator):
     for start in range(0, samples, step):
         size = min(step, samples - start)
         sums[start : start + size] = generator.multinomial(sentences, np.full(sentences, 1 / sentences), size) @ flat
-    return tagging_metrics(sums.reshape(samples, conditions, width).transpose(1, 0, 2))
+    return task_metrics(sums.reshape(samples, conditions, width).transpose(1, 0, 2))
 
 
 def interval(value, resampled):
@@ -223,7 +254,7 @@ def pool_seeds(runs, gold_cache):
         if all(lang in counts for counts in counted):
             pooled[lang] = np.mean([counts[lang] for counts in counted], axis=0)
             if len(counted) > 1:
-                metrics = tagging_metrics(np.stack([counts[lang].sum(0) for counts in counted]))
+                metrics = task_metrics(np.stack([counts[lang].sum(0) for counts in counted]))
                 deviation[lang] = {name: float(np.std(values, ddof=1)) for name, values in metrics.items()}
     return pooled, deviation
 
@@ -240,7 +271,7 @@ def resample(pooled, langs, averages, samples, seed=1):
     for lang in langs:
         present = [key for key in pooled if lang in pooled[key]]
         stacked = np.stack([pooled[key][lang] for key in present])
-        point, resampled = tagging_metrics(stacked.sum(1)), bootstrap(stacked, samples, generator)
+        point, resampled = task_metrics(stacked.sum(1)), bootstrap(stacked, samples, generator)
         for n, key in enumerate(present):
             exact[key, lang] = {metric: float(values[n]) for metric, values in point.items()}
             drawn[key, lang] = {metric: values[n] for metric, values in resampled.items()}

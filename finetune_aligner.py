@@ -43,7 +43,6 @@ from align import (
     flatten,
     link_counts,
     pick_links,
-    place_batch,
     similarity_matrix,
 )
 from common import (
@@ -61,6 +60,7 @@ from common import (
     pick_device,
     pick_precision,
     piece_limit,
+    place_batch,
     read_align_json,
     release_memory,
     save_checkpoint,
@@ -68,8 +68,8 @@ from common import (
     shuffled_batches,
     special_pieces,
     start_distributed,
-    sum_gradients,
     trim_embeddings,
+    update,
 )
 from data.files import (
     Arguments,
@@ -95,7 +95,6 @@ EXTRACTION = {
     "cosine": {"method": "softmax", "similarity": "csls", "temperature": 0.05, "threshold": 0.45, "diagonal": 0.1},
 }
 PASSIVE = {"output", "save_every"}  # options that do not change the result
-CLIP = 1.0  # largest norm of the gradient
 WARMUP = 0.1  # share of the steps in which the rate rises
 MASKED = 0.15  # share of the pieces that masked language modelling predicts (Devlin et al. 2019)
 HELD_OUT = 0.05, 100  # share of a file's pairs that is held out for validation where none is given, and the most of them
@@ -513,7 +512,7 @@ def main():
         "identification), contrast (the same within the batch, by word similarities), mlm, tlm, tlm-full (masked language models; for "
         "checkpoints with such a head)",
     )
-    parser.add_argument("--max-steps", type=positive, default=500, metavar="N", help="steps of the optimizer")
+    parser.add_argument("--max-steps", type=positive, default=300, metavar="N", help="steps of the optimizer")
     parser.add_argument("--batch-size", type=positive, default=32, help="pairs in a batch, over all processes")
     parser.add_argument("--accumulate", type=positive, default=1, metavar="N", help="batches whose gradients are added up for a step")
     parser.add_argument("--lr", type=positive_float, default=3e-5, help="highest learning rate of AdamW")
@@ -655,12 +654,7 @@ def main():
                 for losses in batch_losses(model, options, file, mine, number):
                     (losses.sum() / pairs_per_step).backward()
                     total = total + losses.detach().sum()
-            sum_gradients(parameters)
-            torch.nn.utils.clip_grad_norm_(parameters, CLIP)
-            for group in optimizer.param_groups:
-                group["lr"] = args.lr * linear_schedule(step, args.max_steps, WARMUP)
-            optimizer.step()
-            optimizer.zero_grad()
+            update(optimizer, parameters, args.lr * linear_schedule(step, args.max_steps, WARMUP))
             count += pairs_per_step
             bar.update(pairs_per_step)
             done = step + 1

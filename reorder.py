@@ -1,6 +1,7 @@
 """English sentences in the word order of their translation.
 
-In:   sentences (a udpos file, or tokenised text a line) and, for each, the links of its words to its translation's (Pharaoh format)
+In:   sentences (a udpos, xnli or pawsx file, or tokenised text a line) and, for each, the links of its words to its translation's
+      (Pharaoh format; of xnli and pawsx a line for each sentence: 1 of pair 1, 2 of pair 1, 1 of pair 2, ...)
 Out:  the same sentences in the same format, words in the translation's order, tags moved with their words;
       statistics as one JSON object on stdout
 
@@ -17,6 +18,11 @@ both ends as linked neighbours.
 --random writes the control that tells order from noise: every sentence gets a random permutation with exactly as many inversions
 as its reordering has, drawn uniformly from all of these (in sentences of more than 128 words not quite). So Kendall's tau to the English order is
 the same in every sentence.
+
+--identity keeps the English order: what is left is the effect of splitting text into words and joining them again.
+
+Sentences of xnli and pawsx are text: they are split by the rule in data/split.py, and joined so that punctuation marks keep the
+spaces around them that they had. Everything but udpos is read and written a line at a time.
 """
 
 import functools
@@ -30,6 +36,7 @@ from data.files import (
     at,
     check_writable,
     file_style,
+    iterate_pairs,
     not_negative,
     output,
     parse_links,
@@ -38,8 +45,10 @@ from data.files import (
     run_script,
     split_words,
     write_lines,
+    write_pairs,
     write_udpos,
 )
+from data.split import join_words, split_with_spaces
 
 
 EXACT = 128  # longest sentence whose random permutations are exactly uniform; the table grows with its cube
@@ -120,34 +129,59 @@ def random_permutation(n, k, generator):
     return permutation
 
 
-def read_items(task, path):
-    """(list of word lists, list of tag lists or None) of the input file."""
+def read_sentences(task, path):
+    """Yield each sentence's words, with what else the writer needs: its tags (udpos), or (row, side, before, after) of a pair."""
     if task == "udpos":
-        words, tags = zip(*read_udpos(path))
-        return list(words), list(tags)
-    return [split_words(line.removesuffix("\r")) for line in read_lines(path)], None
+        yield from read_udpos(path)
+    elif task == "text":
+        yield from ((split_words(line.removesuffix("\r")), None) for line in read_lines(path))
+    else:
+        for row in iterate_pairs(path, task):
+            for side in (0, 1):
+                words, before, after = split_with_spaces(row[side])
+                yield words, (row, side, before, after)
+
+
+def write_sentences(task, path, sentences, style):
+    """Write an iterable of (words, order, rest): words by read_sentences, `order` the permutation to write them in."""
+    if task == "udpos":
+        write_udpos(path, (([words[i] for i in order], tags and [tags[i] for i in order]) for words, order, tags in sentences), style)
+    elif task == "text":
+        with output(path) as stream:
+            stream.writelines(" ".join(words[i] for i in order) + style[0] for words, order, _ in sentences)
+    else:
+        texts = (
+            (row, join_words(*([kept[i] for i in order] for kept in (words, before, after))))
+            for words, order, (row, _, before, after) in sentences
+        )
+        write_pairs(path, ((one, two, row[2]) for (row, one), (_, two) in zip(texts, texts)), style)
 
 
 def read_alignment(path, sentences, sentences_path):
-    """Links for each sentence. Raises InputError for another number of lines and for a word that is not there."""
-    links = []
-    for number, line in enumerate(read_lines(path), 1):
-        if number > len(sentences):
-            raise at(path, number, f"more lines than the {len(sentences)} sentences of {sentences_path}; expected one for each")
-        found = parse_links(path, number, line.removesuffix("\r"), "-")
-        length = len(sentences[number - 1])
-        for i, j in found:
-            if i >= length:
-                raise at(path, number, f"link {i}-{j}: sentence {number} of {sentences_path} has {length} words (the first is 0)")
-        links.append(found)
-    if len(links) < len(sentences):
-        raise InputError(f"{path}: {len(links)} lines, but {sentences_path} has {len(sentences)} sentences; expected one for each")
-    return links
+    """Yield (words, links, rest) of each of the `sentences`. Raises InputError for another number of lines and for a word that is not there."""
+    lines, number = read_lines(path), 0
+    for number, (words, rest) in enumerate(sentences, 1):
+        line = next(lines, None)
+        if line is None:
+            count = number + sum(1 for _ in sentences)
+            raise InputError(f"{path}: {number - 1} lines, but {sentences_path} has {count} sentences; expected one for each")
+        links = parse_links(path, number, line.removesuffix("\r"), "-")
+        for i, j in links:
+            if i >= len(words):
+                raise at(path, number, f"link {i}-{j}: sentence {number} of {sentences_path} has {len(words)} words (the first is 0)")
+        yield words, links, rest
+    if next(lines, None) is not None:
+        raise at(path, number + 1, f"more lines than the {number} sentences of {sentences_path}; expected one for each")
 
 
 def main():
     parser = Arguments(__doc__)
-    parser.add_argument("--task", choices=["udpos", "text"], required=True, help="format of the input; text is a tokenised sentence a line")
+    parser.add_argument(
+        "--task",
+        choices=["udpos", "xnli", "pawsx", "text"],
+        required=True,
+        help="format of the input; text is a tokenised sentence a line",
+    )
     parser.add_argument("--input", required=True, metavar="FILE", help="English sentences")
     parser.add_argument(
         "--alignment", required=True, metavar="FILE", help="`i-j` links, English word - word of the translation, a line a sentence"
@@ -156,6 +190,7 @@ def main():
     parser.add_argument(
         "--unaligned", choices=["previous", "next", "nearest"], default="next", help="which neighbour words without links go with"
     )
+    parser.add_argument("--identity", action="store_true", help="write the control: the English order")
     parser.add_argument("--random", action="store_true", help="write the control: random permutations with as many inversions")
     parser.add_argument("--seed", type=not_negative, default=1, help="of the random permutations")
     parser.add_argument("--stats", metavar="FILE", help="write the statistics to this file too; eval.py reads them from TRAIN_FILE.json")
@@ -165,33 +200,33 @@ def main():
         raise InputError("-: standard input and output are taken by the statistics; expected the names of files")
     for path in filter(None, (args.output, args.stats)):
         check_writable(path)
+    if args.random and args.identity:
+        raise InputError("--random and --identity are two controls; expected one of them")
     style = file_style(args.input)
-    sentences, tags = read_items(args.task, args.input)
-    alignment = read_alignment(args.alignment, sentences, args.input)
-    orders = [reordering(len(words), links, args.unaligned) for words, links in zip(sentences, alignment)]
-    if args.random:
-        generator = np.random.default_rng(args.seed)
-        orders = [random_permutation(len(order), inversions(order), generator) for order in orders]
+    generator = np.random.default_rng(args.seed)
+    sentences = words_seen = aligned = moved = several = 0
+    tau = 0.0
 
-    moved_words = [[words[i] for i in order] for words, order in zip(sentences, orders)]
-    if args.task == "udpos":
-        moved_tags = [labels and [labels[i] for i in order] for labels, order in zip(tags, orders)]
-        write_udpos(args.output, zip(moved_words, moved_tags), style)
-    else:
-        with output(args.output) as stream:
-            stream.writelines(" ".join(words) + style[0] for words in moved_words)
+    def reordered():
+        nonlocal sentences, words_seen, aligned, moved, several, tau
+        for words, links, rest in read_alignment(args.alignment, read_sentences(args.task, args.input), args.input):
+            order = list(range(len(words))) if args.identity else reordering(len(words), links, args.unaligned)
+            if args.random:
+                order = random_permutation(len(order), inversions(order), generator)
+            sentences, words_seen, aligned = sentences + 1, words_seen + len(words), aligned + len({i for i, _ in links})
+            moved += sum(i != k for k, i in enumerate(order))
+            if len(order) > 1:
+                several, tau = several + 1, tau + kendall_tau(order)
+            yield words, order, rest
 
-    words = sum(map(len, sentences))
-    several = [order for order in orders if len(order) > 1]
+    write_sentences(args.task, args.output, reordered(), style)
     statistics = json.dumps(
         {
-            "sentences": len(sentences),
-            "words": words,
-            "aligned": sum(len({i for i, _ in links}) for links in alignment) / max(1, words),
-            "moved": sum(i != k for order in orders for k, i in enumerate(order)) / max(1, words),
-            "kendall_tau": sum(map(kendall_tau, several)) / len(several)
-            if several
-            else 1.0,  # the mean over sentences of two words or more
+            "sentences": sentences,
+            "words": words_seen,
+            "aligned": aligned / max(1, words_seen),
+            "moved": moved / max(1, words_seen),
+            "kendall_tau": tau / several if several else 1.0,  # the mean over sentences of two words or more
         }
     )
     if args.stats:

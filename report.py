@@ -5,9 +5,11 @@ Every function takes the plain dicts and lists of these scripts and returns text
 
 import collections
 import html
+import itertools
 import json
 
-from data.files import InputError, read_udpos
+from data.files import InputError, iterate_pairs, read_udpos
+from data.split import split_text
 
 NAMES = {"accuracy": "accuracy", "f1": "F1"}
 
@@ -266,12 +268,19 @@ def match_order(original, moved):
     return [places[word].popleft() if places[word] else None for word in moved]
 
 
+def training_words(task, path, most=2000):
+    """The words of a training file's first sentences; of a pair the first one's."""
+    if task == "udpos":
+        return [words for words, _ in read_udpos(path)][:most]
+    return [split_text(row[0]) for row in itertools.islice(iterate_pairs(path, task), most)]
+
+
 def examples(result, count=5):
     """HTML of training sentences in every order; a word's colour is its place in the English order."""
     texts = {}
     for row in result["rows"]:
         try:
-            texts[row_name(row)] = [words for words, _ in read_udpos(row["train"])]
+            texts[row_name(row)] = training_words(result["task"], row["train"])
         except InputError:  # the training file is gone: the report does without it
             continue
     original = texts.get("original", [])

@@ -37,7 +37,7 @@ TASKS=${TASKS:-udpos}
 ORDERS=${ORDERS:-original random fr de hi zh}
 ALIGNERS=${ALIGNERS:-pretrained separate joint}
 SEEDS=${SEEDS:-1}
-LR=${LR:-1e-4} BATCH_SIZE=${BATCH_SIZE:-16}
+BATCH_SIZE=${BATCH_SIZE:-16}
 PYTHON=.venv/bin/python
 RUNS=runs/$PROFILE
 
@@ -50,16 +50,17 @@ case "${1:-}" in
   *)         fail "unknown option $1; expected --dry-run, --setup or nothing (the first lines of run_all.sh explain it)" ;;
 esac
 case $PROFILE in
-  sample) UDPOS=data/sample/udpos DEV=data/sample/udpos EPOCHS=${EPOCHS:-10} MAX_DEV=${MAX_DEV:-all}
-          PARALLEL=$UDPOS/train-en- GOLD=${GOLD:-data/sample/align} ALIGN_STEPS=${ALIGN_STEPS:-30} ;;
+  sample) UDPOS=data/sample/udpos DEV=data/sample/udpos EPOCHS=${EPOCHS:-5} LR=${LR:-2e-4} MAX_DEV=${MAX_DEV:-all}
+          PARALLEL=$UDPOS/train-en- GOLD=${GOLD:-data/sample/align} ALIGN_STEPS=${ALIGN_STEPS:-30} ALIGN_LR=${ALIGN_LR:-5e-5} ALIGN_BATCH=${ALIGN_BATCH:-16} ;;
   pud)    UDPOS=$RUNS/data/udpos EPOCHS=${EPOCHS:-3} MAX_DEV=${MAX_DEV:-300}
-          PARALLEL=$RUNS/data/xnli/en- GOLD=${GOLD:-${DATA:-.}/align} ALIGN_STEPS=${ALIGN_STEPS:-1000}
+          PARALLEL=$RUNS/data/xnli/en- GOLD=${GOLD:-${DATA:-.}/align} ALIGN_STEPS=${ALIGN_STEPS:-300}
           [ -d "${DATA:-}" ] || fail "PROFILE=pud needs DATA=DIR, a folder with the PUD treebanks and XTREME's dev files"
           for DEV in "$DATA/udpos" "$DATA/xtreme/udpos" "$DATA"; do [ -f "$DEV/dev-en.tsv" ] && break; done
           [ -f "$DEV/dev-en.tsv" ] || fail "$DATA: no dev-en.tsv in it, in udpos/ or in xtreme/udpos/; expected XTREME's dev-XX.tsv files" ;;
   *)      fail "PROFILE=$PROFILE: unknown; expected sample or pud" ;;
 esac
-ALIGN_LR=${ALIGN_LR:-2e-5} ALIGN_BATCH=${ALIGN_BATCH:-16}
+ALIGN_LR=${ALIGN_LR:-3e-5} ALIGN_BATCH=${ALIGN_BATCH:-32}
+LR=${LR:-1e-4}
 for aligner in $ALIGNERS; do
   case $aligner in pretrained | separate | joint) ;; *) fail "ALIGNERS: unknown aligner $aligner; expected pretrained, separate or joint" ;; esac
 done

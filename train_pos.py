@@ -15,17 +15,16 @@ first is XTREME's recipe. Sentences of more than --max-length pieces are cut bet
 testing, as XTREME's preprocessing does; so every word gets a prediction and counts.
 """
 
-import json
 import os
 import time
 
 import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from tqdm import tqdm
 
 from common import (
+    add_training_arguments,
     autocast,
     bare_piece,
     length_sorted,
@@ -43,9 +42,10 @@ from common import (
     special_pieces,
     start_distributed,
     store_linear_in_bf16,
-    sum_gradients,
     trim_embeddings,
+    update,
     words_to_pieces,
+    write_scores,
 )
 from data.files import (
     UPOS,
@@ -53,19 +53,13 @@ from data.files import (
     InputError,
     check_writable,
     languages_in,
-    not_negative,
-    output,
-    positive,
-    positive_float,
     read_udpos,
     run_script,
-    share,
     write_lines,
 )
 from eval import tagging_scores
 
 DROPOUT = 0.1  # before the linear layer, as in BertForTokenClassification
-CLIP = 1.0  # largest norm of the gradient
 TEST_BUDGET = {"cpu": 1024, "cuda": 65536}  # padded pieces in a batch of testing
 
 
@@ -135,32 +129,13 @@ def predict(encoder, classifier, items, count, pad_id, precision):
 
 def main():
     parser = Arguments(__doc__)
-    parser.add_argument("--model", required=True, help="Hugging Face folder or hub name of a BERT or XLM-R type encoder")
-    parser.add_argument("--train", required=True, metavar="FILE", help="udpos file to train on")
-    parser.add_argument("--data-dir", required=True, metavar="DIR", help="folder of dev-XX.tsv")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for predictions and scores.json")
-    parser.add_argument(
-        "--order", default="original", help="name of the word order of --train, for the report: original, a language, or a control"
-    )
-    parser.add_argument(
-        "--aligner", default="none", help="name of the aligner that made the order, for the report: none, pretrained, separate or joint"
-    )
-    parser.add_argument("--langs", default="all", help="dev languages, such as en,hi; all: every dev-XX.tsv")
-    parser.add_argument("--epochs", type=positive, default=10, help="passes over the training data")
-    parser.add_argument("--batch-size", type=positive, default=32, help="sentences in a batch, over all processes")
-    parser.add_argument("--lr", type=positive_float, default=2e-5, help="highest learning rate of AdamW")
-    parser.add_argument("--warmup", type=share, default=0.1, help="share of the steps in which the rate rises; then it falls to 0")
-    parser.add_argument("--weight-decay", type=share, default=0.0, help="of AdamW")
-    parser.add_argument("--max-length", type=positive, default=128, help="most pieces in an input, special ones included")
-    parser.add_argument("--max-dev", type=positive, metavar="N", help="take the first N sentences of each dev file (default: all)")
+    add_training_arguments(parser, epochs=10)
     parser.add_argument(
         "--label-on",
         choices=["content", "first"],
         default="content",
         help="piece that carries a word's tag: the first that is not a bare `▁`, or the first",
     )
-    parser.add_argument("--seed", type=not_negative, default=1, help="of the linear layer, the batches and dropout")
-    parser.add_argument("--precision", choices=["bf16", "f32"], help="of matrix products (default: bf16 where the machine has it)")
     args = parser.parse_args()
 
     # Data. Everything is read and checked before the model is loaded.
@@ -220,12 +195,7 @@ def main():
                     scores = word_scores(encoder, classifier, inputs, precision, DROPOUT)
                     loss = F.cross_entropy(scores, tags, reduction="sum") / sum(len(train_tags[n]) for n in batch)
                     loss.backward()
-                sum_gradients(parameters)
-                torch.nn.utils.clip_grad_norm_(parameters, CLIP)
-                for group in optimizer.param_groups:
-                    group["lr"] = args.lr * linear_schedule(step, steps, args.warmup)
-                optimizer.step()
-                optimizer.zero_grad()
+                update(optimizer, parameters, args.lr * linear_schedule(step, steps, args.warmup))
                 step += 1
                 if step % 20 == 0 and not bar.disable:  # reading the loss makes the GPU wait
                     bar.set_postfix(loss=f"{loss.item() * world:.3f}", refresh=False)
@@ -242,37 +212,8 @@ def main():
         tags = predict(encoder, classifier, dev_items[lang], len(dev[lang]), pad_id, precision)
         write_lines(os.path.join(args.output, f"dev-{lang}.tsv"), ("\n".join(sentence) + "\n" for sentence in tags))
         scores[lang] = tagging_scores([sentence for _, sentence in dev[lang]], tags)
-    if world > 1:
-        gathered = [None] * world
-        dist.all_gather_object(gathered, scores)
-        scores = {lang: score for part in gathered for lang, score in part.items()}
-        dist.destroy_process_group()
-    if rank == 0:
-        with output(os.path.join(args.output, "scores.json")) as stream:
-            json.dump(
-                {
-                    "task": "udpos",
-                    "model": args.model,
-                    "order": args.order,
-                    "aligner": args.aligner,
-                    "seed": args.seed,
-                    "metric": "accuracy",
-                    "dev": {lang: scores[lang] for lang in langs},
-                    "train": {
-                        "examples": len(train),
-                        "steps": steps,
-                        "seconds": seconds,
-                        "tokens_per_second": sum(lengths) * args.epochs / seconds,
-                    },
-                    "args": {**vars(args), "precision": precision},
-                },
-                stream,
-                indent=1,
-            )
-        for lang in langs:
-            print(
-                f"{lang}  accuracy {100 * scores[lang]['accuracy']:5.1f}  F1 {100 * scores[lang]['f1']:5.1f}  ({scores[lang]['count']} words)"
-            )
+    train = {"examples": len(train), "steps": steps, "seconds": seconds, "tokens_per_second": sum(lengths) * args.epochs / seconds}
+    write_scores(args, "udpos", precision, scores, langs, train)
 
 
 if __name__ == "__main__":

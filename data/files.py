@@ -9,6 +9,7 @@ CoNLL-U is read in conllu.py. Only the standard library is used here.
 
 import argparse
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -269,14 +270,14 @@ def write_udpos(path, sentences, style=("\n", "\n\n")):
 # ---- XTREME's xnli and pawsx: sentence1<TAB>sentence2<TAB>label ------------------------------------
 
 
-def read_pairs(path, task):
-    """Rows of an xnli or pawsx file as a list of (sentence1, sentence2, label); label is None in test files.
+def iterate_pairs(path, task, skip=0):
+    """Yield the rows of an xnli or pawsx file as (sentence1, sentence2, label), a line at a time; label is None in test files.
 
-    Quotes are text. The spelling 'contradictory' is returned as 'contradiction'.
+    Quotes are text. The spelling 'contradictory' is returned as 'contradiction'. The first `skip` lines are left out.
     Raises InputError for a wrong number of columns, an empty sentence, an unknown label, and a file without rows.
     """
-    rows, columns = [], None
-    for number, line in read_styled_lines(path):
+    columns = None
+    for number, line in itertools.islice(read_styled_lines(path), skip, None):
         fields = line.split("\t")
         columns = columns or len(fields)
         if len(fields) != columns or columns not in (2, 3):
@@ -288,10 +289,14 @@ def read_pairs(path, task):
             label = PAIR_LABEL_ALIASES.get(fields[2], fields[2])
             if label not in PAIR_LABELS[task]:
                 raise at(path, number, f"unknown label {fields[2]!r}; expected one of {' '.join(PAIR_LABELS[task])}")
-        rows.append((fields[0], fields[1], label))
-    if not rows:
+        yield fields[0], fields[1], label
+    if columns is None:
         raise InputError(f"{path}: no rows; expected sentence1<TAB>sentence2<TAB>label")
-    return rows
+
+
+def read_pairs(path, task):
+    """The rows of iterate_pairs as a list."""
+    return list(iterate_pairs(path, task))
 
 
 def write_pairs(path, rows, style=("\n", "\n")):
@@ -431,6 +436,15 @@ def read_tag_predictions(path):
             sentences.append(tags)
             tags = []
     return sentences + [tags] if tags else sentences
+
+
+def read_label_predictions(path, task):
+    """Predicted labels of an xnli or pawsx file, one a line, as a list. Raises InputError."""
+    labels = list(read_lines(path))
+    for number, label in enumerate(labels, 1):
+        if label not in PAIR_LABELS[task]:
+            raise at(path, number, f"unknown label {label!r}; expected one of {' '.join(PAIR_LABELS[task])}")
+    return labels
 
 
 def languages_in(folder):

@@ -92,6 +92,25 @@ def test_centring_takes_the_mean_of_each_side_away(run, tmp_path, tiny_bert, mon
     assert links[0] == links[1] and links[2] != links[3]
 
 
+def test_a_pair_that_comes_again_is_aligned_once(run, tmp_path, tiny_bert, monkeypatch):
+    with open(PAIRS, encoding="utf-8") as stream:
+        lines = stream.readlines()[:6]
+    order = [0, 1, 0, 2, 3, 2, 0, 4, 5, 5, 1]
+    (tmp_path / "in").write_text("".join(lines[n] for n in order) + " ||| x\n" + lines[3])
+    monkeypatch.setitem(align.CHUNK, "cpu", 4)
+    aligned, align_pairs = [], align.align_pairs
+    monkeypatch.setattr(
+        align,
+        "align_pairs",
+        lambda model, tokenizer, pairs, settings: aligned.extend(pairs) or align_pairs(model, tokenizer, pairs, settings),
+    )
+    arguments = ["--model", tiny_bert, "--input", tmp_path / "in", "--output"]
+    assert run("align", *arguments, tmp_path / "out", "--html", tmp_path / "page").code == 0
+    assert len(aligned) == 6
+    every = run("align", *arguments, "-").out  # where the output cannot be read again, each is aligned
+    assert (tmp_path / "out").read_text() == every and len(aligned) == 6 + 12 and every.count("\n") == 13
+
+
 def test_every_method_is_scored_at_once_as_it_is_alone(run, tmp_path, tiny_xlmr):
     gold = os.path.join(SAMPLE, "align", "enzh.gold")
     arguments = ["--model", tiny_xlmr, "--input", PAIRS, "--output", tmp_path / "out", "--gold", gold]

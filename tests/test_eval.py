@@ -154,3 +154,35 @@ def test_runs_that_cannot_be_compared_end_in_one_line(run, tmp_path, runs, chang
     change(runs)
     done = run("eval", "--runs", runs, "--output", tmp_path / "report")
     assert done.code == 2 and message in done.err and done.err.count("\n") == 1 and not (tmp_path / "report").exists()
+
+
+def test_pairs_are_scored_compared_and_shown(run, tmp_path):
+    """xnli: accuracy of the predictions, the difference from original, and its interval, beside the aligners' scores."""
+    generator = random.Random(3)
+    data = os.path.join(SAMPLE, "xnli")
+    gold = [label for *_, label in report.read_pairs(os.path.join(data, "dev-hi.tsv"), "xnli")]
+    for order, right in (("original", 0.4), ("hi", 0.95)):
+        folder = tmp_path / "runs" / order
+        predicted = [label if generator.random() < right else generator.choice(gold) for label in gold]
+        write_lines(str(folder / "dev-hi.tsv"), predicted)
+        scores = {"hi": report.pair_scores(gold, predicted)}
+        assert scores["hi"]["accuracy"] == sum(a == b for a, b in zip(gold, predicted)) / len(gold)
+        content = {"task": "xnli", "model": "m", "order": order, "aligner": "none" if order == "original" else "joint", "seed": 1}
+        content |= {"metric": "accuracy", "dev": scores, "train": {"tokens_per_second": 1.0}}
+        content |= {"args": {"train": os.path.join(data, "train-en.tsv"), "data_dir": data, "max_dev": None}}
+        (folder / "scores.json").write_text(json.dumps(content))
+    aligner = tmp_path / "m" / "joint" / "enhi.json"
+    aligner.parent.mkdir(parents=True)
+    aligner.write_text(json.dumps({"methods": {"argmax": {"aer": 0.1, "precision": 0.9, "recall": 0.8, "f1": 0.85, "pairs": 40}}}))
+    done = run("eval", "--runs", tmp_path / "runs", "--output", tmp_path / "report", "--alignments", aligner)
+    assert done.code == 0, done.err
+    with open(tmp_path / "report" / "results.json", encoding="utf-8") as stream:
+        results = json.load(stream)
+    [result] = results["results"]
+    difference = result["rows"][1]["difference"]["hi"]["accuracy"]
+    assert result["task"] == "xnli" and 0 < difference["low"] < difference["value"] < difference["high"]
+    assert results["alignments"]["m"][0]["aligner"] == "joint" and "| joint | argmax | **10.0 (90, 80)** |" in done.out
+    assert "10.0<small>90, 80" in (tmp_path / "report" / "results.html").read_text()
+    write_lines(str(tmp_path / "runs" / "hi" / "dev-hi.tsv"), ["entailment"])
+    done = run("eval", "--runs", tmp_path / "runs", "--output", tmp_path / "report")
+    assert done.code == 2 and "1 labels, which do not fit the 45 sentences" in done.err

@@ -101,3 +101,38 @@ def test_the_random_control_is_as_far_from_english_as_its_order(run, tmp_path):
     assert (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
     run("reorder", *arguments, "--output", tmp_path / "c", "--random", "--seed", "2")
     assert (tmp_path / "b").read_bytes() != (tmp_path / "c").read_bytes()
+
+
+PAIR_TEXT = "He said (in 1990): \"I don't know, Ann.\"\tAnn's well-known dog  barked...\tcontradictory\n"
+
+
+def test_pairs_are_reordered_sentence_by_sentence_and_keep_their_labels(run, tmp_path):
+    (tmp_path / "in.tsv").write_text(PAIR_TEXT * 2 + "A b c.\tD.\tneutral\n")
+    words = 'He said ( in 1990 ) : " I don\'t know , Ann . "'.split()
+    swap = " ".join(f"{i}-{j}" for i, j in [(0, 1), (1, 0)] + [(i, i) for i in range(2, len(words))])
+    (tmp_path / "links").write_text(f"{swap}\n0-3 1-2 2-1 3-0\n\n\n0-2 1-1 2-0 3-3\n\n")
+    arguments = ["--task", "xnli", "--input", tmp_path / "in.tsv", "--alignment", tmp_path / "links"]
+    done = run("reorder", *arguments, "--output", tmp_path / "out")
+    assert done.code == 0, done.err
+    rows = (tmp_path / "out").read_text().split("\n")
+    assert rows[0] == "said He (in 1990): \"I don't know, Ann.\"\tbarked dog well-known Ann's...\tcontradiction"
+    assert rows[1] == PAIR_TEXT.replace("contradictory", "contradiction").replace("  ", " ").rstrip("\n")
+    assert rows[2] == "c b A.\tD.\tneutral" and json.loads(done.out)["sentences"] == 6
+    run("reorder", *arguments, "--output", tmp_path / "same", "--identity")
+    expected = (tmp_path / "in.tsv").read_text().replace("contradictory", "contradiction").replace("  ", " ")
+    assert (tmp_path / "same").read_text() == expected
+    done = run("reorder", *arguments, "--output", tmp_path / "random", "--random")
+    assert [sorted(row.split()) for row in (tmp_path / "random").read_text().split("\n")[2:3]] == [sorted(rows[2].split())]
+
+
+def test_splitting_and_joining_change_nothing_but_runs_of_spaces(shared):
+    from data.files import read_pairs
+    from data.split import join_words, split_text, split_with_spaces
+
+    for lang in ("en", "fr", "hi", "zh", "th", "ar"):
+        for one, two, _ in read_pairs(os.path.join(shared, "xtreme", "xnli", f"dev-{lang}.tsv"), "xnli")[:500]:
+            for text in (one, two):
+                words, before, after = split_with_spaces(text)
+                assert words == split_text(text)
+                joined = join_words(words, before, after)
+                assert joined == " ".join(text.split()) or joined.replace(" ", "") == "".join(text.split()) and lang in ("zh", "th")

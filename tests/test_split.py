@@ -48,3 +48,25 @@ def test_parallel_files_hold_each_pair_once(run, tmp_path):
     (tmp_path / "text").write_text("\n".join(text) + "\n")
     done = run("data/split", "--task", "text", "--source", tmp_path / "text", "--target", tmp_path / "text", "--output", tmp_path / "out")
     assert done.code == 0 and (tmp_path / "out").read_text() == "A dog . ||| A dog .\n"
+
+
+def test_translations_are_found_in_every_format_that_users_have(run, tmp_path):
+    (tmp_path / "en.tsv").write_text("A dog.\tIt barks.\tneutral\nA dog.\tIt sleeps.\tentailment\n")
+    formats = {
+        "lines": "Un chien.\tIl aboie.\tneutral\nUn chien.\tIl dort.\tentailment\n",
+        "mt": "premise\thypo\tlabel\nUn chien.\tIl aboie.\tneutral\nUn chien.\tIl dort.\tentailment\n",
+        "five": "A dog.\tIt sleeps.\tUn chien.\tIl dort.\tentailment\nA dog.\tIt barks.\tUn chien.\tIl aboie.\tneutral\n",
+        "bars": "It sleeps . ||| Il dort .\nA dog . ||| Un chien .\nIt barks . ||| Il aboie .\n",
+    }
+    expected = "A dog . ||| Un chien .\nIt barks . ||| Il aboie .\nA dog . ||| Un chien .\nIt sleeps . ||| Il dort .\n"
+    arguments = ["--task", "xnli", "--source", tmp_path / "en.tsv", "--output", tmp_path / "out", "--target"]
+    for name, content in formats.items():
+        (tmp_path / name).write_text(content)
+        done = run("data/split", *arguments, tmp_path / name, "--every")
+        assert done.code == 0, done.err
+        assert (tmp_path / "out").read_text() == expected
+    run("data/split", *arguments, tmp_path / "bars")
+    assert (tmp_path / "out").read_text() == "".join(dict.fromkeys(expected.splitlines(True)))
+    (tmp_path / "bars").write_text("A dog . ||| Un chien .\n")
+    done = run("data/split", *arguments, tmp_path / "bars")
+    assert done.code == 2 and "en.tsv:1: 'It barks .' has no translation" in done.err

@@ -1,0 +1,175 @@
+"""train_xnli.py learns, keeps labels in place, gives the same numbers for the same seed, and trains data-parallel."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, SAMPLE
+
+import common
+import train_xnli
+from data.files import PAIR_LABELS, read_label_predictions, read_pairs, write_pairs
+
+XNLI = os.path.join(SAMPLE, "xnli")
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A folder with 45 training pairs and 15 dev pairs each of en and zh."""
+    folder = tmp_path / "data"
+    for name, count in (("train-en", 45), ("dev-en", 15), ("dev-zh", 15)):
+        write_pairs(str(folder / f"{name}.tsv"), read_pairs(os.path.join(XNLI, f"{name}.tsv"), "xnli")[:count])
+    return folder
+
+
+def train(run, model, data, output, *options, task="xnli"):
+    done = run(
+        "train_xnli", "--task", task, "--model", model, "--train", data / "train-en.tsv", "--data-dir", data, "--output", output,
+        "--lr", "2e-3", "--batch-size", "8", *options,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    with open(output / "scores.json", encoding="utf-8") as stream:
+        return json.load(stream)
+
+
+def test_it_learns_and_its_files_hold_what_other_tools_read(run, tmp_path, tiny_model, small):
+    write_pairs(str(small / "dev-en.tsv"), read_pairs(str(small / "train-en.tsv"), "xnli"))
+    scores = train(run, tiny_model, small, tmp_path / "run", "--epochs", "60", "--order", "hi", "--aligner", "joint", "--seed", "3")
+    assert scores["dev"]["en"]["accuracy"] > 0.8  # its own training data; chance is a third
+    assert [scores[key] for key in ("task", "order", "aligner", "seed", "metric")] == ["xnli", "hi", "joint", 3, "accuracy"]
+    assert set(scores["dev"]) == {"en", "zh"} and set(scores["dev"]["en"]) == {"accuracy", "count"}
+    assert set(scores["train"]) == {"examples", "steps", "seconds", "tokens_per_second"} and scores["train"]["steps"] == 60 * 6
+    for lang in ("en", "zh"):
+        gold = [label for *_, label in read_pairs(str(small / f"dev-{lang}.tsv"), "xnli")]
+        predicted = read_label_predictions(str(tmp_path / "run" / f"dev-{lang}.tsv"), "xnli")
+        right = sum(a == b for a, b in zip(gold, predicted))
+        assert len(gold) == len(predicted) and scores["dev"][lang] == {"accuracy": right / len(gold), "count": len(gold)}
+
+
+def test_the_old_spelling_of_contradiction_is_the_same_label(run, tmp_path, tiny_bert, small):
+    results = []
+    for name in ("new", "old"):
+        train(run, tiny_bert, small, tmp_path / name, "--epochs", "2")
+        results.append([(tmp_path / name / f"dev-{lang}.tsv").read_bytes() for lang in ("en", "zh")])
+        text = (small / "train-en.tsv").read_text()
+        (small / "train-en.tsv").write_text(text.replace("\tcontradiction", "\tcontradictory"))
+    assert "contradictory" in text.replace("\tcontradiction", "\tcontradictory") and results[0] == results[1]
+
+
+def test_pawsx_has_two_labels(run, tmp_path, tiny_xlmr):
+    folder = tmp_path / "data"
+    for name in ("train-en", "dev-de"):
+        write_pairs(str(folder / f"{name}.tsv"), read_pairs(os.path.join(SAMPLE, "pawsx", f"{name}.tsv"), "pawsx")[:20])
+    scores = train(run, tiny_xlmr, folder, tmp_path / "run", "--epochs", "1", "--max-dev", "12", task="pawsx")
+    assert scores["dev"]["de"]["count"] == 12 and set(read_label_predictions(str(tmp_path / "run" / "dev-de.tsv"), "pawsx")) <= {"0", "1"}
+
+
+def test_inputs_are_those_of_the_models_own_tokenizer(tmp_path, tiny_model):
+    tokenizer = common.load_tokenizer(tiny_model)
+    rows = read_pairs(os.path.join(XNLI, "dev-en.tsv"), "xnli")[:30]
+    inputs = train_xnli.read_inputs(os.path.join(XNLI, "dev-en.tsv"), "xnli", tokenizer, 24, 30)
+    assert len(inputs.lengths) == 30 and inputs.lengths.max() == 24
+    for n, (one, two, label) in enumerate(rows):
+        expected = tokenizer(one, two, truncation="longest_first", max_length=24, return_token_type_ids=True)
+        piece = slice(inputs.first[n], inputs.first[n] + inputs.lengths[n])
+        assert inputs.ids[piece].tolist() == expected["input_ids"] and inputs.types[piece].tolist() == expected["token_type_ids"]
+        assert PAIR_LABELS["xnli"][inputs.labels[n]] == label
+
+
+def test_each_family_gets_the_head_of_xtremes_baselines(tiny_bert, tiny_xlmr):
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    for folder in (tiny_bert, tiny_xlmr):
+        config = AutoConfig.from_pretrained(folder, num_labels=3)
+        theirs = AutoModelForSequenceClassification.from_pretrained(folder, config=config).eval()
+        encoder = common.load_encoder(folder, pooler=train_xnli.has_pooler(config))
+        head = train_xnli.build_head(config, 3).eval()
+        if train_xnli.has_pooler(config):
+            assert torch.equal(encoder.pooler.dense.weight, theirs.bert.pooler.dense.weight)  # the checkpoint's, not a new one
+            head[1].load_state_dict(theirs.classifier.state_dict())
+        else:
+            head[1].load_state_dict(theirs.classifier.dense.state_dict())
+            head[4].load_state_dict(theirs.classifier.out_proj.state_dict())
+        tokenizer = common.load_tokenizer(folder)
+        inputs = train_xnli.read_inputs(os.path.join(XNLI, "dev-en.tsv"), "xnli", tokenizer, 128, 7)
+        with torch.inference_mode():
+            ours = train_xnli.label_scores(encoder, head, inputs, list(range(7)), tokenizer.pad_token_id, "f32")
+            rows = read_pairs(os.path.join(XNLI, "dev-en.tsv"), "xnli")[:7]
+            encoded = tokenizer(
+                [row[0] for row in rows],
+                [row[1] for row in rows],
+                padding=True,
+                return_tensors="pt",
+                return_token_type_ids=True,
+                return_attention_mask=True,
+            )
+            if config.type_vocab_size < 2:
+                del encoded["token_type_ids"]
+            expected = theirs(**encoded).logits
+        assert torch.allclose(ours, expected, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_does_not(run, tmp_path, tiny_bert, small):
+    def result(name, seed):
+        train(run, tiny_bert, small, tmp_path / name, "--epochs", "8", "--seed", seed)
+        return [(tmp_path / name / f"dev-{lang}.tsv").read_bytes() for lang in ("en", "zh")]
+
+    assert result("a", "1") == result("b", "1") != result("c", "2")
+
+
+def test_trimmed_embeddings_give_the_very_same_scores(run, tmp_path, tiny_model, small, monkeypatch):
+    trimmed = train(run, tiny_model, small, tmp_path / "trimmed", "--epochs", "3", "--precision", "f32")
+    monkeypatch.setattr(train_xnli, "trim_embeddings", lambda encoder, used: np.arange(encoder.get_input_embeddings().num_embeddings))
+    whole = train(run, tiny_model, small, tmp_path / "whole", "--epochs", "3", "--precision", "f32")
+    assert whole["dev"] == trimmed["dev"]
+    for lang in ("en", "zh"):
+        assert (tmp_path / "whole" / f"dev-{lang}.tsv").read_bytes() == (tmp_path / "trimmed" / f"dev-{lang}.tsv").read_bytes()
+
+
+def test_two_processes_train_on_the_same_batches(tmp_path, tiny_xlmr, small):
+    """Without dropout two processes have the gradients of one: the batches are the same, and gradients are added up."""
+    model = tmp_path / "model"
+    shutil.copytree(tiny_xlmr, model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}))
+    launcher = tmp_path / "without_dropout.py"
+    launcher.write_text(
+        f"""
+import os, sys
+sys.path.insert(0, {ROOT!r})
+sys.argv[0] = "train_xnli.py"
+import torch, train_xnli
+
+norms, clip = [], torch.nn.utils.clip_grad_norm_
+torch.nn.utils.clip_grad_norm_ = lambda *arguments: norms.append(clip(*arguments).item())
+train_xnli.DROPOUT = 0.0
+train_xnli.main()
+if os.environ["RANK"] == "0":
+    open({str(tmp_path)!r} + "/norms" + os.environ["WORLD_SIZE"], "w").write(" ".join(map(str, norms)))
+"""
+    )
+    for processes in (1, 2):
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", processes, "--master_port", 29521, launcher]
+        command += ["--task", "xnli", "--model", model, "--train", small / "train-en.tsv", "--data-dir", small, "--epochs", 2]
+        command += ["--batch-size", 7, "--lr", "1e-3", "--precision", "f32", "--output", tmp_path / str(processes)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, timeout=300)
+        assert done.returncode == 0, done.stderr
+    norms = [list(map(float, (tmp_path / f"norms{processes}").read_text().split())) for processes in (1, 2)]
+    assert len(norms[0]) == 14 and norms[1] == pytest.approx(norms[0], rel=1e-2)
+
+
+def test_real_files_load(shared):
+    for task, folder, count in (("xnli", "xnli", 2490), ("pawsx", "pawsx", 2000)):
+        path = os.path.join(shared, "xtreme", folder)
+        names = [name for name in os.listdir(path) if name.startswith("dev-")]
+        assert len(names) == {"xnli": 15, "pawsx": 4}[task]
+        labels = [[label for *_, label in read_pairs(os.path.join(path, name), task)] for name in names]
+        assert all(len(found) == count for found in labels)
+        if task == "xnli":  # line i is the same pair in every language
+            assert all(found == labels[0] for found in labels)
