@@ -512,7 +512,7 @@ def main():
         "identification), contrast (the same within the batch, by word similarities), mlm, tlm, tlm-full (masked language models; for "
         "checkpoints with such a head)",
     )
-    parser.add_argument("--max-steps", type=positive, default=300, metavar="N", help="steps of the optimizer")
+    parser.add_argument("--max-steps", type=positive, default=500, metavar="N", help="steps of the optimizer")
     parser.add_argument("--batch-size", type=positive, default=32, help="pairs in a batch, over all processes")
     parser.add_argument("--accumulate", type=positive, default=1, metavar="N", help="batches whose gradients are added up for a step")
     parser.add_argument("--lr", type=positive_float, default=3e-5, help="highest learning rate of AdamW")

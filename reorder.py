@@ -16,8 +16,8 @@ Where no linked word follows (with --unaligned previous: precedes), it stays at 
 both ends as linked neighbours.
 
 --random writes the control that tells order from noise: every sentence gets a random permutation with exactly as many inversions
-as its reordering has, drawn uniformly from all of these (in sentences of more than 128 words not quite). So Kendall's tau to the English order is
-the same in every sentence.
+as its reordering has, drawn uniformly from all of these (in sentences of more than 128 words not quite). So Kendall's tau to the
+English order is the same in every sentence.
 
 --identity keeps the English order: what is left is the effect of splitting text into words and joining them again.
 

@@ -53,7 +53,7 @@ case $PROFILE in
   sample) UDPOS=data/sample/udpos DEV=data/sample/udpos EPOCHS=${EPOCHS:-5} LR=${LR:-2e-4} MAX_DEV=${MAX_DEV:-all}
           PARALLEL=$UDPOS/train-en- GOLD=${GOLD:-data/sample/align} ALIGN_STEPS=${ALIGN_STEPS:-30} ALIGN_LR=${ALIGN_LR:-5e-5} ALIGN_BATCH=${ALIGN_BATCH:-16} ;;
   pud)    UDPOS=$RUNS/data/udpos EPOCHS=${EPOCHS:-3} MAX_DEV=${MAX_DEV:-300}
-          PARALLEL=$RUNS/data/xnli/en- GOLD=${GOLD:-${DATA:-.}/align} ALIGN_STEPS=${ALIGN_STEPS:-300}
+          PARALLEL=$RUNS/data/xnli/en- GOLD=${GOLD:-${DATA:-.}/align} ALIGN_STEPS=${ALIGN_STEPS:-500}
           [ -d "${DATA:-}" ] || fail "PROFILE=pud needs DATA=DIR, a folder with the PUD treebanks and XTREME's dev files"
           for DEV in "$DATA/udpos" "$DATA/xtreme/udpos" "$DATA"; do [ -f "$DEV/dev-en.tsv" ] && break; done
           [ -f "$DEV/dev-en.tsv" ] || fail "$DATA: no dev-en.tsv in it, in udpos/ or in xtreme/udpos/; expected XTREME's dev-XX.tsv files" ;;
