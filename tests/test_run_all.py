@@ -151,6 +151,45 @@ def test_killed_at_any_moment_it_ends_with_the_same_numbers(project, tiny_bert):
     assert tables(project) == undisturbed
 
 
+def test_pair_tasks_run_beside_tagging(project, tiny_bert):
+    settings = {"TASKS": "xnli pawsx", "ORDERS": "original identity hi", "PAIR_EPOCHS": "1"}
+    done = run_all(project, tiny_bert, **settings)
+    assert done.returncode == 0, done.stderr
+    results, _ = tables(project)
+    assert [result["task"] for result in results] == ["xnli", "pawsx"] or [result["task"] for result in results] == ["pawsx", "xnli"]
+    for result in results:
+        assert [(row["order"], row["aligner"]) for row in result["rows"]] == [
+            ("original", "none"),
+            ("identity", "none"),
+            ("hi", "pretrained"),
+        ]
+        assert result["languages"] == ["en", "de", "fr"] + ["hi"] * (result["task"] == "xnli") + ["zh"]
+        assert result["rows"][1]["statistics"]["kendall_tau"] == 1.0 and result["rows"][2]["statistics"]["kendall_tau"] < 1.0
+        # Splitting text into words and joining them again changes nothing here, so neither do the scores.
+        assert result["rows"][0]["scores"] == result["rows"][1]["scores"]
+
+
+def test_the_whole_sample_has_all_tasks(project, tiny_bert):
+    settings = {"TASKS": "udpos xnli pawsx", "ALIGNERS": "pretrained separate joint", "ORDERS": ""}
+    done = run_all(project, tiny_bert, "--dry-run", **settings)
+    assert done.returncode == 0, done.stderr
+    trained = collections.Counter(
+        re.search(r"--output runs/sample/(\w+)/", line)[1] for line in done.stdout.split("\n") if "/train_" in line or " train_" in line
+    )
+    # original, random, 4 orders by 3 aligners; xnli also identity; pawsx original and one order
+    assert trained == {"udpos": 14, "xnli": 15, "pawsx": 2}
+    os.rename(project / "data/sample/pawsx/translate-train/en-hi-translated.tsv", project / "hidden")
+    try:
+        missing = run_all(project, tiny_bert, "--dry-run", TASKS="pawsx", ORDERS="original hi")
+        assert missing.returncode == 0 and scripts(missing).count("train_xnli") == 1
+        assert (
+            "pawsx: no translations of its training set into hi"
+            in run_all(project, tiny_bert, TASKS="pawsx", ORDERS="original hi", PAIR_EPOCHS="1").stdout
+        )
+    finally:
+        os.rename(project / "hidden", project / "data/sample/pawsx/translate-train/en-hi-translated.tsv")
+
+
 @pytest.mark.parametrize(
     "options, settings, message",
     [
@@ -159,7 +198,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_numbers(project, tiny_bert):
         ([], {"ORDERS": "original ja"}, "unknown order ja"),
         ([], {"PROFILE": "pud"}, "PROFILE=pud needs DATA=DIR"),
         ([], {"PROFILE": "pud", "DATA": "/"}, "no dev-en.tsv"),
-        ([], {"TASKS": "ner"}, "TASKS=ner: unknown"),
+        ([], {"TASKS": "ner"}, "TASKS: unknown task ner"),
         ([], {"ALIGNERS": "giza"}, "ALIGNERS: unknown aligner giza"),
     ],
 )

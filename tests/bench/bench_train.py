@@ -1,10 +1,10 @@
-"""train_pos.py against an ordinary transformers.Trainer recipe: the same model, data, epochs and batch size, in one run.
+"""train_pos.py or train_xnli.py against an ordinary transformers.Trainer recipe: the same model, data, epochs and batch size, in one run.
 
     pip install accelerate
-    python tests/bench/bench_train_pos.py [--train FILE --data-dir DIR --epochs 2]
+    python tests/bench/bench_train.py [--task xnli] [--train FILE --data-dir DIR --epochs 2]
 
-The Trainer recipe is the one of transformers' token-classification example: the label on a word's first piece, random batches
-padded to their longest sentence, AdamW, linear decay. Each run is a process of its own, so that its peak memory is its own;
+The Trainer recipe is the one of transformers' token- and text-classification examples: the label on a word's first piece, random
+batches padded to their longest input, AdamW, linear decay. Each run is a process of its own, so that its peak memory is its own;
 tokens a second count real pieces of the training sentences, without loading and testing.
 """
 
@@ -24,12 +24,21 @@ sys.path.insert(0, ROOT)
 def run_trainer(args):
     """Train and test with transformers.Trainer; prints one JSON object."""
     import torch
-    from transformers import AutoModelForTokenClassification, AutoTokenizer, DataCollatorForTokenClassification, Trainer, TrainingArguments
-    from data.files import UPOS, read_udpos
+    import transformers
+    from transformers import Trainer, TrainingArguments
 
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    from data.files import PAIR_LABELS, UPOS, read_pairs, read_udpos
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(args.model)
+    tagging = args.task == "udpos"
 
     def features(path):
+        if not tagging:
+            rows = read_pairs(path, args.task)
+            return [
+                {**tokenizer(one, two, truncation=True, max_length=128), "labels": PAIR_LABELS[args.task].index(label)}
+                for one, two, label in rows
+            ]
         made = []
         for words, tags in read_udpos(path):
             encoded = tokenizer(words, is_split_into_words=True, truncation=True, max_length=128)
@@ -42,7 +51,9 @@ def run_trainer(args):
 
     torch.manual_seed(1)
     train = features(args.train)
-    model = AutoModelForTokenClassification.from_pretrained(args.model, num_labels=len(UPOS))
+    kind, labels = ("Token", UPOS) if tagging else ("Sequence", PAIR_LABELS[args.task])
+    model = getattr(transformers, f"AutoModelFor{kind}Classification").from_pretrained(args.model, num_labels=len(labels))
+    collator = transformers.DataCollatorForTokenClassification if tagging else transformers.DataCollatorWithPadding
     settings = TrainingArguments(
         output_dir=tempfile.mkdtemp(),
         num_train_epochs=args.epochs,
@@ -56,7 +67,7 @@ def run_trainer(args):
         logging_strategy="no",
         seed=1,
     )
-    trainer = Trainer(model=model, args=settings, train_dataset=train, data_collator=DataCollatorForTokenClassification(tokenizer))
+    trainer = Trainer(model=model, args=settings, train_dataset=train, data_collator=collator(tokenizer))
     start = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - start
@@ -78,10 +89,12 @@ def run_trainer(args):
 
 
 def run_ours(args, folder, precision):
-    """Train and test with train_pos.py; returns the same numbers."""
+    """Train and test with our script; returns the same numbers."""
+    script = ["train_pos.py"] if args.task == "udpos" else ["train_xnli.py", "--task", args.task]
     command = [
         sys.executable,
-        os.path.join(ROOT, "train_pos.py"),
+        os.path.join(ROOT, script[0]),
+        *script[1:],
         "--model",
         args.model,
         "--train",
@@ -106,7 +119,7 @@ def run_ours(args, folder, precision):
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        sys.exit(f"train_pos.py ended with status {status}")
+        sys.exit(f"{script[0]} ended with status {status}")
     with open(os.path.join(folder, "scores.json"), encoding="utf-8") as stream:
         scores = json.load(stream)
     return {
@@ -119,34 +132,37 @@ def run_ours(args, folder, precision):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=os.path.join(ROOT, "models", "multilingual-e5-small"))
-    parser.add_argument("--train", default=os.path.join(ROOT, "data", "sample", "udpos", "train-en.tsv"))
-    parser.add_argument("--data-dir", default=os.path.join(ROOT, "data", "sample", "udpos"))
+    parser.add_argument("--task", choices=["udpos", "xnli", "pawsx"], default="udpos")
+    parser.add_argument("--train", help="training file (default: the sample's)")
+    parser.add_argument("--data-dir", help="folder of dev-XX.tsv (default: the sample's)")
     parser.add_argument("--langs", default="en,fr,de,hi,zh")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--max-dev", type=int, default=300)
     parser.add_argument("--trainer", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--bf16", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    args.data_dir = args.data_dir or os.path.join(ROOT, "data", "sample", args.task)
+    args.train = args.train or os.path.join(ROOT, "data", "sample", args.task, "train-en.tsv")
     if args.trainer:
         return run_trainer(args)
 
     results = {}
     for precision in ("f32", "bf16"):
         command = [sys.executable, __file__, "--trainer", *(["--bf16"] if precision == "bf16" else [])]
-        for name in ("model", "train", "data_dir", "langs", "epochs", "max_dev"):
+        for name in ("task", "model", "train", "data_dir", "langs", "epochs", "max_dev"):
             command += ["--" + name.replace("_", "-"), str(getattr(args, name))]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             sys.exit(done.stderr)
         results["Trainer " + precision] = json.loads(done.stdout.strip().splitlines()[-1])
         with tempfile.TemporaryDirectory() as folder:
-            results["train_pos " + precision] = run_ours(args, folder, precision)
+            results["ours " + precision] = run_ours(args, folder, precision)
     for name, result in results.items():
         print(
             f"{name:15} {result['tokens_per_second']:7.0f} tokens/s  {result['peak_mb']:6.0f} MB  "
             + "  ".join(f"{lang} {100 * accuracy:.1f}" for lang, accuracy in result["accuracy"].items())
         )
-    best = max(("train_pos f32", "train_pos bf16"), key=lambda name: results[name]["tokens_per_second"])
+    best = max(("ours f32", "ours bf16"), key=lambda name: results[name]["tokens_per_second"])
     for precision in ("f32", "bf16"):
         peer = results["Trainer " + precision]
         print(
