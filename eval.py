@@ -35,6 +35,7 @@ from data.files import (
 from report import markdown, results_page
 
 METRICS = {"udpos": ["accuracy", "f1"], "xnli": ["accuracy"], "pawsx": ["accuracy"]}
+ALIGNERS = {"none": 0, "pretrained": 0, "separate": 1, "joint": 2}  # the order of rows
 SETTINGS = [
     "epochs",
     "batch_size",
@@ -185,7 +186,6 @@ def read_alignments(paths):
 
     `paths` name what align.py --scores wrote and end in MODEL/ALIGNER/PAIR.json. Raises InputError.
     """
-    rank = {"pretrained": 0, "separate": 1, "joint": 2}
     found = collections.defaultdict(list)
     for path in paths:
         model, aligner, name = os.path.abspath(path).split(os.sep)[-3:]
@@ -199,7 +199,7 @@ def read_alignments(paths):
                 )
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(f"{path}: is not what align.py --scores writes; remove it and score again") from None
-    return {model: sorted(rows, key=lambda row: (rank.get(row["aligner"], 3), row["aligner"])) for model, rows in found.items()}
+    return {model: sorted(rows, key=lambda row: (ALIGNERS.get(row["aligner"], 3), row["aligner"])) for model, rows in found.items()}
 
 
 # ---- comparison ------------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ def compare(runs, samples):
     for run in runs:
         conditions[run["order"], run["aligner"]].append(run)
     rank = {"original": 0, "identity": 1, "random": 3}
-    keys = sorted(conditions, key=lambda key: (rank.get(key[0].split("-")[0], 2), key[1] == "separate", key[1] == "joint", key))
+    keys = sorted(conditions, key=lambda key: (rank.get(key[0].split("-")[0], 2), ALIGNERS.get(key[1], 3), key))
 
     gold_cache, pooled, deviation = {}, {}, {}
     for key in keys:
