@@ -277,14 +277,29 @@ def mask_pieces(ids, allowed, mask_piece, vocabulary, generator):
     return np.where(chosen, replaced, ids).tolist(), chosen.tolist()
 
 
+class Gather(torch.autograd.Function):
+    """The rows of every process, (world * B, ...); a row's gradient is the sum of what all processes want of it."""
+
+    @staticmethod
+    def forward(ctx, tensor):
+        parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)
+        return gradient.chunk(dist.get_world_size())[dist.get_rank()]
+
+
 def gather(tensor):
     """A float (B, L, ...) tensor of every process, (world * B, longest L, ...), gradients included. One process: the same."""
     if not dist.is_initialized() or not torch.is_grad_enabled():
         return tensor
     length = torch.tensor(tensor.shape[1], device=tensor.device)
     dist.all_reduce(length, dist.ReduceOp.MAX)
-    wider = F.pad(tensor, (0, 0) * (tensor.dim() - 2) + (0, int(length) - tensor.shape[1]))
-    return torch.cat(torch.distributed.nn.functional.all_gather(wider))
+    return Gather.apply(F.pad(tensor, (0, 0) * (tensor.dim() - 2) + (0, int(length) - tensor.shape[1])))
 
 
 # ---- model and losses -----------------------------------------------------------------------------
@@ -498,7 +513,8 @@ def save_folder(name, weights, kept, align, report, folder):
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def main():
+def parse_arguments():
+    """The command line. Raises InputError for options that do not go together."""
     parser = Arguments(__doc__)
     parser.add_argument("--model", required=True, help="Hugging Face folder or hub name of a BERT or XLM-R type encoder")
     parser.add_argument(
@@ -543,7 +559,6 @@ def main():
     parser.add_argument("--precision", choices=["bf16", "f32"], help="of matrix products (default: bf16 where the machine has it)")
     args = parser.parse_args()
 
-    # What is asked for.
     objectives = args.objectives.split(",")
     if not set(objectives) <= set(OBJECTIVES) or len(set(objectives)) < len(objectives):
         raise InputError(f"--objectives {args.objectives}: expected some of {','.join(OBJECTIVES)}, each once, separated by commas")
@@ -554,12 +569,30 @@ def main():
     if bool(args.valid) != bool(args.valid_gold):
         raise InputError("--valid and --valid-gold belong together; give both, or neither to validate on pairs held out of --train")
     args.output = args.output.rstrip("/")
-    checkpoint = f"{args.output}.checkpoint"
-    check_writable(checkpoint)
+    check_writable(f"{args.output}.checkpoint")
     if os.path.exists(args.output) and not os.path.isdir(args.output):
         raise InputError(f"{args.output}: is a file; expected the name of a folder to write")
     if os.path.isdir(args.output) and os.listdir(args.output) and not os.path.isfile(os.path.join(args.output, "finetuning.json")):
         raise InputError(f"{args.output}: a folder that this script did not write; expected a new folder")
+    args.temperature = args.temperature or (1.0 if args.similarity == "dot" else 0.05)
+    args.threshold = args.threshold or (0.0 if args.method == "entmax" else 1e-3)
+    return args
+
+
+def read_validation(args):
+    """([(source words, target words)], [(sure, possible)]) of --valid, None without it. Raises InputError."""
+    if not args.valid:
+        return None
+    pairs, gold = list(read_parallel(args.valid)), read_gold(args.valid_gold, args.gold_index)
+    if len(pairs) != len(gold):
+        raise InputError(f"{args.valid_gold}: {len(gold)} lines, but {args.valid} has {len(pairs)}; expected one line for each pair")
+    for number, (pair, links) in enumerate(zip(pairs, gold), 1):
+        check_gold(args.valid_gold, number, links, pair, args.gold_index)
+    return pairs, gold
+
+
+def main():
+    args = parse_arguments()
     config, tokenizer, device = load_config(args.model), load_tokenizer(args.model), pick_device()
     rank, world = start_distributed(device)
     if args.batch_size % world:
@@ -567,8 +600,6 @@ def main():
     args.layer = args.layer or align_layer(read_align_json(args.model, config, METHODS, SIMILARITIES), config)
     if args.layer > config.num_hidden_layers:
         raise InputError(f"--layer {args.layer}: {args.model} has {config.num_hidden_layers} layers")
-    args.temperature = args.temperature or (1.0 if args.similarity == "dot" else 0.05)
-    args.threshold = args.threshold or (0.0 if args.method == "entmax" else 1e-3)
     args.precision = args.precision or pick_precision(device)
     align = {"layer": args.layer, **EXTRACTION["dot" if args.similarity == "dot" else "cosine"]}
 
@@ -588,15 +619,7 @@ def main():
     )
     golds = args.gold or [None] * len(args.train)
     files = [read_training(path, tokenizer, settings, gold, args.gold_index) for path, gold in zip(args.train, golds)]
-    valid = None
-    if args.valid:
-        valid = list(read_parallel(args.valid)), read_gold(args.valid_gold, args.gold_index)
-        if len(valid[0]) != len(valid[1]):
-            raise InputError(
-                f"{args.valid_gold}: {len(valid[1])} lines, but {args.valid} has {len(valid[0])}; expected one line for each pair"
-            )
-        for number, (pair, links) in enumerate(zip(*valid), 1):
-            check_gold(args.valid_gold, number, links, pair, args.gold_index)
+    valid = read_validation(args)
     generator = seed_everything(args.seed)
     held_out = [[] if valid else hold_out(file, generator) for file in files]
     size = min(args.batch_size, min(len(file["pairs"]) for file in files)) // world * world
@@ -604,7 +627,7 @@ def main():
         raise InputError(f"{args.train[0]}: fewer pairs than the {world} processes; expected more, or fewer processes")
 
     # Model.
-    options = SimpleNamespace(**{**vars(args), "objectives": set(objectives), "limit": limit, "batch_size": size})
+    options = SimpleNamespace(**{**vars(args), "objectives": set(args.objectives.split(",")), "limit": limit, "batch_size": size})
     options.align, options.attention = settings, "eager" if device.type == "cpu" else None  # the faster one on short inputs
     sides = [side.ids for file in files for side in file["sides"]]
     if valid:
@@ -623,6 +646,7 @@ def main():
     optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=0.0, fused=True)
 
     # Where a killed run of the same settings, data and model stood.
+    checkpoint = f"{args.output}.checkpoint"
     crc = zlib.crc32(json.dumps({key: value for key, value in vars(args).items() if key not in PASSIVE}, sort_keys=True).encode())
     for array in [*sides, *(p.detach().cpu().numpy() for p in parameters)]:
         crc = zlib.crc32(np.ascontiguousarray(array), crc)

@@ -315,8 +315,10 @@ def test_two_processes_train_as_one_does(tmp_path, tiny_xlmr):
         history = json.loads((tmp_path / str(processes) / "finetuning.json").read_text())["history"]
         losses.append([entry[key] for entry in history for key in ("train_loss", "loss")])
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
-    one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
-    assert all(torch.allclose(one[name], two[name], atol=2e-4) for name in one)
+    # The gradient of a key's bias is 0 but for rounding, which AdamW's first steps blow up; it changes no score.
+    one, two = ({name: value for name, value in weights(tmp_path / n).items() if "key.bias" not in name} for n in "12")
+    apart = {name: (one[name] - two[name]).abs().max().item() for name in one}
+    assert max(apart.values()) < 2e-4, {name: value for name, value in apart.items() if value >= 2e-4}
 
 
 def test_without_a_head_masked_language_models_are_refused(run, tmp_path, tiny_headless):
