@@ -2,7 +2,9 @@
 
 import collections
 import importlib
+import json
 import os
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -110,6 +112,14 @@ def tiny_headless(tmp_path_factory):
 def tiny_xlmr(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("models") / "tiny-xlmr")
     build_tiny_xlmr(folder)
+    return folder
+
+
+def without_dropout(model, folder):
+    """A copy of a model folder whose encoder drops nothing, for runs that must compute the same; returns `folder`."""
+    shutil.copytree(model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}))
     return folder
 
 

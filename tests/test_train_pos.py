@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, SAMPLE
+from conftest import ROOT, SAMPLE, without_dropout
 
 import common
 import train_pos
@@ -138,12 +138,7 @@ def test_max_dev_and_langs_narrow_the_test(run, tmp_path, tiny_bert, small):
 
 def test_two_processes_train_on_the_same_batches(tmp_path, tiny_bert, small, monkeypatch, run):
     """Without dropout two processes end with the predictions of one: the batches are the same, and gradients are added up."""
-    import shutil
-
-    model = tmp_path / "model"
-    shutil.copytree(tiny_bert, model)
-    config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps({**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}))
+    model = without_dropout(tiny_bert, tmp_path / "model")
     launcher = tmp_path / "without_dropout.py"
     launcher.write_text(
         f"""

@@ -2,14 +2,13 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SAMPLE
+from conftest import ROOT, SAMPLE, without_dropout
 
 import common
 import train_xnli
@@ -133,10 +132,7 @@ def test_trimmed_embeddings_give_the_very_same_scores(run, tmp_path, tiny_model,
 
 def test_two_processes_train_on_the_same_batches(tmp_path, tiny_xlmr, small):
     """Without dropout two processes have the gradients of one: the batches are the same, and gradients are added up."""
-    model = tmp_path / "model"
-    shutil.copytree(tiny_xlmr, model)
-    config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps({**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}))
+    model = without_dropout(tiny_xlmr, tmp_path / "model")
     launcher = tmp_path / "without_dropout.py"
     launcher.write_text(
         f"""
