@@ -169,7 +169,7 @@ def test_links_equal_simalign_on_the_sample(run, tmp_path, tiny_model, method, l
 def test_links_equal_simalign_on_real_gold_data(run, tmp_path, default_model, shared, pair):
     simalign = pytest.importorskip("simalign", reason="SimAlign is not installed")
     pairs = list(read_parallel(os.path.join(shared, "align", pair + ".src-tgt")))
-    pairs = pairs[:: len(pairs) // SIMALIGN_PAIRS]
+    pairs = pairs[:: max(1, len(pairs) // SIMALIGN_PAIRS)]
     (tmp_path / "in").write_text("".join(" ".join(s) + " ||| " + " ".join(t) + "\n" for s, t in pairs), encoding="utf-8")
     peer = simalign.SentenceAligner(model=default_model, token_type="bpe", matching_methods="ai", layer=7)
     theirs = [peer.get_word_aligns(source, target) for source, target in pairs]
