@@ -9,7 +9,9 @@ import gc
 import json
 import logging
 import os
+import shutil
 import sys
+import zlib
 
 import numpy as np
 import torch
@@ -25,9 +27,18 @@ CLIP = 1.0  # largest norm of the gradient
 
 def load_tokenizer(name):
     """The fast tokenizer of a Hugging Face folder or hub name. Raises InputError where it has none."""
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    tokenizer = _load(name, lambda: AutoTokenizer.from_pretrained(name))
+    def load():
+        settings = os.path.join(name, "tokenizer_config.json")
+        if os.path.isfile(settings):
+            with open(settings, encoding="utf-8") as stream:
+                settings = json.load(stream)
+            if settings.get("tokenizer_class") == PreTrainedTokenizerFast.__name__:  # AutoTokenizer reads its 17 MB five times
+                return PreTrainedTokenizerFast(tokenizer_file=os.path.join(name, "tokenizer.json"), **settings)
+        return AutoTokenizer.from_pretrained(name)
+
+    tokenizer = _load(name, load)
     release_memory()  # loading made a second copy of 280 MB
     if not tokenizer.is_fast or tokenizer.pad_token_id is None or tokenizer.unk_token_id is None:
         raise InputError(f"{name}: no fast tokenizer with <pad> and <unk>; expected a BERT or XLM-R type of model")
@@ -290,6 +301,10 @@ def add_training_arguments(parser, epochs):
     parser.add_argument("--max-length", type=positive, default=128, help="most pieces in an input, special ones included")
     parser.add_argument("--max-dev", type=positive, metavar="N", help="take the first N examples of each dev file (default: all)")
     parser.add_argument("--seed", type=not_negative, default=1, help="of the new layers, the batches and dropout")
+    parser.add_argument(
+        "--save-every", type=positive, default=500, metavar="N", help="steps between checkpoints, from which a killed run goes on"
+    )
+    parser.add_argument("--save", action="store_true", help="also write the fine-tuned model, a Hugging Face folder, to OUTPUT/model")
     parser.add_argument("--precision", choices=["bf16", "f32"], help="of matrix products (default: bf16 where the machine has it)")
 
 
@@ -301,6 +316,15 @@ def update(optimizer, parameters, rate):
         group["lr"] = rate
     optimizer.step()
     optimizer.zero_grad()
+
+
+def training_steps(lengths, args, start=0):
+    """Yield (step, batch) from step `start` on, all of args.epochs epochs. An epoch's batches depend on the seed and its number alone."""
+    per_epoch = -(-len(lengths) // args.batch_size)
+    for epoch in range(start // per_epoch, args.epochs):
+        batches = shuffled_batches(lengths, args.batch_size, np.random.default_rng([args.seed, epoch]))
+        first = epoch * per_epoch
+        yield from ((first + number, batch) for number, batch in enumerate(batches) if first + number >= start)
 
 
 def write_scores(args, task, precision, scores, langs, train):
@@ -320,17 +344,23 @@ def write_scores(args, task, precision, scores, langs, train):
     content = {"task": task, **content, "metric": "accuracy", "dev": {lang: scores[lang] for lang in langs}, "train": train}
     with output(os.path.join(args.output, "scores.json")) as stream:
         json.dump({**content, "args": {**vars(args), "precision": precision}}, stream, indent=1)
+    with contextlib.suppress(OSError):
+        os.remove(checkpoint_path(args))  # the run is whole
     for lang in langs:
         numbers = [f"{name} {100 * value:5.1f}" for name, value in scores[lang].items() if name != "count"]
         print(f"{lang}  {'  '.join(numbers)}  ({scores[lang]['count']})")
 
 
 def seed_everything(seed):
-    """Fix torch's random numbers and, where it can be had, the order of its sums; returns a numpy Generator."""
+    """Fix torch's random numbers and, where it can be had, the order of its sums."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    return np.random.default_rng(seed)
+
+
+def seed_step(args, step, rank):
+    """Make what a step draws at random (dropout) depend on the seed, the step and the process alone, so that a run can go on from any step."""
+    torch.manual_seed(args.seed + 1_000_003 * step + 1000 * rank)
 
 
 def trim_embeddings(encoder, used):
@@ -371,30 +401,94 @@ def start_distributed(device):
     return dist.get_rank(), dist.get_world_size()
 
 
-def save_checkpoint(path, state, crc):
-    """Write the state of a training, a dict of tensors, lists and numbers, whole; `crc` tells which training it is of."""
+def checkpoint_path(args):
+    """Where the checkpoint of a training lies."""
+    return f"{args.output.rstrip('/')}.checkpoint"
+
+
+def training_crc(args, arrays):
+    """A number that tells one training from another: its options, its data and the weights that it begins with (numpy arrays)."""
+    options = {key: value for key, value in vars(args).items() if key not in ("output", "save_every", "save")}
+    crc = zlib.crc32(json.dumps(options, sort_keys=True).encode())
+    for array in arrays:
+        crc = zlib.crc32(np.ascontiguousarray(array), crc)
+    return crc
+
+
+def save_checkpoint(args, crc, modules, optimizer, **state):
+    """Write a training's state whole: the weights of `modules`, {name: module}, the optimizer's, and what else it goes on from.
+
+    crc tells which training it is of. Raises InputError.
+    """
+    state["weights"] = {name: module.state_dict() for name, module in modules.items()}
+    state["optimizer"] = optimizer.state_dict()
+    path = checkpoint_path(args)
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         torch.save({"crc": crc, "state": state}, temporary)
         os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); make room, then start again") from None
     finally:
         with contextlib.suppress(OSError):
             os.remove(temporary)
 
 
-def load_checkpoint(path, crc):
-    """The state that save_checkpoint wrote, or None where there is none of this training. Raises InputError."""
+def load_checkpoint(args, crc, modules, optimizer):
+    """What else save_checkpoint wrote, once weights and optimizer are as they were; None where there is none of this training.
+
+    Raises InputError.
+    """
+    path = checkpoint_path(args)
     if not os.path.exists(path):
         return None
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        same = saved["crc"] == crc
+        same, state = saved["crc"] == crc, saved["state"]
     except Exception as error:
         reason = " ".join(str(error).split())[:100]
         raise InputError(f"{path}: cannot be read as a checkpoint ({reason}); remove it to start again") from None
     if not same:
         note(f"{path}: is of other settings, data or another model, and is not used")
-    return saved["state"] if same else None
+        return None
+    for name, module in modules.items():
+        module.load_state_dict(state["weights"][name], strict=False)
+    optimizer.load_state_dict(state["optimizer"])
+    if os.environ.get("RANK", "0") == "0":
+        note(f"goes on after step {state['step']}, from {path}")
+    return state
+
+
+def put_weights(whole, weights, new_id):
+    """Put an encoder's trained state dict into `whole`, a model of all the embedding rows. new_id: trim_embeddings' array, or None."""
+    name = "embeddings.word_embeddings.weight"
+    rows = slice(None) if new_id is None else torch.from_numpy(np.flatnonzero(new_id >= 0))
+    whole.get_input_embeddings().weight.data[rows] = weights[name]
+    whole.base_model.load_state_dict({key: value for key, value in weights.items() if key != name}, strict=False)
+
+
+def save_model(args, kind, labels, encoder, new_id, heads):
+    """Write the fine-tuned model to OUTPUT/model, a folder that transformers' AutoModelFor`kind` loads.
+
+    labels: their names; heads: {name in that class: trained module}; new_id: trim_embeddings' array.
+    """
+    import transformers
+
+    folder = os.path.join(args.output, "model")
+    whole = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(args.model, num_labels=len(labels), dtype=torch.float32)
+    whole.config.id2label, whole.config.label2id = dict(enumerate(labels)), {label: n for n, label in enumerate(labels)}
+    put_weights(whole, {key: value.cpu() for key, value in encoder.state_dict().items()}, new_id)
+    for name, module in heads.items():
+        whole.get_submodule(name).load_state_dict({key: value.cpu() for key, value in module.state_dict().items()})
+    temporary = f"{folder}.{os.getpid()}.tmp"
+    try:
+        whole.save_pretrained(temporary)
+        load_tokenizer(args.model).save_pretrained(temporary)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def sum_gradients(parameters):

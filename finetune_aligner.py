@@ -21,7 +21,6 @@ import json
 import os
 import shutil
 import time
-import zlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -49,6 +48,7 @@ from common import (
     align_layer,
     autocast,
     bare_piece,
+    checkpoint_path,
     linear_schedule,
     load_checkpoint,
     load_config,
@@ -61,13 +61,16 @@ from common import (
     pick_precision,
     piece_limit,
     place_batch,
+    put_weights,
     read_align_json,
     release_memory,
     save_checkpoint,
     seed_everything,
+    seed_step,
     shuffled_batches,
     special_pieces,
     start_distributed,
+    training_crc,
     trim_embeddings,
     update,
 )
@@ -94,7 +97,6 @@ EXTRACTION = {
     "dot": {"method": "softmax", "similarity": "dot", "temperature": 1.0, "threshold": 1e-3, "diagonal": 0.0},
     "cosine": {"method": "softmax", "similarity": "csls", "temperature": 0.05, "threshold": 0.45, "diagonal": 0.1},
 }
-PASSIVE = {"output", "save_every"}  # options that do not change the result
 WARMUP = 0.1  # share of the steps in which the rate rises
 MASKED = 0.15  # share of the pieces that masked language modelling predicts (Devlin et al. 2019)
 HELD_OUT = 0.05, 100  # share of a file's pairs that is held out for validation where none is given, and the most of them
@@ -487,13 +489,10 @@ def validate(model, options, valid, files, held_out):
     return {"loss": total / max(1, count)}
 
 
-def save_folder(name, weights, kept, align, report, folder):
+def save_folder(name, weights, new_id, align, report, folder):
     """Write a whole Hugging Face folder: the checkpoint `name` with what was trained put in its place."""
     whole, missing = load_whole(name)
-    rows = weights["encoder"].pop("embeddings.word_embeddings.weight")
-    table = whole.get_input_embeddings().weight.data
-    table[torch.from_numpy(kept) if kept is not None else slice(None)] = rows
-    whole.base_model.load_state_dict(weights["encoder"], strict=False)
+    put_weights(whole, weights["encoder"], new_id)
     if "head" in weights:
         language_model_head(whole).load_state_dict(weights["head"], strict=False)
     headless = any(key.startswith(HEADS) for key in missing)
@@ -569,7 +568,7 @@ def parse_arguments():
     if bool(args.valid) != bool(args.valid_gold):
         raise InputError("--valid and --valid-gold belong together; give both, or neither to validate on pairs held out of --train")
     args.output = args.output.rstrip("/")
-    check_writable(f"{args.output}.checkpoint")
+    check_writable(checkpoint_path(args))
     if os.path.exists(args.output) and not os.path.isdir(args.output):
         raise InputError(f"{args.output}: is a file; expected the name of a folder to write")
     if os.path.isdir(args.output) and os.listdir(args.output) and not os.path.isfile(os.path.join(args.output, "finetuning.json")):
@@ -620,7 +619,8 @@ def main():
     golds = args.gold or [None] * len(args.train)
     files = [read_training(path, tokenizer, settings, gold, args.gold_index) for path, gold in zip(args.train, golds)]
     valid = read_validation(args)
-    generator = seed_everything(args.seed)
+    seed_everything(args.seed)
+    generator = np.random.default_rng(args.seed)
     held_out = [[] if valid else hold_out(file, generator) for file in files]
     size = min(args.batch_size, min(len(file["pairs"]) for file in files)) // world * world
     if not size:
@@ -646,17 +646,8 @@ def main():
     optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=0.0, fused=True)
 
     # Where a killed run of the same settings, data and model stood.
-    checkpoint = f"{args.output}.checkpoint"
-    crc = zlib.crc32(json.dumps({key: value for key, value in vars(args).items() if key not in PASSIVE}, sort_keys=True).encode())
-    for array in [*sides, *(p.detach().cpu().numpy() for p in parameters)]:
-        crc = zlib.crc32(np.ascontiguousarray(array), crc)
-    state = load_checkpoint(checkpoint, crc) or {"step": 0, "history": [], "best": None, "seconds": 0.0}
-    if state["step"]:
-        for name, module in trained_modules(model).items():
-            module.load_state_dict(state["weights"][name], strict=False)
-        optimizer.load_state_dict(state["optimizer"])
-        if rank == 0:
-            note(f"goes on after step {state['step']} of {args.max_steps}, from {checkpoint}")
+    crc = training_crc(args, [*sides, *(p.detach().cpu().numpy() for p in parameters)])
+    state = load_checkpoint(args, crc, trained_modules(model), optimizer) or {"step": 0, "history": [], "best": None, "seconds": 0.0}
 
     # Training. Every process takes its share of each batch; the gradients of all are added up.
     every = args.evaluate_every or -(-args.max_steps // 5)
@@ -671,7 +662,7 @@ def main():
         for step in range(state["step"], args.max_steps):
             for module in trained_modules(model).values():
                 module.train()
-            torch.manual_seed(args.seed + 1_000_003 * step + 1000 * rank)  # dropout depends on the step, so a run can go on from it
+            seed_step(args, step, rank)
             for number in range(step * args.accumulate, (step + 1) * args.accumulate):
                 file, batch = training_batch(files, number, size, args.seed)
                 mine = batch[rank * size // world : (rank + 1) * size // world]
@@ -697,8 +688,8 @@ def main():
                         best = {"score": score, "step": done, "weights": snapshot(model)}
                 total, count = 0.0, 0
             if rank == 0 and done % args.save_every == 0 and done < args.max_steps:
-                state = {"step": done, "history": history, "best": best, "seconds": time.perf_counter() - started}
-                save_checkpoint(checkpoint, {**state, "weights": snapshot(model), "optimizer": optimizer.state_dict()}, crc)
+                seconds = time.perf_counter() - started
+                save_checkpoint(args, crc, trained_modules(model), optimizer, step=done, history=history, best=best, seconds=seconds)
             if done % args.save_every == 0:  # so that a run that goes on from here reports the same mean loss
                 total, count = 0.0, 0
     seconds = time.perf_counter() - started
@@ -714,12 +705,11 @@ def main():
             "pairs_per_second": args.max_steps * pairs_per_step / seconds,
             "args": vars(args),
         }
-        kept = None if model.new_id is None else np.flatnonzero(model.new_id >= 0)
-        weights, name = best["weights"], args.model
+        weights, name, new_id = best["weights"], args.model, model.new_id
         del model, optimizer, parameters, best, files
-        save_folder(name, weights, kept, align, report, args.output)
-        if os.path.exists(checkpoint):
-            os.remove(checkpoint)
+        save_folder(name, weights, new_id, align, report, args.output)
+        if os.path.exists(checkpoint_path(args)):
+            os.remove(checkpoint_path(args))
         print(json.dumps({key: report[key] for key in ("steps", "kept_step", "seconds", "pairs_per_second")} | history[-1]))
     if world > 1:
         dist.destroy_process_group()

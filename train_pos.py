@@ -29,6 +29,7 @@ from common import (
     bare_piece,
     length_sorted,
     linear_schedule,
+    load_checkpoint,
     load_config,
     load_encoder,
     load_tokenizer,
@@ -37,11 +38,15 @@ from common import (
     pick_precision,
     piece_limit,
     release_memory,
+    save_checkpoint,
+    save_model,
     seed_everything,
-    shuffled_batches,
+    seed_step,
     special_pieces,
     start_distributed,
     store_linear_in_bf16,
+    training_crc,
+    training_steps,
     trim_embeddings,
     update,
     words_to_pieces,
@@ -164,7 +169,7 @@ def main():
     device = pick_device()
     precision = args.precision or pick_precision(device)
     rank, world = start_distributed(device)
-    generator = seed_everything(args.seed)
+    seed_everything(args.seed)
     encoder = load_encoder(args.model, attention="eager" if device.type == "cpu" else None)  # the faster one on short inputs
     every_item = [item for items in (train_items, *dev_items.values()) for item in items]
     new_id = trim_embeddings(encoder, {pad_piece, *(piece for ids, _, _ in every_item for piece in ids)})
@@ -178,31 +183,41 @@ def main():
     classifier.to(device)
     parameters = [*encoder.parameters(), *classifier.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=args.weight_decay, fused=True)
-    torch.manual_seed(args.seed + 1000 * rank)  # processes share the batches, not the dropout
+    modules = {"encoder": encoder, "classifier": classifier}
+
+    # Where a killed run of the same settings, data and model stood.
+    data = [np.concatenate([ids, positions, tags]) for (ids, positions, _), tags in zip(train_items, train_tags)]
+    crc = training_crc(args, [*data, *(p.detach().cpu().numpy() for p in parameters)])
+    state = load_checkpoint(args, crc, modules, optimizer) or {"step": 0, "seconds": 0.0}
 
     # Training. Every process takes its share of each batch; the gradients of all are added up.
     lengths = [len(ids) for ids, _, _ in train_items]
     steps = args.epochs * -(-len(train_items) // args.batch_size)
-    step, started = 0, time.perf_counter()
+    tokens = sum(lengths) * args.epochs
+    started = time.perf_counter() - state["seconds"]
     encoder.train()
-    with tqdm(total=sum(lengths) * args.epochs, unit=" tokens", unit_scale=True, desc="train", disable=None if rank == 0 else True) as bar:
-        for _ in range(args.epochs):
-            for batch in shuffled_batches(lengths, args.batch_size, generator):
-                mine = batch[rank::world]
-                if mine:
-                    inputs = collate([train_items[n] for n in mine], pad_id, device)
-                    tags = torch.tensor([tag for n in mine for tag in train_tags[n]], device=device)
-                    scores = word_scores(encoder, classifier, inputs, precision, DROPOUT)
-                    loss = F.cross_entropy(scores, tags, reduction="sum") / sum(len(train_tags[n]) for n in batch)
-                    loss.backward()
-                update(optimizer, parameters, args.lr * linear_schedule(step, steps, args.warmup))
-                step += 1
-                if step % 20 == 0 and not bar.disable:  # reading the loss makes the GPU wait
-                    bar.set_postfix(loss=f"{loss.item() * world:.3f}", refresh=False)
-                bar.update(sum(lengths[n] for n in batch))
+    done = tokens * state["step"] // steps
+    with tqdm(total=tokens, initial=done, unit=" tokens", unit_scale=True, desc="train", disable=None if rank == 0 else True) as bar:
+        for step, batch in training_steps(lengths, args, state["step"]):
+            seed_step(args, step, rank)
+            mine = batch[rank::world]
+            if mine:
+                inputs = collate([train_items[n] for n in mine], pad_id, device)
+                tags = torch.tensor([tag for n in mine for tag in train_tags[n]], device=device)
+                scores = word_scores(encoder, classifier, inputs, precision, DROPOUT)
+                loss = F.cross_entropy(scores, tags, reduction="sum") / sum(len(train_tags[n]) for n in batch)
+                loss.backward()
+            update(optimizer, parameters, args.lr * linear_schedule(step, steps, args.warmup))
+            if step % 20 == 19 and mine and not bar.disable:  # reading the loss makes the GPU wait
+                bar.set_postfix(loss=f"{loss.item() * world:.3f}", refresh=False)
+            bar.update(sum(lengths[n] for n in batch))
+            if (step + 1) % args.save_every == 0 and rank == 0:
+                save_checkpoint(args, crc, modules, optimizer, step=step + 1, seconds=time.perf_counter() - started)
     if device.type == "cuda":
         torch.cuda.synchronize()
     seconds = time.perf_counter() - started
+    if args.save and rank == 0:
+        save_model(args, "TokenClassification", UPOS, encoder, new_id, {"classifier": classifier})
     if precision == "bf16":
         store_linear_in_bf16(encoder)
 
@@ -212,7 +227,7 @@ def main():
         tags = predict(encoder, classifier, dev_items[lang], len(dev[lang]), pad_id, precision)
         write_lines(os.path.join(args.output, f"dev-{lang}.tsv"), ("\n".join(sentence) + "\n" for sentence in tags))
         scores[lang] = tagging_scores([sentence for _, sentence in dev[lang]], tags)
-    train = {"examples": len(train), "steps": steps, "seconds": seconds, "tokens_per_second": sum(lengths) * args.epochs / seconds}
+    train = {"examples": len(train), "steps": steps, "seconds": seconds, "tokens_per_second": tokens / seconds}
     write_scores(args, "udpos", precision, scores, langs, train)
 
 

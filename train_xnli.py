@@ -31,6 +31,7 @@ from common import (
     autocast,
     length_sorted,
     linear_schedule,
+    load_checkpoint,
     load_config,
     load_encoder,
     load_tokenizer,
@@ -39,10 +40,14 @@ from common import (
     piece_limit,
     place_batch,
     release_memory,
+    save_checkpoint,
+    save_model,
     seed_everything,
-    shuffled_batches,
+    seed_step,
     start_distributed,
     store_linear_in_bf16,
+    training_crc,
+    training_steps,
     trim_embeddings,
     update,
     write_scores,
@@ -154,7 +159,7 @@ def main():
     device = pick_device()
     precision = args.precision or pick_precision(device)
     rank, world = start_distributed(device)
-    generator = seed_everything(args.seed)
+    seed_everything(args.seed)
     attention = "eager" if device.type == "cpu" else None  # the faster one on short inputs
     encoder = load_encoder(args.model, attention=attention, pooler=has_pooler(config))
     new_id = trim_embeddings(
@@ -167,32 +172,41 @@ def main():
     head.to(device)
     parameters = [*encoder.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=args.weight_decay, fused=True)
-    torch.manual_seed(args.seed + 1000 * rank)  # processes share the batches, not the dropout
+    modules = {"encoder": encoder, "head": head}
+
+    # Where a killed run of the same settings, data and model stood.
+    crc = training_crc(args, [*train, *(p.detach().cpu().numpy() for p in parameters)])
+    state = load_checkpoint(args, crc, modules, optimizer) or {"step": 0, "seconds": 0.0}
 
     # Training. Every process takes its share of each batch; the gradients of all are added up.
     pairs = len(train.lengths)
     steps = args.epochs * -(-pairs // args.batch_size)
     tokens = int(train.lengths.sum()) * args.epochs
-    step, started = 0, time.perf_counter()
+    started = time.perf_counter() - state["seconds"]
     encoder.train()
     head.train()
-    with tqdm(total=tokens, unit=" tokens", unit_scale=True, desc="train", disable=None if rank == 0 else True) as bar:
-        for _ in range(args.epochs):
-            for batch in shuffled_batches(train.lengths, args.batch_size, generator):
-                mine = batch[rank::world]
-                if mine:
-                    scores = label_scores(encoder, head, train, mine, pad_id, precision)
-                    labels = torch.from_numpy(train.labels[mine]).to(device)
-                    loss = F.cross_entropy(scores, labels, reduction="sum") / len(batch)
-                    loss.backward()
-                update(optimizer, parameters, args.lr * linear_schedule(step, steps, args.warmup))
-                step += 1
-                if step % 20 == 0 and not bar.disable:  # reading the loss makes the GPU wait
-                    bar.set_postfix(loss=f"{loss.item() * world:.3f}", refresh=False)
-                bar.update(int(train.lengths[batch].sum()))
+    done = tokens * state["step"] // steps
+    with tqdm(total=tokens, initial=done, unit=" tokens", unit_scale=True, desc="train", disable=None if rank == 0 else True) as bar:
+        for step, batch in training_steps(train.lengths, args, state["step"]):
+            seed_step(args, step, rank)
+            mine = batch[rank::world]
+            if mine:
+                scores = label_scores(encoder, head, train, mine, pad_id, precision)
+                labels = torch.from_numpy(train.labels[mine]).to(device)
+                loss = F.cross_entropy(scores, labels, reduction="sum") / len(batch)
+                loss.backward()
+            update(optimizer, parameters, args.lr * linear_schedule(step, steps, args.warmup))
+            if step % 20 == 19 and mine and not bar.disable:  # reading the loss makes the GPU wait
+                bar.set_postfix(loss=f"{loss.item() * world:.3f}", refresh=False)
+            bar.update(int(train.lengths[batch].sum()))
+            if (step + 1) % args.save_every == 0 and rank == 0:
+                save_checkpoint(args, crc, modules, optimizer, step=step + 1, seconds=time.perf_counter() - started)
     if device.type == "cuda":
         torch.cuda.synchronize()
     seconds = time.perf_counter() - started
+    if args.save and rank == 0:
+        names = {"classifier": head[1]} if has_pooler(config) else {"classifier.dense": head[1], "classifier.out_proj": head[4]}
+        save_model(args, "SequenceClassification", PAIR_LABELS[args.task], encoder, new_id, names)
     if precision == "bf16":
         store_linear_in_bf16(encoder)
 

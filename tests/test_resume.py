@@ -1,0 +1,119 @@
+"""A train script that is killed goes on from its checkpoint to the very same result; --save writes a model that transformers loads."""
+
+import importlib
+import os
+
+import pytest
+import torch
+from conftest import SAMPLE
+
+import common
+from data.files import read_pairs, read_udpos, write_pairs, write_udpos
+
+SCRIPTS = ["udpos", "xnli"]
+
+
+@pytest.fixture
+def command(tmp_path, tiny_bert):
+    """command('udpos') is a train script's name and its options on small data, without --output."""
+
+    def make(task):
+        folder = tmp_path / task
+        for name, count in (("train-en", 40), ("dev-en", 12), ("dev-zh", 12)):
+            path, small = os.path.join(SAMPLE, task, f"{name}.tsv"), str(folder / f"{name}.tsv")
+            if task == "udpos":
+                write_udpos(small, read_udpos(path)[:count])
+            else:
+                write_pairs(small, read_pairs(path, task)[:count])
+        options = ["--model", tiny_bert, "--train", folder / "train-en.tsv", "--data-dir", folder, "--lr", "3e-3", "--batch-size", "8"]
+        return ("train_pos", *options) if task == "udpos" else ("train_xnli", "--task", task, *options)
+
+    return make
+
+
+def predictions(folder):
+    return {name: (folder / name).read_bytes() for name in ("dev-en.tsv", "dev-zh.tsv")}
+
+
+@pytest.mark.parametrize("task", SCRIPTS)
+def test_a_killed_run_goes_on_to_the_same_predictions(run, tmp_path, command, monkeypatch, task):
+    """Killed in the second epoch, between two checkpoints; dropout is on, and the rate is high enough for every step to matter."""
+    script, *options = command(task)
+    options += ["--epochs", "4", "--save-every", "3", "--seed", "5"]
+    assert run(script, *options, "--output", tmp_path / "whole").code == 0
+    module = importlib.import_module(script)
+    count, update = [0], common.update
+
+    def killed(*arguments):
+        count[0] += 1
+        if count[0] == 8:
+            raise KeyboardInterrupt
+        update(*arguments)
+
+    monkeypatch.setattr(module, "update", killed)
+    assert run(script, *options, "--output", tmp_path / "cut").code == 130
+    assert (tmp_path / "cut.checkpoint").exists() and not (tmp_path / "cut" / "scores.json").exists()
+    count[0] = -100
+    done = run(script, *options, "--output", tmp_path / "cut")
+    assert done.code == 0 and "goes on after step 6" in done.err
+    assert count[0] == -100 + 20 - 6  # 5 batches in each of 4 epochs
+    assert predictions(tmp_path / "cut") == predictions(tmp_path / "whole")
+    assert not (tmp_path / "cut.checkpoint").exists()
+
+
+@pytest.mark.parametrize("task", SCRIPTS)
+def test_a_checkpoint_of_another_training_is_not_used(run, tmp_path, command, monkeypatch, task):
+    script, *options = command(task)
+    options += ["--epochs", "1", "--output", tmp_path / "run"]
+    monkeypatch.setattr(importlib.import_module(script), "write_scores", lambda *_: None)  # which would remove the checkpoint
+    assert run(script, *options, "--save-every", "2").code == 0 and (tmp_path / "run.checkpoint").exists()
+    assert "goes on after step 4" in run(script, *options).err
+    for changed in (["--lr", "2e-3"], ["--seed", "2"], ["--epochs", "2"]):
+        done = run(script, *options, *changed)
+        assert done.code == 0 and "is of other settings, data or another model, and is not used" in done.err
+    lines = (tmp_path / task / "train-en.tsv").read_text().split("\n")
+    (tmp_path / task / "train-en.tsv").write_text("\n".join(lines).replace("the", "this"))
+    assert "is not used" in run(script, *options).err
+
+
+@pytest.mark.parametrize("task", SCRIPTS)
+def test_a_torn_checkpoint_is_named(run, tmp_path, command, task):
+    script, *options = command(task)
+    (tmp_path / "run.checkpoint").write_bytes(b"PK\x03\x04 torn")
+    done = run(script, *options, "--output", tmp_path / "run", "--epochs", "1")
+    assert done.code == 2 and "run.checkpoint: cannot be read as a checkpoint" in done.err and "remove it" in done.err
+
+
+@pytest.mark.parametrize("task", SCRIPTS)
+@pytest.mark.parametrize("family", ["bert", "xlmr"])
+def test_the_saved_model_predicts_what_the_run_did(run, tmp_path, command, tiny_bert, tiny_xlmr, task, family):
+    import transformers
+
+    script, *options = command(task)
+    options[options.index(tiny_bert)] = model = {"bert": tiny_bert, "xlmr": tiny_xlmr}[family]
+    done = run(script, *options, "--output", tmp_path / "run", "--epochs", "6", "--precision", "f32", "--save")
+    assert done.code == 0, done.err
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "run" / "model")
+    dev, text = tmp_path / task / "dev-en.tsv", (tmp_path / "run" / "dev-en.tsv").read_text()
+    with torch.inference_mode():
+        if task == "udpos":
+            tagger = transformers.AutoModelForTokenClassification.from_pretrained(tmp_path / "run" / "model")
+            bare, found = common.bare_piece(tokenizer), []
+            for words, _ in read_udpos(str(dev)):
+                encoded = tokenizer(words, is_split_into_words=True, return_tensors="pt")
+                tags = tagger(**encoded).logits[0].argmax(-1).tolist()
+                ids, owner = encoded["input_ids"][0].tolist(), encoded.word_ids()
+                for word in range(len(words)):
+                    places = [k for k, index in enumerate(owner) if index == word]
+                    place = next((k for k in places if ids[k] != bare), places[0])
+                    found.append(tagger.config.id2label[tags[place]])
+            assert found == text.split()
+        else:
+            classifier = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "model")
+            rows = read_pairs(str(dev), task)
+            scores = [
+                classifier(**tokenizer(one, two, return_token_type_ids=family == "bert", return_tensors="pt")).logits[0]
+                for one, two, _ in rows
+            ]
+            assert [classifier.config.id2label[int(score.argmax())] for score in scores] == text.split()
+    assert len(tokenizer) == len(transformers.AutoTokenizer.from_pretrained(model))
