@@ -7,71 +7,91 @@
 #   PROFILE=pud DATA=DIR bash run_all.sh English PUD and its human translations: DIR holds, at any depth, XX_pud*.conllu for
 #                                        en fr de hi zh; XTREME's dev-XX.tsv in DIR/udpos, DIR/xtreme/udpos or DIR itself; and
 #                                        XNLI's test-XX.tsv in DIR/xnli or DIR/xtreme/xnli, which tuned aligners learn from
+#   PROFILE=full bash run_all.sh         the whole of XTREME's data, fetched into DATA (data/xtreme; or name the folder that you
+#                                        have it in), three encoders, three seeds: for one GPU or many
+#   ... --stage WAVE [--share K/N]       only the stages of one wave: data, text, aligners, links, orders, train or report (a
+#                                        wave needs those before it); of these, every Nth one from the Kth: for a cluster
 #
 # Run again after an interruption or a change, it does only what is left: a stage is done when its output is there and was
 # made by the same command, script and inputs. Every line of --dry-run can be run by hand. To narrow or widen the experiment:
 #
-#   MODELS   encoders: Hugging Face folders or hub names, such as "bert-base-multilingual-cased xlm-roberta-base"
+#   MODELS   encoders: Hugging Face folders or hub names, such as "bert-base-multilingual-cased xlm-roberta-base"; awesome: the
+#            encoder of the first one's joint aligner, trained on the orders which that found
 #   ORDERS   word orders: original, a language with a translation (fr de hi zh), random (as far from English order as hi, or
 #            the last language named; random-fr: as far as fr), identity (xnli, pawsx: text split into words and joined again)
 #   ALIGNERS what finds the links: pretrained (the encoder as it is), separate (fine-tuned, one for each language), joint (one
 #            for all); random orders are made from the first one named
 #   SEEDS    "1 2 3": each condition is trained once for each
 #   TASKS    "udpos xnli pawsx" (pud: udpos alone)
-#   EPOCHS PAIR_EPOCHS LR BATCH_SIZE MAX_DEV   of train_pos.py, of train_xnli.py, of both; MAX_DEV=all takes the whole dev files
+#   EPOCHS LR, PAIR_EPOCHS PAIR_LR, BATCH_SIZE MAX_DEV   of train_pos.py, of train_xnli.py, of both; MAX_DEV=all: whole dev files
 #   ALIGN_STEPS ALIGN_LR ALIGN_BATCH     of finetune_aligner.py
 #   GOLD     folder with gold alignments XXen.src-tgt or enXX.src-tgt and the same .gold, which the aligners are scored on
+#   MT       where full's English tagging data is translated by: translate.py's --model without its last two letters
+#   JOBS     stages that run side by side, their output in runs/PROFILE/logs (default: one for each GPU; two on a processor alone)
 set -euo pipefail
 CALLER=$PWD
 CDPATH="" cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
 DEFAULT_MODEL=models/multilingual-e5-small
+WAVES="data text aligners links orders train report"
 PROFILE=${PROFILE:-sample}
-MODELS=$(for model in ${MODELS:-$DEFAULT_MODEL}; do   # folders may be named from where the caller stands
-  model=${model%/}; model=${model#./}
-  if [ ! -d "$model" ] && [ -d "$CALLER/$model" ]; then model=$CALLER/$model; fi
-  echo "$model"
-done)
-[ -z "${DATA:-}" ] || [ ! -d "$CALLER/$DATA" ] || DATA=$CALLER/$DATA
-TASKS=${TASKS:-udpos}
-[ -n "${ORDERS:-}" ] && ALL_ORDERS=no || ALL_ORDERS=yes   # the user has named orders, and means them for every task
-ORDERS=${ORDERS:-original identity random fr de hi zh}
-ALIGNERS=${ALIGNERS:-pretrained separate joint}
-SEEDS=${SEEDS:-1}
-BATCH_SIZE=${BATCH_SIZE:-16} PAIR_EPOCHS=${PAIR_EPOCHS:-3}
 PYTHON=.venv/bin/python
 RUNS=runs/$PROFILE
 
 fail() { echo "run_all.sh: error: $*" >&2; exit 2; }
 
-case "${1:-}" in
-  "")        MODE=run ;;
-  --dry-run) MODE=print ;;
-  --setup)   MODE=setup ;;
-  *)         fail "unknown option $1; expected --dry-run, --setup or nothing (the first lines of run_all.sh explain it)" ;;
-esac
+# ---- what to run --------------------------------------------------------------------------------
+
+MODE=run STAGE="" SHARE=1/1
+while [ $# -gt 0 ]; do
+  case $1 in
+    --dry-run) MODE=print ;;
+    --setup)   MODE=setup ;;
+    --stage)   STAGE=${2:-}; shift; case " $WAVES " in *" ${STAGE:-?} "*) ;; *) fail "--stage: expected one of $WAVES" ;; esac ;;
+    --share)   SHARE=${2:-}; shift; [[ $SHARE =~ ^[1-9][0-9]*/[1-9][0-9]*$ ]] && [ "${SHARE%/*}" -le "${SHARE#*/}" ] || fail "--share: expected K/N, such as 3/20" ;;
+    *)         fail "unknown option $1; expected --dry-run, --setup, --stage WAVE, --share K/N or nothing (the first lines of run_all.sh explain it)" ;;
+  esac
+  shift || true
+done
+[ "$SHARE" = 1/1 ] || [ -n "$STAGE" ] || fail "--share: is for --stage, whose stages do not wait for each other"
+
+[ -n "${ORDERS:-}" ] && ALL_ORDERS=no || ALL_ORDERS=yes   # the user has named orders, and means them for every task
+[ -z "${DATA:-}" ] || [ ! -d "$CALLER/$DATA" ] || DATA=$CALLER/$DATA
 case $PROFILE in
-  sample) UDPOS=data/sample/udpos DEV=data/sample/udpos EPOCHS=${EPOCHS:-5} LR=${LR:-2e-4} MAX_DEV=${MAX_DEV:-all}
-          PARALLEL=$UDPOS/train-en- GOLD=${GOLD:-data/sample/align} ALIGN_STEPS=${ALIGN_STEPS:-30} ALIGN_LR=${ALIGN_LR:-5e-5} ALIGN_BATCH=${ALIGN_BATCH:-16} ;;
-  pud)    UDPOS=$RUNS/data/udpos EPOCHS=${EPOCHS:-3} MAX_DEV=${MAX_DEV:-300}
-          PARALLEL=$RUNS/data/xnli/en- GOLD=${GOLD:-${DATA:-.}/align} ALIGN_STEPS=${ALIGN_STEPS:-500}
-          [ -d "${DATA:-}" ] || fail "PROFILE=pud needs DATA=DIR, a folder with the PUD treebanks and XTREME's dev files"
-          for DEV in "$DATA/udpos" "$DATA/xtreme/udpos" "$DATA"; do [ -f "$DEV/dev-en.tsv" ] && break; done
-          [ -f "$DEV/dev-en.tsv" ] || fail "$DATA: no dev-en.tsv in it, in udpos/ or in xtreme/udpos/; expected XTREME's dev-XX.tsv files" ;;
-  *)      fail "PROFILE=$PROFILE: unknown; expected sample or pud" ;;
+  sample) DATA=data/sample MODELS=${MODELS:-$DEFAULT_MODEL} TASKS=${TASKS:-udpos xnli pawsx} SEEDS=${SEEDS:-1} BATCH_SIZE=${BATCH_SIZE:-16}
+          EPOCHS=${EPOCHS:-5} LR=${LR:-2e-4} PAIR_EPOCHS=${PAIR_EPOCHS:-6} PAIR_LR=${PAIR_LR:-1e-4} MAX_DEV=${MAX_DEV:-all}
+          PARALLEL=$DATA/udpos/train-en- GOLD=${GOLD:-$DATA/align} ALIGN_STEPS=${ALIGN_STEPS:-30} ALIGN_LR=${ALIGN_LR:-5e-5} ALIGN_BATCH=${ALIGN_BATCH:-16} ;;
+  pud)    [ -d "${DATA:-}" ] || fail "PROFILE=pud needs DATA=DIR, a folder with the PUD treebanks and XTREME's dev files"
+          for PUD_DEV in "$DATA/udpos" "$DATA/xtreme/udpos" "$DATA"; do [ -f "$PUD_DEV/dev-en.tsv" ] && break; done
+          [ -f "$PUD_DEV/dev-en.tsv" ] || fail "$DATA: no dev-en.tsv in it, in udpos/ or in xtreme/udpos/; expected XTREME's dev-XX.tsv files"
+          for XNLI in "$DATA/xnli" "$DATA/xtreme/xnli"; do [ -f "$XNLI/test-en.tsv" ] && break; done
+          [ -f "$XNLI/test-en.tsv" ] || [ "${ALIGNERS:-}" = pretrained ] ||
+            fail "$DATA: no test-en.tsv in xnli/ or xtreme/xnli/, which the tuned aligners learn from; expected XTREME's XNLI files, or ALIGNERS=pretrained"
+          MODELS=${MODELS:-$DEFAULT_MODEL} TASKS=${TASKS:-udpos} SEEDS=${SEEDS:-1} BATCH_SIZE=${BATCH_SIZE:-16} EPOCHS=${EPOCHS:-3} LR=${LR:-1e-4} MAX_DEV=${MAX_DEV:-300}
+          PARALLEL=$RUNS/data/xnli/en- GOLD=${GOLD:-$DATA/align} ;;
+  full)   DATA=${DATA:-data/xtreme} XNLI=$DATA/xnli MODELS=${MODELS:-bert-base-multilingual-cased xlm-roberta-base microsoft/infoxlm-base} TASKS=${TASKS:-udpos xnli pawsx} SEEDS=${SEEDS:-1 2 3}
+          PARALLEL=$RUNS/data/xnli/en- GOLD=${GOLD:-$DATA/align} ;;
+  *)      fail "PROFILE=$PROFILE: unknown; expected sample, pud or full" ;;
 esac
-ALIGN_LR=${ALIGN_LR:-3e-5} ALIGN_BATCH=${ALIGN_BATCH:-32}
-LR=${LR:-1e-4}
+# What is not set by now is XTREME's setting for its full data, and of finetune_aligner.py its own default.
+BATCH_SIZE=${BATCH_SIZE:-32} EPOCHS=${EPOCHS:-10} LR=${LR:-2e-5} PAIR_EPOCHS=${PAIR_EPOCHS:-5} PAIR_LR=${PAIR_LR:-2e-5} MAX_DEV=${MAX_DEV:-all}
+ALIGN_STEPS=${ALIGN_STEPS:-500} ALIGN_LR=${ALIGN_LR:-3e-5} ALIGN_BATCH=${ALIGN_BATCH:-32}
+ORDERS=${ORDERS:-original identity random fr de hi zh} ALIGNERS=${ALIGNERS:-pretrained separate joint} MT=${MT:-Helsinki-NLP/opus-mt-en-}
+MODELS=$(for model in $MODELS; do   # folders may be named from where the caller stands
+  model=${model%/}; model=${model#./}
+  if [ ! -d "$model" ] && [ -d "$CALLER/$model" ]; then model=$CALLER/$model; fi
+  echo "$model"
+done)
+FIRST=$(basename "${MODELS%%$'\n'*}")   # whose joint aligner is awesome
+
 for aligner in $ALIGNERS; do
   case $aligner in pretrained | separate | joint) ;; *) fail "ALIGNERS: unknown aligner $aligner; expected pretrained, separate or joint" ;; esac
 done
-if [ $PROFILE = pud ] && [ "$ALIGNERS" != pretrained ]; then
-  for XNLI in "$DATA/xnli" "$DATA/xtreme/xnli"; do [ -f "$XNLI/test-en.tsv" ] && break; done
-  [ -f "$XNLI/test-en.tsv" ] || fail "$DATA: no test-en.tsv in xnli/ or xtreme/xnli/, which the tuned aligners learn from; expected XTREME's XNLI files, or ALIGNERS=pretrained"
-fi
 [ -z "$(for model in $MODELS; do basename "$model"; done | sort | uniq -d)" ] || fail "MODELS: two models have the same last name; results are kept by it, run them in two folders"
+[ "$FIRST" != awesome ] || fail "MODELS: awesome is the joint aligner of the first model; expected another one before it"
+case " $(echo $MODELS) " in *" awesome "*) case " $ALIGNERS " in *" joint "*) ;; *) fail "MODELS: awesome is the joint aligner of the first model; expected joint among ALIGNERS" ;; esac ;; esac
 for task in $TASKS; do
-  case $PROFILE-$task in *-udpos | sample-xnli | sample-pawsx) ;; pud-xnli | pud-pawsx) fail "TASKS: PROFILE=pud has udpos alone, not $task" ;;
+  case $PROFILE-$task in *-udpos | sample-xnli | sample-pawsx | full-xnli | full-pawsx) ;; pud-xnli | pud-pawsx) fail "TASKS: PROFILE=pud has udpos alone, not $task" ;;
     *) fail "TASKS: unknown task $task; expected udpos, xnli or pawsx" ;; esac
 done
 
@@ -89,49 +109,119 @@ LIKE=${LIKE:-hi}
 case " $ORDERS " in *" random "* | *" identity "*) LANGS="$LANGS $LIKE" ;; esac
 LANGS=$(printf '%s\n' $LANGS | awk 'NF && !seen[$0]++')
 
+# The GPUs and how many stages run at once.
+GPUS=()
+if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then GPUS=(${CUDA_VISIBLE_DEVICES//,/ })
+elif command -v nvidia-smi > /dev/null; then GPUS=($(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null || true)); fi
+CORES=$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
+if [ ${#GPUS[@]} -gt 0 ]; then JOBS=${JOBS:-${#GPUS[@]}}; else JOBS=${JOBS:-$((CORES > 1 ? 2 : 1))}; fi
+[[ $JOBS =~ ^[1-9][0-9]*$ ]] || fail "JOBS=$JOBS: expected a whole number of 1 or more"
+
 # ---- stages -------------------------------------------------------------------------------------
 
 # The state of what a stage reads: of its own stage where it has one, else its content. A model's weights count by their size.
 state() {
-  local output
+  local output cached=$SCRATCH/states/${1//\//,}
   for output in $PENDING; do case $1 in "$output" | "$output"/*) echo pending; return ;; esac; done
   if [ -f "$(stamp "$1")" ]; then cat "$(stamp "$1")"
   elif [ -d "$1" ]; then find "$1" -type f -size -65536 -exec cksum {} + | sort; find "$1" -type f -size +65535 -exec wc -c {} + | sort
-  elif [ -f "$1" ]; then cksum < "$1"
+  elif [ -f "$1" ]; then [ -f "$cached" ] || cksum < "$1" > "$cached"; cat "$cached"
   else echo "$1"; fi   # a model on a hub
 }
 stamp() { echo "$RUNS/.done/${1//\//,}"; }
 
+# Whether the stages of a wave are asked for now; they carry its name.
+is() { wave=$1; [ -z "$ONLY" ] || [ "$ONLY" = "$1" ]; }
+
 # stage OUTPUT "INPUT INPUT ..." COMMAND...: run the command unless OUTPUT is there, made by it from these inputs.
 # Inputs are separated by line ends, for folders with spaces in their names.
-PENDING="" COUNT=0 LEFT=0 NUMBER=0
 stage() {
-  local output=$1 inputs=$2 key input done_file; shift 2
-  case " $PENDING " in *" $output "*) return ;; esac   # several aligners read it
-  COUNT=$((COUNT + 1))
+  local output=$1 inputs=$2 key input; shift 2
+  case " $SEEN " in *" $output "*) return ;; esac   # several conditions read it
+  SEEN="$SEEN $output" COUNT=$((COUNT + 1))
+  [ $((COUNT % ${SHARE#*/})) -eq $((${SHARE%/*} % ${SHARE#*/})) ] || return 0
   key=$({ echo "$*"; while IFS= read -r input; do [ -z "$input" ] || state "$input"; done <<< "$inputs"; } | cksum)
-  done_file=$(stamp "$output")
-  if [ -e "$output" ] && [ -f "$done_file" ] && [ "$(cat "$done_file")" = "$key" ]; then return; fi
-  LEFT=$((LEFT + 1))
+  if [ -e "$output" ] && [ -f "$(stamp "$output")" ] && [ "$(cat "$(stamp "$output")")" = "$key" ]; then return; fi
+  LEFT=$((LEFT + 1)) PENDING="$PENDING $output"
   case $MODE in
-    print) printf '%q ' "$@" | sed 's/ $//'; echo; PENDING="$PENDING $output" ;;
-    count) PENDING="$PENDING $output" ;;
-    run)   NUMBER=$((NUMBER + 1))
-           printf '\n[%d of %d, %d:%02d] ' "$NUMBER" "$TOTAL" $((SECONDS / 60)) $((SECONDS % 60)); printf '%q ' "$@"; echo
-           mkdir -p "$RUNS/.done"; rm -f "$done_file"
-           "$@"
-           echo "$key" > "$done_file.tmp"; mv "$done_file.tmp" "$done_file" ;;
+    print) printf '%q ' "$@" | sed 's/ $//'; echo ;;
+    count) kind "$@" >> "$SCRATCH/todo" ;;
+    run)   while IFS= read -r input; do case $input in "$RUNS"/*)
+             [ -e "$input" ] || fail "--stage $wave: needs $input, which is not there yet; run the waves before it first: $WAVES" ;; esac; done <<< "$inputs"
+           launch "$output" "$key" "$@" ;;
   esac
+}
+
+# What stages of one kind have in common, for an estimate of their time: the script and the task.
+kind() { local word; for word in "$@"; do case $word in *.py) echo "${word##*/}:${task:-}"; return ;; esac; done; }
+
+# Run a stage here, or beside others where JOBS is more than 1: each with its own GPU, or its share of the cores.
+NUMBER=0 PIDS=() OUTPUTS=() KEYS=() KINDS=() STARTED=()
+launch() {
+  local output=$1 key=$2 slot=0 environment=() log; shift 2
+  mkdir -p "$RUNS/.done" "$RUNS/logs"; rm -f "$(stamp "$output")"
+  [ "$JOBS" -eq 1 ] || { free_slot; slot=$SLOT; }
+  NUMBER=$((NUMBER + 1)); kind "$@" >> "$SCRATCH/begun"
+  printf '[%d of %d, %d:%02d%s] ' "$NUMBER" "$TOTAL" $((SECONDS / 60)) $((SECONDS % 60)) "$(time_left)"; printf '%q ' "$@"; echo
+  OUTPUTS[$slot]=$output KEYS[$slot]=$key KINDS[$slot]=$(kind "$@") STARTED[$slot]=$SECONDS
+  if [ "$JOBS" -eq 1 ]; then "$@"; finished 0; echo; return; fi
+  [ ${#GPUS[@]} -eq 0 ] || environment+=("CUDA_VISIBLE_DEVICES=${GPUS[$((slot % ${#GPUS[@]}))]}")
+  [ -n "${OMP_NUM_THREADS:-}" ] || environment+=("OMP_NUM_THREADS=$((CORES > JOBS ? CORES / JOBS : 1))")
+  env ${environment[@]+"${environment[@]}"} "$@" > "$RUNS/logs/${output//\//,}.log" 2>&1 < /dev/null &
+  PIDS[$slot]=$!
+}
+
+# Set SLOT to a slot without a stage, once there is one.
+free_slot() {
+  while true; do
+    for ((SLOT = 0; SLOT < JOBS; SLOT++)); do
+      [ -n "${PIDS[$SLOT]:-}" ] || return 0
+      kill -0 "${PIDS[$SLOT]}" 2>/dev/null || { reap "$SLOT"; return 0; }
+    done
+    sleep 0.1
+  done
+}
+
+reap() {
+  local code=0 log=$RUNS/logs/${OUTPUTS[$1]//\//,}.log
+  wait "${PIDS[$1]}" || code=$?
+  PIDS[$1]=""
+  if [ $code -eq 0 ]; then finished "$1"; return; fi
+  drain || true   # what runs beside it is not in vain
+  tail -n 5 "$log" >&2
+  fail "the stage that makes ${OUTPUTS[$1]} ended with code $code; its output is in $log. What is done stays done: mend it and run this again"
+}
+finished() { echo "${KEYS[$1]}" > "$SCRATCH/stamp"; mv "$SCRATCH/stamp" "$(stamp "${OUTPUTS[$1]}")"; echo "${KINDS[$1]} $((SECONDS - STARTED[$1]))" >> "$RUNS/.done/times"; }
+drain() { local slot; for ((slot = 0; slot < JOBS; slot++)); do [ -z "${PIDS[$slot]:-}" ] || reap $slot; done; }
+stop() { trap - INT TERM; local pid; for pid in ${PIDS[@]+"${PIDS[@]}"}; do [ -z "$pid" ] || kill "$pid" 2>/dev/null || true; done; wait; exit 130; }
+
+# ", about 9 min left": what is not begun, each stage at the mean time of its kind so far, here and in earlier runs.
+time_left() {
+  [ -f "$RUNS/.done/times" ] || return 0
+  awk -v jobs="$JOBS" 'FILENAME ~ /times$/ { sum[$1] += $2; n[$1]++; all += $2; total++; next }
+    { left[$1] += FILENAME ~ /todo$/ ? 1 : -1 }
+    END { for (k in left) seconds += left[k] * (n[k] ? sum[k] / n[k] : all / total); minutes = seconds / jobs / 60
+          printf minutes < 90 ? ", about %d min left" : ", about %.1f h left", minutes < 90 ? minutes + 1 : minutes / 60 }' \
+    "$RUNS/.done/times" "$SCRATCH/todo" "$SCRATCH/begun"
+}
+
+# Two runs in one folder would write the same files. The lock is held by this shell and what it starts, and ends with the last of them.
+lock() {   # lock FILE DESCRIPTOR OPERATION
+  "$1" -c 'import fcntl, sys
+try: fcntl.flock(int(sys.argv[1]), getattr(fcntl, "LOCK_" + sys.argv[2]) | (0 if sys.argv[2] == "EX" and sys.argv[1] == "8" else fcntl.LOCK_NB))
+except BlockingIOError: sys.exit(1)
+except OSError: pass  # a file system without locks' "$2" "$3"
 }
 
 setup() {
   local found="" candidate wanted
+  for candidate in python3 python3.13 python3.12 python3.11 python3.10; do
+    "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && { found=$candidate; break; }
+  done
+  [ -n "$found" ] || fail "no Python 3.10 or later on this machine; install one"
+  if [ $MODE != print ]; then exec 8> .setup.lock; lock "$found" 8 EX; fi   # a second run waits for the first one's set-up
   wanted=$(cksum < requirements.txt)
   if [ "$(cat .venv/requirements.done 2>/dev/null)" != "$wanted" ] || ! $PYTHON -c "" 2>/dev/null; then
-    for candidate in python3 python3.13 python3.12 python3.11 python3.10; do
-      "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && { found=$candidate; break; }
-    done
-    [ -n "$found" ] || fail "no Python 3.10 or later on this machine; install one"
     if [ $MODE = print ]; then
       echo "$found -m venv --clear .venv"
       echo "$PYTHON -m pip install --disable-pip-version-check -q -r requirements.txt"
@@ -142,115 +232,177 @@ setup() {
       echo "$wanted" > .venv/requirements.done
     fi
   fi
-  case " $MODELS " in *" $DEFAULT_MODEL "*)
+  case " $(echo $MODELS) " in *" $DEFAULT_MODEL "*)
     if [ ! -f $DEFAULT_MODEL/align.json ]; then
       if [ $MODE = print ]; then echo "$PYTHON data/get_model.py --output $DEFAULT_MODEL"
       else echo "Getting the default model (once, 91 MB)"; $PYTHON data/get_model.py --output $DEFAULT_MODEL; fi
     fi ;;
   esac
+  [ $MODE = print ] || exec 8>&-
 }
 
 # ---- the experiment -------------------------------------------------------------------------------
 
 experiment() {
-  local model name lang aligner pair kind task tuning trained=()
+  local model="" name lang aligner pair task="" tuning kind train
   local shared=$'common.py\ndata/files.py'
 
-  # Training data: of the sample it lies there; PUD's is made from its CoNLL-U files, parallel text from XNLI's (seconds).
-  if [ $PROFILE = pud ]; then
-    stage $UDPOS "$(find "$DATA" -name '??_pud*.conllu' | sort)"$'\ndata/pud.py\ndata/conllu.py\ndata/files.py' \
-      $PYTHON data/pud.py --input "$DATA" --langs fr,de,hi,zh --output $UDPOS
-    for lang in $(tuned_languages); do
+  # 1. Data: of the sample it lies there, PUD's is made from its CoNLL-U files (seconds), XTREME's is fetched (some GB).
+  if is data && [ $PROFILE = pud ]; then
+    stage $RUNS/data/udpos "$(find "$DATA" -name '??_pud*.conllu' | sort)"$'\ndata/pud.py\ndata/conllu.py\ndata/files.py' \
+      $PYTHON data/pud.py --input "$DATA" --langs fr,de,hi,zh --output $RUNS/data/udpos
+  elif is data && [ $PROFILE = full ]; then
+    for task in $(printf '%s\n' $TASKS xnli | sort -u); do   # xnli: its test sentences are what aligners learn from
+      [ -f "$DATA/$task/train-en.tsv" ] && [ -f "$DATA/$task/dev-en.tsv" ] && [ -f "$DATA/$task/test-en.tsv" ] ||
+        stage "$DATA/$task" $'data/download.py\ndata/conllu.py\ndata/files.py' $PYTHON data/download.py --output "$DATA" --tasks "$task,translations"
+    done
+    task=""
+  fi
+
+  # 2. Text beside its translation, split into words: for the aligners to learn from, and of every training sentence (seconds; what
+  #    has no translation is translated: minutes on a GPU).
+  if is text; then
+    [ $PROFILE = sample ] || for lang in $(tuned_languages); do
       stage $PARALLEL$lang.txt "$XNLI/test-en.tsv"$'\n'"$XNLI/test-$lang.tsv"$'\ndata/split.py\ndata/files.py' \
         $PYTHON data/split.py --task xnli --source "$XNLI/test-en.tsv" --target "$XNLI/test-$lang.tsv" --output $PARALLEL$lang.txt
     done
+    for task in $TASKS; do for lang in $(for aligner in $(aligners_of "$task"); do languages_of "$task" "$aligner"; done | sort -u); do
+      parallel_text
+    done; done
+    task=""
   fi
 
-  for model in $MODELS; do
+  for model in $(plain_models); do
     name=$(basename "$model")
 
-    # 1. Aligners: the encoder fine-tuned on parallel text, one for each language or one for all (half a minute each on the sample).
-    for aligner in $ALIGNERS; do
+    # 3. Aligners: the encoder fine-tuned on parallel text, one for each language or one for all (half a minute each on the sample).
+    if is aligners; then for aligner in $ALIGNERS; do
       case $aligner in pretrained) continue ;; separate) kind=$LANGS ;; joint) kind=joint ;; esac
       for lang in $kind; do
-        trained=($PARALLEL$lang.txt)
-        [ $aligner = separate ] || trained=(${PARALLEL}fr.txt ${PARALLEL}de.txt ${PARALLEL}hi.txt ${PARALLEL}zh.txt)
-        stage "$(aligner_folder "$aligner" "$lang")" "$model"$'\n'"$(printf '%s\n' "${trained[@]}")"$'\nfinetune_aligner.py\nalign.py\n'"$shared" \
-          $PYTHON finetune_aligner.py --model "$model" --train "${trained[@]}" --output "$(aligner_folder "$aligner" "$lang")" \
+        train=($PARALLEL$lang.txt)
+        [ $aligner = separate ] || train=(${PARALLEL}fr.txt ${PARALLEL}de.txt ${PARALLEL}hi.txt ${PARALLEL}zh.txt)
+        stage "$(aligner_folder "$aligner" "$lang")" "$model"$'\n'"$(printf '%s\n' "${train[@]}")"$'\nfinetune_aligner.py\nalign.py\n'"$shared" \
+          $PYTHON finetune_aligner.py --model "$model" --train "${train[@]}" --output "$(aligner_folder "$aligner" "$lang")" \
           --max-steps "$ALIGN_STEPS" --batch-size "$ALIGN_BATCH" --lr "$ALIGN_LR"
       done
-    done
+    done; fi
 
-    # 2. How good they are, where there are gold links (seconds each).
-    for aligner in $ALIGNERS; do
-      for pair in $(gold_pairs); do
+    # 4. Links: how good they are, where there are gold ones, and those of every training file (seconds a language).
+    if is links; then
+      for aligner in $ALIGNERS; do for pair in $(gold_pairs); do
         tuning=$(aligner_folder "$aligner" "${pair/en/}")
         stage $RUNS/alignments/$name/$aligner/$pair.json "$tuning"$'\n'"$GOLD/$pair.src-tgt"$'\n'"$GOLD/$pair.gold"$'\nalign.py\n'"$shared" \
           $PYTHON align.py --model "$tuning" --input "$GOLD/$pair.src-tgt" --output $RUNS/alignments/$name/$aligner/$pair.align \
           --gold "$GOLD/$pair.gold" --scores $RUNS/alignments/$name/$aligner/$pair.json
-      done
-    done
+      done; done
+      for task in $TASKS; do for aligner in $(aligners_of "$task"); do for lang in $(languages_of "$task" "$aligner"); do
+        tuning=$(aligner_folder "$aligner" "$lang")
+        stage "$(links_of $lang)" "$tuning"$'\n'"$(text_of $lang)"$'\nalign.py\nreport.py\n'"$shared" \
+          $PYTHON align.py --model "$tuning" --input "$(text_of $lang)" --output "$(links_of $lang)" --html "$(links_of $lang .html)"
+      done; done; done
+      task=""
+    fi
 
-    for task in $TASKS; do task_runs "$task"; done
+    # 5. English in the order of the translation, and the controls (seconds).
+    if is orders; then
+      for task in $TASKS; do for aligner in $(aligners_of "$task"); do reorder_training; done; done
+      task=""
+    fi
   done
 
-  # 6. The report (seconds).
-  stage report/$PROFILE/results.html "$(runs_to_report; scores_to_report)"$'\neval.py\nreport.py\ndata/files.py' \
-    $PYTHON eval.py --runs $(runs_to_report) $(scores_to_report | sed '1s/^/--alignments /') --output report/$PROFILE
+  # 6. Train on each order, test in every language (half a minute or more for each on two cores).
+  if is train; then
+    for model in $MODELS; do
+      for task in $TASKS; do train_all; done
+    done
+    task=""
+  fi
+
+  # 7. The report (seconds).
+  if is report; then
+    stage report/$PROFILE/results.html "$(runs_to_report; scores_to_report)"$'\neval.py\nreport.py\ndata/files.py' \
+      $PYTHON eval.py --runs $(runs_to_report) $(scores_to_report | sed '1s/^/--alignments /') --output report/$PROFILE
+  fi
 }
 
-# The runs of a task with $model: links, reordered training files, training and tests.
-task_runs() {
-  local task=$1 folder=data/sample/$1 dev=data/sample/$1 epochs=$PAIR_EPOCHS script=(train_xnli.py --task "$1")
-  local aligner lang order seed work parallel train language kind tuning options=() control=()
-  if [ "$task" = udpos ]; then folder=$UDPOS dev=$DEV epochs=$EPOCHS script=(train_pos.py); fi
+# The English sentences of $task beside their translations into $lang; udpos has words, text of pairs is split into words first.
+parallel_text() {
+  local train=$(training_file) text=$(text_of $lang) translation=$(translation_of $lang)
+  if [ "$text" = "$translation" ]; then return   # it lies there
+  elif [ -n "$translation" ]; then
+    stage "$text" "$train"$'\n'"$translation"$'\ndata/split.py\ndata/files.py' \
+      $PYTHON data/split.py --task "$task" --source "$train" --target "$translation" --output "$text" --every
+  elif [ $PROFILE = full ]; then
+    stage "$text" "$train"$'\n'"$MT$lang"$'\ntranslate.py\ndata/split.py\n'"$shared" \
+      $PYTHON translate.py --task "$task" --input "$train" --lang "$lang" --model "$MT$lang" --output "$text"
+  fi
+}
+
+# The orders that $aligner makes of $task's training file.
+reorder_training() {
+  local order control lang train=$(training_file)
+  for order in $(orders_of "$task" "$aligner"); do
+    lang=${order#random-} control=()
+    case $order in
+      original) continue ;;
+      identity) control=(--identity) lang=$LIKE ;;
+      random)   control=(--random) lang=$LIKE ;;
+      random-*) control=(--random) ;;
+    esac
+    stage "$(ordered_file)" "$(links_of $lang)"$'\n'$train$'\nreorder.py\ndata/split.py\ndata/files.py' \
+      $PYTHON reorder.py --task "$task" --input "$train" --alignment "$(links_of $lang)" --output "$(ordered_file)" \
+      --stats "$(ordered_file).json" ${control[@]+"${control[@]}"}
+  done
+}
+
+# The runs of $task with $model.
+train_all() {
+  local aligner order seed kind train output script epochs rate options=()
+  name=$(links_name)
+  case $task in
+    udpos) script=(train_pos.py) epochs=$EPOCHS rate=$LR ;;
+    *)     script=(train_xnli.py --task "$task") epochs=$PAIR_EPOCHS rate=$PAIR_LR ;;
+  esac
   [ "$MAX_DEV" = all ] || options=(--max-dev "$MAX_DEV")
-
-  for aligner in $(aligners_of "$task"); do
-    work=$RUNS/work/$name/$task/$aligner
-
-    # 3. Links between the English words and their translation (seconds a language). Text of pairs is split into words first.
-    for lang in $(languages_of "$task" "$aligner"); do
-      tuning=$(aligner_folder "$aligner" "$lang") parallel=$folder/train-en-$lang.txt
-      if [ "$task" != udpos ]; then
-        parallel=$RUNS/data/$task/train-en-$lang.txt
-        stage $parallel $folder/train-en.tsv$'\n'$folder/translate-train/en-$lang-translated.tsv$'\ndata/split.py\ndata/files.py' \
-          $PYTHON data/split.py --task "$task" --source $folder/train-en.tsv --target $folder/translate-train/en-$lang-translated.tsv \
-          --output $parallel --every
-      fi
-      stage $work/$lang.align "$tuning"$'\n'$parallel$'\nalign.py\nreport.py\n'"$shared" \
-        $PYTHON align.py --model "$tuning" --input $parallel --output $work/$lang.align --html $work/$lang.html
-    done
-
-    # 4. English in the order of the translation, and the controls (seconds).
-    for order in $(orders_of "$task" "$aligner"); do
-      language=${order#random-}
-      case $order in
-        original) continue ;;
-        identity) control=(--identity); language=$LIKE ;;
-        random)   control=(--random); language=$LIKE ;;
-        random-*) control=(--random) ;;
-        *)        control=() ;;
-      esac
-      stage $work/train-$order.tsv $work/$language.align$'\n'$folder/train-en.tsv$'\nreorder.py\ndata/split.py\ndata/files.py' \
-        $PYTHON reorder.py --task "$task" --input $folder/train-en.tsv --alignment $work/$language.align --output $work/train-$order.tsv \
-        --stats $work/train-$order.tsv.json ${control[@]+"${control[@]}"}
-    done
-  done
-
-  # 5. Train on each order, test in every language (half a minute or more for each on two cores).
-  for seed in $SEEDS; do
-    for aligner in $(aligners_of "$task"); do
-      for order in $(orders_of "$task" "$aligner"); do
-        train=$RUNS/work/$name/$task/$aligner/train-$order.tsv kind=$(kind_of "$order" "$aligner")
-        [ $order = original ] && train=$folder/train-en.tsv
-        stage $RUNS/$task/$name/$order-$kind-$seed "$model"$'\n'$train$'\n'$folder/train-en.tsv$'\n'"$(ls "$dev"/dev-*.tsv)"$'\n'${script[0]}$'\n'"$shared" \
-          $PYTHON "${script[@]}" --model "$model" --train $train --data-dir "$dev" --output $RUNS/$task/$name/$order-$kind-$seed \
-          --order $order --aligner $kind --seed $seed --epochs "$epochs" --lr "$LR" --batch-size "$BATCH_SIZE" ${options[@]+"${options[@]}"}
-      done
-    done
-  done
+  for seed in $SEEDS; do for aligner in $(aligners_of "$task"); do for order in $(orders_of "$task" "$aligner"); do
+    kind=$(kind_of "$order" "$aligner") train=$(ordered_file) output=$(run_folder)
+    stage "$output" "$(model_folder)"$'\n'"$train"$'\n'"$(training_file)"$'\n'"$(ls "$(dev_folder)"/dev-*.tsv 2>/dev/null)"$'\n'${script[0]}$'\n'"$shared" \
+      $PYTHON "${script[@]}" --model "$(model_folder)" --train "$train" --data-dir "$(dev_folder)" --output "$output" \
+      --order $order --aligner $kind --seed $seed --epochs "$epochs" --lr "$rate" --batch-size "$BATCH_SIZE" ${options[@]+"${options[@]}"}
+  done; done; done
 }
+
+# ---- names ----------------------------------------------------------------------------------------
+# Of files and folders, by $model or the $name of its results, $task, $aligner, $order and $seed.
+
+training_file() { if [ $PROFILE = pud ]; then echo $RUNS/data/udpos/train-en.tsv; else echo "$DATA/$task/train-en.tsv"; fi; }
+dev_folder()    { if [ $PROFILE = pud ]; then echo "$PUD_DEV"; else echo "$DATA/$task"; fi; }
+links_of()      { echo "$RUNS/work/$name/$task/$aligner/$1${2:-.align}"; }
+ordered_file()  { if [ $order = original ]; then training_file; else echo "$RUNS/work/$name/$task/$aligner/train-$order.tsv"; fi; }
+run_folder()    { echo "$RUNS/$task/$(basename "$model")/$order-$(kind_of "$order" "$aligner")-$seed"; }
+model_folder()  { if [ "$model" = awesome ]; then echo "$RUNS/aligners/$FIRST/joint"; else echo "$model"; fi; }
+links_name()    { if [ "$model" = awesome ]; then echo "$FIRST"; else basename "$model"; fi; }   # whose links a model's orders are made of
+plain_models()  { local model; for model in $MODELS; do [ "$model" = awesome ] || echo "$model"; done; }
+
+# A translation of a task's training file as the user has it, nothing where there is none.
+translation_of() {
+  local file
+  for file in "$(dirname "$(training_file)")/train-en-$1.txt" "$DATA/$task/translate-train/"{multinli.train.$1.tsv,en-$1-translated.tsv}; do
+    if [ -f "$file" ] || [ "$PROFILE-$file" = "pud-$RUNS/data/udpos/train-en-$1.txt" ]; then echo "$file"; return; fi
+  done
+  # What data/download.py will bring.
+  [ "$PROFILE-$task" != full-xnli ] || echo "$DATA/xnli/translate-train/multinli.train.$1.tsv"
+  case $PROFILE-$task-$1 in full-pawsx-fr | full-pawsx-de | full-pawsx-zh) echo "$DATA/pawsx/translate-train/en-$1-translated.tsv" ;; esac
+}
+
+# The parallel text that a task's links are found in.
+text_of() {
+  local file=$(translation_of $1)
+  case $task-$file in udpos-?*) echo "$file" ;; *) echo "$RUNS/data/$task/train-en-$1.txt" ;; esac
+}
+
+# Whether a task has translations into a language; run_all.sh says so at its start where it has none. Full translates what is missing.
+translated() { [ $PROFILE = full ] || [ -n "$(translation_of $1)" ]; }
 
 # The languages that aligners are tuned on: those in use, and all four for a joint one.
 tuned_languages() { case " $ALIGNERS " in *" joint "*) echo fr de hi zh ;; *" separate "*) echo $LANGS ;; esac; }
@@ -268,24 +420,25 @@ aligner_folder() {
 sampled() { [ "$1" = pawsx ] && [ $PROFILE = sample ] && [ $ALL_ORDERS = yes ]; }
 aligners_of() { if sampled "$1"; then echo "${ALIGNERS%% *}"; else echo $ALIGNERS; fi; }
 
-# The orders of a task that an aligner makes; original English and the controls stand with the first aligner.
+# The orders of a task that an aligner makes; original English and the controls stand with the first aligner. Awesome has the
+# orders of its own, the joint one.
 orders_of() {
   local order orders=$ORDERS
   if sampled "$1"; then orders="original zh"; fi
   for order in $orders; do
-    case $order in original | identity | random*) [ "$2" = "${ALIGNERS%% *}" ] || continue ;; esac
+    case $order in
+      original | identity | random*) [ "$2" = "${ALIGNERS%% *}" ] || continue ;;
+      *) [ "$model-$2" = awesome-joint ] || [ "$model" != awesome ] || continue ;;
+    esac
     case $1-$order in
       udpos-identity) continue ;;   # its words come with it
-      udpos-* | *-original) ;;
-      *-random | *-identity) translated "$1" $LIKE || continue ;;
-      *) translated "$1" "${order#random-}" || continue ;;
+      *-original) ;;
+      *-random | *-identity) translated $LIKE || continue ;;
+      *) translated "${order#random-}" || continue ;;
     esac
     echo $order
   done
 }
-
-# Whether a pair task has translations into a language; run_all.sh says so at its start where it has none.
-translated() { [ -f "data/sample/$1/translate-train/en-$2-translated.tsv" ]; }
 
 # The languages whose links a task needs from an aligner.
 languages_of() {
@@ -308,27 +461,48 @@ gold_pairs() {
 runs_to_report() {
   local model task order seed aligner
   for model in $MODELS; do for task in $TASKS; do for seed in $SEEDS; do
-    for aligner in $(aligners_of $task); do for order in $(orders_of $task "$aligner"); do
-      echo "$RUNS/$task/$(basename "$model")/$order-$(kind_of $order "$aligner")-$seed"
-    done; done
+    for aligner in $(aligners_of $task); do for order in $(orders_of $task "$aligner"); do run_folder; done; done
   done; done; done
 }
 
 # The aligners' scores, as runs_to_report.
 scores_to_report() {
   local model name aligner pair
-  for model in $MODELS; do name=$(basename "$model"); for aligner in $ALIGNERS; do for pair in $(gold_pairs); do
+  for model in $(plain_models); do name=$(basename "$model"); for aligner in $ALIGNERS; do for pair in $(gold_pairs); do
     echo "$RUNS/alignments/$name/$aligner/$pair.json"
   done; done; done
 }
 
-setup
-[ $MODE = setup ] && exit 0
-if [ $MODE = print ]; then experiment; exit 0; fi
-MODE=count; experiment
-for task in $TASKS; do for lang in $LANGS; do
-  [ $task = udpos ] || translated $task $lang || echo "$task: no translations of its training set into $lang; this order is left out"
-done; done
-TOTAL=$LEFT; echo "$PROFILE: $COUNT stages, $((COUNT - LEFT)) done, $LEFT to do; results go to $RUNS and report/$PROFILE"
-MODE=run PENDING=""; experiment
-printf '\nDone in %d:%02d. The report: %s/report/%s/results.html\n' $((SECONDS / 60)) $((SECONDS % 60)) "$PWD" "$PROFILE"
+# ---- run ------------------------------------------------------------------------------------------
+
+{   # read as a whole, so that this file can be edited while it runs
+  setup
+  [ $MODE != setup ] || exit 0
+  SCRATCH=$(mktemp -d); mkdir "$SCRATCH/states"; trap 'rm -rf "$SCRATCH"' EXIT
+  ONLY=$STAGE SEEN="" PENDING="" COUNT=0 LEFT=0
+  if [ $MODE = print ]; then experiment; exit 0; fi
+
+  mkdir -p "$RUNS"
+  exec 9> "$RUNS/.lock"; lock $PYTHON 9 "$([ "$SHARE" = 1/1 ] && echo EX || echo SH)" ||
+    fail "another run_all.sh, or a stage that outlived one, is at work in $RUNS; wait for it, or stop it, and run this again"
+  if [ "$SHARE" != 1/1 ]; then
+    exec 7> "$RUNS/.lock-$STAGE-${SHARE/\//-}"; lock $PYTHON 7 EX || fail "--share $SHARE of $STAGE is being done by another run_all.sh"
+  fi
+  trap stop INT TERM
+
+  touch "$SCRATCH/todo" "$SCRATCH/begun"
+  MODE=count; experiment
+  for task in $TASKS; do for lang in $LANGS; do
+    translated $lang || echo "$task: no translations of its training set into $lang; this order is left out"
+  done; done
+  TOTAL=$LEFT
+  echo "$PROFILE: $COUNT stages, $((COUNT - LEFT)) done, $LEFT to do, $JOBS at a time$(time_left); results go to $RUNS and report/$PROFILE"
+  MODE=run
+  for ONLY in ${STAGE:-$WAVES}; do
+    SEEN="" PENDING="" COUNT=0 LEFT=0; rm -f "$SCRATCH"/states/*
+    experiment; drain
+  done
+  printf '\nDone in %d:%02d.' $((SECONDS / 60)) $((SECONDS % 60))
+  [ -n "$STAGE" ] && echo || echo " The report: $PWD/report/$PROFILE/results.html"
+  exit 0
+}

@@ -40,10 +40,11 @@ def run_all(project, model, *options, start=False, **settings):
         "MAX_DEV": "10",
         "LR": "1e-3",
         "ALIGNERS": "pretrained",
+        "TASKS": "udpos",
         "MODELS": model,
         **settings,
     }
-    environment = {**{key: value for key, value in os.environ.items() if key not in ("PROFILE", "DATA", "SEEDS", "TASKS")}, **settings}
+    environment = {**{key: value for key, value in os.environ.items() if key not in ("PROFILE", "DATA", "SEEDS", "JOBS")}, **settings}
     command = ["bash", str(project / "run_all.sh"), *options]
     if start:
         return subprocess.Popen(
