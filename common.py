@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from data.files import InputError, not_negative, output, positive, positive_float, share
+from data.files import InputError, not_negative, output, positive, positive_float, share, weight
 
 CLIP = 1.0  # largest norm of the gradient
 
@@ -284,6 +284,18 @@ def add_training_arguments(parser, epochs):
     """The options that every train script has."""
     parser.add_argument("--model", required=True, help="Hugging Face folder or hub name of a BERT or XLM-R type encoder")
     parser.add_argument("--train", required=True, metavar="FILE", help="file to train on, in XTREME's layout")
+    parser.add_argument(
+        "--reordered",
+        metavar="FILE",
+        help="the same examples in another word order: each is trained on in both forms (--train itself: R-Drop)",
+    )
+    parser.add_argument(
+        "--consistency",
+        type=weight,
+        default=0.0,
+        metavar="WEIGHT",
+        help="of the divergence between the predictions for the two forms, which is added to the loss",
+    )
     parser.add_argument("--data-dir", required=True, metavar="DIR", help="folder of dev-XX.tsv")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for predictions and scores.json")
     parser.add_argument(
@@ -308,6 +320,15 @@ def add_training_arguments(parser, epochs):
     parser.add_argument("--precision", choices=["bf16", "f32"], help="of matrix products (default: bf16 where the machine has it)")
 
 
+def symmetric_divergence(one, other):
+    """½ (KL(p ‖ q) + KL(q ‖ p)) of the distributions p and q of two tensors of log probabilities, (N, C) each: (N,).
+
+    R-Drop's regularisation (Liang et al. 2021, equation 2) with p and q from one input and two dropouts; xTune's example
+    consistency (Zheng et al. 2021) with p and q from two forms of an example.
+    """
+    return 0.5 * ((one.exp() - other.exp()) * (one - other)).sum(1)
+
+
 def update(optimizer, parameters, rate):
     """One step of the optimizer at a learning rate, with the gradients of all processes, clipped to the norm CLIP."""
     sum_gradients(parameters)
@@ -327,10 +348,10 @@ def training_steps(lengths, args, start=0):
         yield from ((first + number, batch) for number, batch in enumerate(batches) if first + number >= start)
 
 
-def write_scores(args, task, precision, scores, langs, train):
+def write_scores(args, task, metric, precision, scores, langs, train):
     """Gather every process's `scores`, {language: metrics}; the first one writes scores.json in args.output and prints them.
 
-    train: what scores.json says of the training.
+    metric: the one that the report puts first; train: what scores.json says of the training.
     """
     if dist.is_initialized():
         gathered = [None] * dist.get_world_size()
@@ -341,7 +362,7 @@ def write_scores(args, task, precision, scores, langs, train):
         if not first:
             return
     content = {key: getattr(args, key) for key in ("model", "order", "aligner", "seed")}
-    content = {"task": task, **content, "metric": "accuracy", "dev": {lang: scores[lang] for lang in langs}, "train": train}
+    content = {"task": task, **content, "metric": metric, "dev": {lang: scores[lang] for lang in langs}, "train": train}
     with output(os.path.join(args.output, "scores.json")) as stream:
         json.dump({**content, "args": {**vars(args), "precision": precision}}, stream, indent=1)
     with contextlib.suppress(OSError):

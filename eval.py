@@ -17,6 +17,7 @@ Beside a run's training file FILE, FILE.json (what reorder.py prints) is read fo
 import collections
 import json
 import os
+import re
 
 import numpy as np
 
@@ -32,9 +33,10 @@ from data.files import (
     read_udpos,
     run_script,
 )
+from data.squad import QA_TASKS, gold_answers, qa_files, question_scores, read_answer_predictions, read_squad
 from report import markdown, results_page
 
-METRICS = {"udpos": ["accuracy", "f1"], "xnli": ["accuracy"], "pawsx": ["accuracy"]}
+METRICS = {"udpos": ["accuracy", "f1"], "xnli": ["accuracy"], "pawsx": ["accuracy"], **dict.fromkeys(QA_TASKS, ["f1", "exact_match"])}
 ALIGNERS = {"none": 0, "pretrained": 0, "separate": 1, "joint": 2}  # the order of rows
 SETTINGS = [
     "epochs",
@@ -113,10 +115,19 @@ def pair_scores(gold, predicted):
     return {"accuracy": float(total[0] / total[1]), "count": int(total[1])}
 
 
+def answer_counts(gold, predicted, lang, task):
+    """Counts of each question, (questions, 3): F1, exact match, questions. gold: data.squad.gold_answers'."""
+    scores = [question_scores(answers, predicted.get(name), lang, task) for name, answers in gold.items()]
+    return np.array([(f1, exact, 1.0) for exact, f1 in scores])
+
+
 def task_metrics(counts):
-    """Metrics from summed counts: tagging_metrics' of (..., 5), {'accuracy'} of (..., 2)."""
+    """Metrics from summed counts: tagging_metrics' of (..., 5), {'f1', 'exact_match'} of (..., 3), {'accuracy'} of (..., 2)."""
     counts = np.asarray(counts)
-    return tagging_metrics(counts) if counts.shape[-1] == 5 else {"accuracy": counts[..., 0] / counts[..., 1]}
+    if counts.shape[-1] == 5:
+        return tagging_metrics(counts)
+    names = ["f1", "exact_match"] if counts.shape[-1] == 3 else ["accuracy"]
+    return {name: counts[..., column] / counts[..., -1] for column, name in enumerate(names)}
 
 
 # ---- runs ------------------------------------------------------------------------------------------
@@ -153,9 +164,12 @@ def find_runs(folder):
 def count_run(run, gold_cache):
     """{language: counts of each sentence} of a run, from its predictions and the gold files. Raises InputError."""
     counts = {}
-    task, most = run["task"], run["args"].get("max_dev")
+    task, most, folder = run["task"], run["args"].get("max_dev"), run["args"]["data_dir"]
     for lang in run["dev"]:
-        gold_path = os.path.join(run["args"]["data_dir"], f"dev-{lang}.tsv")
+        if task in QA_TASKS:
+            counts[lang] = count_answers(run, lang, gold_cache)
+            continue
+        gold_path = os.path.join(folder, f"dev-{lang}.tsv")
         if gold_path not in gold_cache:
             gold_cache[gold_path] = [row[-1] for row in (read_udpos(gold_path) if task == "udpos" else read_pairs(gold_path, task))]
         gold = gold_cache[gold_path][:most]  # tags of a sentence, or the label of a pair
@@ -169,6 +183,19 @@ def count_run(run, gold_cache):
             )
         counts[lang] = (tagging_counts if task == "udpos" else pair_counts)(gold, predicted)
     return counts
+
+
+def count_answers(run, lang, gold_cache):
+    """Counts of each question of a run's dev file. Raises InputError where the predictions are not of its questions."""
+    gold_path = qa_files(run["args"]["data_dir"], run["task"]).get(lang, f"dev-{lang}.json")
+    if gold_path not in gold_cache:
+        gold_cache[gold_path] = gold_answers(gold_path, read_squad(gold_path))
+    gold = dict(list(gold_cache[gold_path].items())[: run["args"].get("max_dev")])
+    path = os.path.join(run["folder"], f"dev-{lang}.json")
+    predicted = read_answer_predictions(path)
+    if predicted.keys() != gold.keys():
+        raise InputError(f"{path}: {len(predicted)} answers, not to the {len(gold)} questions of {gold_path}; train this run again")
+    return answer_counts(gold, predicted, lang, run["task"])
 
 
 def read_statistics(train_path):
@@ -206,7 +233,7 @@ def read_alignments(paths):
 
 
 def bootstrap(counts, samples, generator):
-    """Metrics of resampled dev sets: counts (conditions, sentences, 5 or 2), pooled over seeds; the same sentences are drawn for all conditions.
+    """Metrics of resampled dev sets: counts (conditions, sentences, 5, 3 or 2), pooled over seeds; the same sentences are drawn for all conditions.
 
     Returns {metric: (conditions, samples)}.
     """
@@ -302,8 +329,8 @@ def compare(runs, samples):
     conditions = collections.defaultdict(list)
     for run in runs:
         conditions[run["order"], run["aligner"]].append(run)
-    rank = {"original": 0, "identity": 1, "random": 3}
-    keys = sorted(conditions, key=lambda key: (rank.get(key[0].split("-")[0], 2), ALIGNERS.get(key[1], 3), key))
+    rank = {"original": 0, "identity": 1, "rdrop": 1, "random": 3}
+    keys = sorted(conditions, key=lambda key: (rank.get(re.split("[-+]", key[0])[0], 2), ALIGNERS.get(key[1], 3), key))
 
     gold_cache, pooled, deviation = {}, {}, {}
     for key in keys:
@@ -316,13 +343,16 @@ def compare(runs, samples):
     exact, drawn = resample(pooled, langs, averages, samples)
 
     baseline = ("original", "none") if ("original", "none") in conditions else None
-    statistics = {key: read_statistics(conditions[key][0]["args"]["train"]) for key in keys}
+    train = {key: conditions[key][0]["args"].get("reordered") or conditions[key][0]["args"]["train"] for key in keys}
+    statistics = {key: read_statistics(train[key]) for key in keys}
     rows = []
     for key in keys:
-        # The control of an order is a random one that is as far from English.
+        # The control of an order is a random one that is as far from English; with consistency, one with consistency.
+        order, _, trained = key[0].partition("+")
         strength, control = statistics[key].get("kendall_tau"), None
-        if key[0] in langs and strength is not None:
-            distance = {other: abs(statistics[other].get("kendall_tau", 2.0) - strength) for other in keys if other[0].startswith("random")}
+        if order in langs and strength is not None:
+            controls = [other for other in keys if other[0].startswith("random") and other[0].partition("+")[2] == trained]
+            distance = {other: abs(statistics[other].get("kendall_tau", 2.0) - strength) for other in controls}
             control = min(
                 (other for other in distance if distance[other] < 0.01),
                 key=lambda other: (other[1] != key[1], distance[other]),
@@ -332,8 +362,8 @@ def compare(runs, samples):
             "order": key[0],
             "aligner": key[1],
             "seeds": sorted(run["seed"] for run in conditions[key]),
-            "target": key[0] if key[0] in langs else None,
-            "train": conditions[key][0]["args"]["train"],
+            "target": order if order in langs else None,
+            "train": train[key],
             "statistics": statistics[key],
             "tokens_per_second": float(np.mean([run["train"]["tokens_per_second"] for run in conditions[key]])),
             "scores": {column: exact[key, column] for column in columns if (key, column) in exact},

@@ -21,11 +21,18 @@ English order is the same in every sentence.
 
 --identity keeps the English order: what is left is the effect of splitting text into words and joining them again.
 
+Question answering (--task qa, SQuAD's JSON): every sentence of a context and every question is put in order, a line of links each:
+the sentences of paragraph 1, its questions, the sentences of paragraph 2, ... The words of an answer move as one, in their own
+order and spelling, so each answer is a span of the new context, at the place that the output gives.
+
 Sentences of xnli and pawsx are text: they are split by the rule in data/split.py, and joined so that punctuation marks keep the
 spaces around them that they had. Everything but udpos is read and written a line at a time.
 """
 
+import collections
+import contextlib
 import functools
+import itertools
 import json
 
 import numpy as np
@@ -48,7 +55,8 @@ from data.files import (
     write_pairs,
     write_udpos,
 )
-from data.split import join_words, split_with_spaces
+from data.split import WORD, context_sentences, join_words, joined_parts, split_with_spaces
+from data.squad import read_squad, stripped, write_squad
 
 
 EXACT = 128  # longest sentence whose random permutations are exactly uniform; the table grows with its cube
@@ -130,11 +138,16 @@ def random_permutation(n, k, generator):
 
 
 def read_sentences(task, path):
-    """Yield each sentence's words, with what else the writer needs: its tags (udpos), or (row, side, before, after) of a pair."""
+    """Yield each sentence's words, with what else the writer needs: its tags (udpos), (row, side, before, after) of a pair, or
+    (paragraph, its Sentences, this one) of question answering."""
     if task == "udpos":
         yield from read_udpos(path)
     elif task == "text":
         yield from ((split_words(line.removesuffix("\r")), None) for line in read_lines(path))
+    elif task == "qa":
+        for paragraph in read_squad(path):
+            sentences = paragraph_sentences(*paragraph)
+            yield from ((sentence.words, (paragraph, sentences, sentence)) for sentence in sentences)
     else:
         for row in iterate_pairs(path, task):
             for side in (0, 1):
@@ -142,19 +155,86 @@ def read_sentences(task, path):
                 yield words, (row, side, before, after)
 
 
-def write_sentences(task, path, sentences, style):
-    """Write an iterable of (words, order, rest): words by read_sentences, `order` the permutation to write them in."""
+def write_sentences(task, path, sentences, style, source):
+    """Write an iterable of (words, order, rest): words by read_sentences, `order` the permutation to write them in; source: the file that they are of."""
     if task == "udpos":
         write_udpos(path, (([words[i] for i in order], tags and [tags[i] for i in order]) for words, order, tags in sentences), style)
     elif task == "text":
         with output(path) as stream:
             stream.writelines(" ".join(words[i] for i in order) + style[0] for words, order, _ in sentences)
+    elif task == "qa":
+        paragraphs = []
+        for _, group in itertools.groupby(sentences, key=lambda item: id(item[2][0])):
+            items = list(group)
+            paragraph, whole, _ = items[0][2]
+            paragraphs.append(reorder_paragraph(paragraph, whole, [order for _, order, _ in items])[0])
+        write_squad(path, paragraphs, source)
     else:
         texts = (
             (row, join_words(*([kept[i] for i in order] for kept in (words, before, after))))
             for words, order, (row, _, before, after) in sentences
         )
         write_pairs(path, ((one, two, row[2]) for (row, one), (_, two) in zip(texts, texts)), style)
+
+
+# What a sentence of a paragraph is put in order by. words; units: of each word the number of what moves as one, a word or all the
+# words of an answer; spans: (begin, end) of each unit in the text; before, after: split_with_spaces' marks of each unit.
+Sentence = collections.namedtuple("Sentence", "words units spans before after")
+
+
+def units_of(text, begin=0, end=None, answers=()):
+    """The Sentence that lies from `begin` to `end` in a text. answers: (begin, end) in the text."""
+    part = text[begin:end]
+    words, before, after = split_with_spaces(part)
+    units, spans, first, last = [], [], [], []
+    for k, match in enumerate(WORD.finditer(part)):
+        a, b = begin + match.start(), begin + match.end()
+        if k and any(start < spans[-1][1] and stop > a for start, stop in answers):
+            spans[-1], last[-1] = (spans[-1][0], b), after[k]
+        else:
+            spans.append((a, b))
+            first.append(before[k])
+            last.append(after[k])
+        units.append(len(spans) - 1)
+    return Sentence(words, units, spans, first, last)
+
+
+def paragraph_sentences(context, questions):
+    """The Sentences of a paragraph (see data.squad.read_squad): those of its context, then its questions."""
+    answers = [(start, start + len(text)) for _, _, found in questions for text, start in (stripped(*answer) for answer in found or [])]
+    inside = [units_of(context, begin, end, answers) for begin, end in context_sentences(context, questions)]
+    return inside + [units_of(question) for _, question, _ in questions]
+
+
+def reordered_text(text, sentences, orders):
+    """(text, moves): the text with the units of its sentences in their orders; moves: (begin, end, new begin) of every unit.
+
+    What lies between the sentences stays where it is.
+    """
+    made, moves, done = "", [], 0
+    for sentence, order in zip(sentences, orders):
+        if not order:
+            continue
+        made += text[done : sentence.spans[0][0]]
+        done = sentence.spans[-1][1]
+        spans, before, after = ([kept[i] for i in order] for kept in (sentence.spans, sentence.before, sentence.after))
+        for (begin, end), part in zip(spans, joined_parts([text[begin:end] for begin, end in spans], before, after)):
+            made += part
+            moves.append((begin, end, len(made) - (end - begin)))
+    return made + text[done:], moves
+
+
+def reorder_paragraph(paragraph, sentences, orders):
+    """((context, questions), moves): a paragraph in the orders of its sentences, answers found at their new places; reordered_text's moves."""
+    context, questions = paragraph
+    inside = len(sentences) - len(questions)
+    text, moves = reordered_text(context, sentences[:inside], orders[:inside])
+    made = []
+    for (identifier, question, answers), sentence, order in zip(questions, sentences[inside:], orders[inside:]):
+        asked, found = reordered_text(question, [sentence], [order])[0], [stripped(*answer) for answer in answers or []]
+        places = [next(new + start - begin for begin, end, new in moves if begin <= start < end) for _, start in found]
+        made.append((identifier, asked, answers and [(answer, place) for (answer, _), place in zip(found, places)]))
+    return (text, made), moves
 
 
 def read_alignment(path, sentences, sentences_path):
@@ -178,9 +258,9 @@ def main():
     parser = Arguments(__doc__)
     parser.add_argument(
         "--task",
-        choices=["udpos", "xnli", "pawsx", "text"],
+        choices=["udpos", "xnli", "pawsx", "text", "qa"],
         required=True,
-        help="format of the input; text is a tokenised sentence a line",
+        help="format of the input; text is a tokenised sentence a line, qa is SQuAD's JSON",
     )
     parser.add_argument("--input", required=True, metavar="FILE", help="English sentences")
     parser.add_argument(
@@ -193,12 +273,17 @@ def main():
     parser.add_argument("--identity", action="store_true", help="write the control: the English order")
     parser.add_argument("--random", action="store_true", help="write the control: random permutations with as many inversions")
     parser.add_argument("--seed", type=not_negative, default=1, help="of the random permutations")
+    parser.add_argument(
+        "--permutations",
+        metavar="FILE",
+        help="write each sentence's order too, a line of word numbers from 0, for --consistency in training",
+    )
     parser.add_argument("--stats", metavar="FILE", help="write the statistics to this file too; eval.py reads them from TRAIN_FILE.json")
     args = parser.parse_args()
 
     if "-" in (args.input, args.alignment, args.output):
         raise InputError("-: standard input and output are taken by the statistics; expected the names of files")
-    for path in filter(None, (args.output, args.stats)):
+    for path in filter(None, (args.output, args.stats, args.permutations)):
         check_writable(path)
     if args.random and args.identity:
         raise InputError("--random and --identity are two controls; expected one of them")
@@ -210,16 +295,22 @@ def main():
     def reordered():
         nonlocal sentences, words_seen, aligned, moved, several, tau
         for words, links, rest in read_alignment(args.alignment, read_sentences(args.task, args.input), args.input):
+            if args.task == "qa":  # an answer's words move as one
+                links = {(rest[2].units[i], j) for i, j in links}
+                words = rest[2].spans
             order = list(range(len(words))) if args.identity else reordering(len(words), links, args.unaligned)
             if args.random:
                 order = random_permutation(len(order), inversions(order), generator)
             sentences, words_seen, aligned = sentences + 1, words_seen + len(words), aligned + len({i for i, _ in links})
+            if listed:
+                listed.write(" ".join(map(str, order)) + "\n")
             moved += sum(i != k for k, i in enumerate(order))
             if len(order) > 1:
                 several, tau = several + 1, tau + kendall_tau(order)
             yield words, order, rest
 
-    write_sentences(args.task, args.output, reordered(), style)
+    with output(args.permutations) if args.permutations else contextlib.nullcontext() as listed:
+        write_sentences(args.task, args.output, reordered(), style, args.input)
     statistics = json.dumps(
         {
             "sentences": sentences,

@@ -9,9 +9,10 @@ import itertools
 import json
 
 from data.files import InputError, iterate_pairs, read_udpos
-from data.split import split_text
+from data.split import paragraph_texts, split_text
+from data.squad import QA_TASKS, read_squad
 
-NAMES = {"accuracy": "accuracy", "f1": "F1"}
+NAMES = {"accuracy": "accuracy", "f1": "F1", "exact_match": "exact match"}
 
 
 # ---- words -------------------------------------------------------------------------------------------
@@ -272,6 +273,9 @@ def training_words(task, path, most=2000):
     """The words of a training file's first sentences; of a pair the first one's."""
     if task == "udpos":
         return [words for words, _ in read_udpos(path)][:most]
+    if task in QA_TASKS:
+        texts = (text for paragraph in read_squad(path) for text in paragraph_texts(*paragraph))
+        return [split_text(text) for text in itertools.islice(texts, most)]
     return [split_text(row[0]) for row in itertools.islice(iterate_pairs(path, task), most)]
 
 

@@ -195,12 +195,15 @@ finished() { echo "${KEYS[$1]}" > "$SCRATCH/stamp"; mv "$SCRATCH/stamp" "$(stamp
 drain() { local slot; for ((slot = 0; slot < JOBS; slot++)); do [ -z "${PIDS[$slot]:-}" ] || reap $slot; done; }
 stop() { trap - INT TERM; local pid; for pid in ${PIDS[@]+"${PIDS[@]}"}; do [ -z "$pid" ] || kill "$pid" 2>/dev/null || true; done; wait; exit 130; }
 
-# ", about 9 min left": what is not begun, each stage at the mean time of its kind so far, here and in earlier runs.
+# ", about 9 min left": what is not begun, each stage at the mean time of its kind so far, here and in earlier runs; nothing while
+# more than a fifth of the stages are of kinds that have not been seen yet.
 time_left() {
   [ -f "$RUNS/.done/times" ] || return 0
-  awk -v jobs="$JOBS" 'FILENAME ~ /times$/ { sum[$1] += $2; n[$1]++; all += $2; total++; next }
+  awk -v jobs="$JOBS" 'FILENAME ~ /times$/ { sum[$1] += $2; n[$1]++; next }
     { left[$1] += FILENAME ~ /todo$/ ? 1 : -1 }
-    END { for (k in left) seconds += left[k] * (n[k] ? sum[k] / n[k] : all / total); minutes = seconds / jobs / 60
+    END { for (k in left) { stages += left[k]; if (n[k]) { known += left[k]; seconds += left[k] * sum[k] / n[k] } }
+          if (known < 0.8 * stages) exit
+          minutes = seconds * stages / (known ? known : 1) / jobs / 60
           printf minutes < 90 ? ", about %d min left" : ", about %.1f h left", minutes < 90 ? minutes + 1 : minutes / 60 }' \
     "$RUNS/.done/times" "$SCRATCH/todo" "$SCRATCH/begun"
 }

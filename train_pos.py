@@ -13,6 +13,9 @@ a higher rate and a smaller batch. A word's tag is predicted from its first piec
 XLM-R's tokenizers put before most Chinese and Japanese words, is the same for all of them (XTREME's issue 84). --label-on
 first is XTREME's recipe. Sentences of more than --max-length pieces are cut between words into several, in training and in
 testing, as XTREME's preprocessing does; so every word gets a prediction and counts.
+
+With --reordered, every sentence is trained on in two forms, and --consistency adds, word by word, the divergence between the
+predictions for them; --permutations says which word is which.
 """
 
 import os
@@ -45,6 +48,7 @@ from common import (
     special_pieces,
     start_distributed,
     store_linear_in_bf16,
+    symmetric_divergence,
     training_crc,
     training_steps,
     trim_embeddings,
@@ -58,6 +62,7 @@ from data.files import (
     InputError,
     check_writable,
     languages_in,
+    read_permutations,
     read_udpos,
     run_script,
     write_lines,
@@ -115,6 +120,21 @@ def word_scores(encoder, classifier, batch, precision, dropout=0.0):
     return classifier(F.dropout(words, dropout, training=encoder.training))
 
 
+def match_forms(args, train, second):
+    """The order of each sentence's words in its second form, lists of their numbers; [] without second forms. Raises InputError."""
+    if not second:
+        return []
+    if len(second) != len(train):
+        raise InputError(f"{args.reordered}: {len(second)} sentences, but {args.train} has {len(train)}; expected the same ones")
+    lengths = [len(words) for words, _ in train]
+    orders = read_permutations(args.permutations, lengths) if args.permutations else [list(range(length)) for length in lengths]
+    for number, ((words, tags), other, order) in enumerate(zip(train, second, orders), 1):
+        if ([words[i] for i in order], tags and [tags[i] for i in order]) != other:
+            source = f"in the order of {args.permutations}" if args.permutations else "in its order; expected --permutations FILE"
+            raise InputError(f"{args.reordered}: sentence {number} is not that of {args.train} {source}")
+    return orders
+
+
 def predict(encoder, classifier, items, count, pad_id, precision):
     """Predicted tags of the sentences that the segments `items` come from, `count` lists of tag names."""
     device = classifier.weight.device
@@ -141,12 +161,19 @@ def main():
         default="content",
         help="piece that carries a word's tag: the first that is not a bare `▁`, or the first",
     )
+    parser.add_argument(
+        "--permutations", metavar="FILE", help="what reorder.py --permutations wrote beside --reordered (default: the orders are the same)"
+    )
     args = parser.parse_args()
+    if args.consistency and not args.reordered:
+        raise InputError("--consistency: compares two forms of every example; expected --reordered FILE too")
 
     # Data. Everything is read and checked before the model is loaded.
     check_writable(os.path.join(args.output, "scores.json"))
     langs = languages_in(args.data_dir) if args.langs == "all" else args.langs.split(",")
     train = read_udpos(args.train)
+    second = read_udpos(args.reordered) if args.reordered else []
+    orders = match_forms(args, train, second)
     dev = {lang: read_udpos(os.path.join(args.data_dir, f"dev-{lang}.tsv"))[: args.max_dev] for lang in langs}
     for path, sentences in [(args.train, train)] + [(os.path.join(args.data_dir, f"dev-{lang}.tsv"), dev[lang]) for lang in langs]:
         if sentences[0][1] is None:
@@ -155,11 +182,13 @@ def main():
     limit = min(args.max_length, piece_limit(tokenizer, config))
     if limit < 8:
         raise InputError(f"--max-length {limit}: leaves no room for a sentence; expected 8 or more")
-    train_items = segments(tokenizer, [words for words, _ in train], limit, args.label_on)
+    # An example is a sentence: its inputs are one segment or several. The second forms follow the first ones.
+    forms = [words for words, _ in train + second]
+    train_items = [[] for _ in forms]
+    for item in segments(tokenizer, forms, limit, args.label_on):
+        train_items[item[2]].append(item)
+    train_tags = [[UPOS.index(tag) for tag in tags] for _, tags in train + second]
     dev_items = {lang: segments(tokenizer, [words for words, _ in dev[lang]], limit, args.label_on) for lang in langs}
-    gold = [tag for _, tags in train for tag in tags]
-    ends = np.cumsum([len(positions) for _, positions, _ in train_items])  # segments hold the words in their order
-    train_tags = [[UPOS.index(tag) for tag in gold[end - len(item[1]) : end]] for item, end in zip(train_items, ends)]
 
     pad_piece = tokenizer.pad_token_id
     del tokenizer
@@ -171,7 +200,7 @@ def main():
     rank, world = start_distributed(device)
     seed_everything(args.seed)
     encoder = load_encoder(args.model, attention="eager" if device.type == "cpu" else None)  # the faster one on short inputs
-    every_item = [item for items in (train_items, *dev_items.values()) for item in items]
+    every_item = [item for items in (*train_items, *dev_items.values()) for item in items]
     new_id = trim_embeddings(encoder, {pad_piece, *(piece for ids, _, _ in every_item for piece in ids)})
     for ids, _, _ in every_item:
         ids[:] = new_id[ids].tolist()
@@ -186,13 +215,13 @@ def main():
     modules = {"encoder": encoder, "classifier": classifier}
 
     # Where a killed run of the same settings, data and model stood.
-    data = [np.concatenate([ids, positions, tags]) for (ids, positions, _), tags in zip(train_items, train_tags)]
-    crc = training_crc(args, [*data, *(p.detach().cpu().numpy() for p in parameters)])
+    data = [np.array([number for ids, positions, _ in items for number in ids + positions]) for items in train_items]
+    crc = training_crc(args, [*data, *map(np.array, train_tags), *map(np.array, orders), *(p.detach().cpu().numpy() for p in parameters)])
     state = load_checkpoint(args, crc, modules, optimizer) or {"step": 0, "seconds": 0.0}
 
     # Training. Every process takes its share of each batch; the gradients of all are added up.
-    lengths = [len(ids) for ids, _, _ in train_items]
-    steps = args.epochs * -(-len(train_items) // args.batch_size)
+    lengths = [sum(len(ids) for ids, _, _ in items) for items in train_items[: len(train)]]
+    steps = args.epochs * -(-len(train) // args.batch_size)
     tokens = sum(lengths) * args.epochs
     started = time.perf_counter() - state["seconds"]
     encoder.train()
@@ -202,10 +231,17 @@ def main():
             seed_step(args, step, rank)
             mine = batch[rank::world]
             if mine:
-                inputs = collate([train_items[n] for n in mine], pad_id, device)
-                tags = torch.tensor([tag for n in mine for tag in train_tags[n]], device=device)
-                scores = word_scores(encoder, classifier, inputs, precision, DROPOUT)
-                loss = F.cross_entropy(scores, tags, reduction="sum") / sum(len(train_tags[n]) for n in batch)
+                both = mine + [len(train) + n for n in mine if second]
+                inputs = collate([item for n in both for item in train_items[n]], pad_id, device)
+                tags = torch.tensor([tag for n in both for tag in train_tags[n]], device=device)
+                scores = word_scores(encoder, classifier, inputs, precision, DROPOUT)  # (W, tags), with second forms (2 W, tags)
+                words = sum(len(train_tags[n]) for n in batch)
+                loss = F.cross_entropy(scores, tags, reduction="sum") / (words * len(both) / len(mine))
+                if args.consistency:
+                    first, other = F.log_softmax(scores, 1).chunk(2)
+                    starts = np.cumsum([0] + [len(orders[n]) for n in mine])
+                    same = torch.tensor([start + i for start, n in zip(starts, mine) for i in orders[n]], device=device)
+                    loss = loss + args.consistency * symmetric_divergence(first[same], other).sum() / words
                 loss.backward()
             update(optimizer, parameters, args.lr * linear_schedule(step, steps, args.warmup))
             if step % 20 == 19 and mine and not bar.disable:  # reading the loss makes the GPU wait
@@ -228,7 +264,7 @@ def main():
         write_lines(os.path.join(args.output, f"dev-{lang}.tsv"), ("\n".join(sentence) + "\n" for sentence in tags))
         scores[lang] = tagging_scores([sentence for _, sentence in dev[lang]], tags)
     train = {"examples": len(train), "steps": steps, "seconds": seconds, "tokens_per_second": tokens / seconds}
-    write_scores(args, "udpos", precision, scores, langs, train)
+    write_scores(args, "udpos", "accuracy", precision, scores, langs, train)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ sentence is cut. The label is predicted from the first position by the head that
 
 - BERT (mBERT, the default model): the checkpoint's pooler, which is a dense layer with tanh, then dropout and a linear layer;
 - XLM-R (InfoXLM and XLM-Align too): dropout, a new dense layer with tanh, dropout, a linear layer.
+
+With --reordered, every pair is trained on in two forms, and --consistency adds the divergence between the predictions for them.
 """
 
 import collections
@@ -46,13 +48,24 @@ from common import (
     seed_step,
     start_distributed,
     store_linear_in_bf16,
+    symmetric_divergence,
     training_crc,
     training_steps,
     trim_embeddings,
     update,
     write_scores,
 )
-from data.files import PAIR_LABELS, Arguments, InputError, at, check_writable, iterate_pairs, languages_in, run_script, write_lines
+from data.files import (
+    PAIR_LABELS,
+    Arguments,
+    InputError,
+    at,
+    check_writable,
+    iterate_pairs,
+    languages_in,
+    run_script,
+    write_lines,
+)
 from eval import pair_scores
 
 DROPOUT = 0.1  # before each new layer, as in BertForSequenceClassification and RobertaClassificationHead
@@ -141,6 +154,8 @@ def main():
     parser.add_argument("--task", choices=list(PAIR_LABELS), required=True, help="xnli: three labels, pawsx: two")
     add_training_arguments(parser, epochs=5)
     args = parser.parse_args()
+    if args.consistency and not args.reordered:
+        raise InputError("--consistency: compares two forms of every example; expected --reordered FILE too")
 
     # Data. Everything is read and checked before the model is loaded.
     check_writable(os.path.join(args.output, "scores.json"))
@@ -150,6 +165,12 @@ def main():
     if limit < 8:
         raise InputError(f"--max-length {limit}: leaves no room for two sentences; expected 8 or more")
     train = read_inputs(args.train, args.task, tokenizer, limit)
+    pairs = len(train.lengths)
+    if args.reordered:  # the second forms follow the first ones
+        second = read_inputs(args.reordered, args.task, tokenizer, limit)
+        if not np.array_equal(second.labels, train.labels):
+            raise InputError(f"{args.reordered}: other labels, or another number of pairs, than {args.train}; expected the same ones")
+        train = Inputs(*map(np.concatenate, zip(train, second._replace(first=second.first + len(train.ids)))))
     dev = {lang: read_inputs(os.path.join(args.data_dir, f"dev-{lang}.tsv"), args.task, tokenizer, limit, args.max_dev) for lang in langs}
     pad_piece = tokenizer.pad_token_id
     del tokenizer
@@ -179,26 +200,29 @@ def main():
     state = load_checkpoint(args, crc, modules, optimizer) or {"step": 0, "seconds": 0.0}
 
     # Training. Every process takes its share of each batch; the gradients of all are added up.
-    pairs = len(train.lengths)
+    lengths = train.lengths[:pairs]
     steps = args.epochs * -(-pairs // args.batch_size)
-    tokens = int(train.lengths.sum()) * args.epochs
+    tokens = int(lengths.sum()) * args.epochs
     started = time.perf_counter() - state["seconds"]
     encoder.train()
     head.train()
     done = tokens * state["step"] // steps
     with tqdm(total=tokens, initial=done, unit=" tokens", unit_scale=True, desc="train", disable=None if rank == 0 else True) as bar:
-        for step, batch in training_steps(train.lengths, args, state["step"]):
+        for step, batch in training_steps(lengths, args, state["step"]):
             seed_step(args, step, rank)
             mine = batch[rank::world]
             if mine:
-                scores = label_scores(encoder, head, train, mine, pad_id, precision)
-                labels = torch.from_numpy(train.labels[mine]).to(device)
-                loss = F.cross_entropy(scores, labels, reduction="sum") / len(batch)
+                both = mine + [pairs + n for n in mine if args.reordered]
+                scores = label_scores(encoder, head, train, both, pad_id, precision)  # (B, labels), with second forms (2 B, labels)
+                labels = torch.from_numpy(train.labels[both]).to(device)
+                loss = F.cross_entropy(scores, labels, reduction="sum") / (len(batch) * len(both) / len(mine))
+                if args.consistency:
+                    loss = loss + args.consistency * symmetric_divergence(*F.log_softmax(scores, 1).chunk(2)).sum() / len(batch)
                 loss.backward()
             update(optimizer, parameters, args.lr * linear_schedule(step, steps, args.warmup))
             if step % 20 == 19 and mine and not bar.disable:  # reading the loss makes the GPU wait
                 bar.set_postfix(loss=f"{loss.item() * world:.3f}", refresh=False)
-            bar.update(int(train.lengths[batch].sum()))
+            bar.update(int(lengths[batch].sum()))
             if (step + 1) % args.save_every == 0 and rank == 0:
                 save_checkpoint(args, crc, modules, optimizer, step=step + 1, seconds=time.perf_counter() - started)
     if device.type == "cuda":
@@ -217,7 +241,7 @@ def main():
         write_lines(os.path.join(args.output, f"dev-{lang}.tsv"), (PAIR_LABELS[args.task][label] for label in predicted))
         scores[lang] = pair_scores(dev[lang].labels, predicted)
     train_report = {"examples": pairs, "steps": steps, "seconds": seconds, "tokens_per_second": tokens / seconds}
-    write_scores(args, args.task, precision, scores, langs, train_report)
+    write_scores(args, args.task, "accuracy", precision, scores, langs, train_report)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ class Arguments(argparse.ArgumentParser):
 
     def add_argument(self, *names, **settings):
         default = settings.get("default")
-        if "help" in settings and default is not None and default is not False and "%(default)s" not in settings["help"]:
+        if "help" in settings and default not in (None, argparse.SUPPRESS) and default is not False and "%(default)s" not in settings["help"]:
             settings["help"] += " (default: %(default)s)"
         return super().add_argument(*names, **settings)
 
@@ -83,6 +83,11 @@ def share(text):
     if not 0.0 <= value <= 1.0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
     return value
+
+
+def weight(text):
+    """argparse type: a number of 0 or more."""
+    return 0.0 if text in ("0", "0.0") else positive_float(text)
 
 
 def check_writable(path):
@@ -389,6 +394,23 @@ def read_pharaoh(path):
 def format_links(links):
     """The Pharaoh line of a set of links: sorted, a space between."""
     return " ".join(f"{i}-{j}" for i, j in sorted(links))
+
+
+def read_permutations(path, lengths):
+    """The order of the words of each sentence, as reorder.py --permutations writes it: lists of the words' numbers, from 0.
+
+    lengths: how many words each sentence has. Raises InputError for a line that is no permutation of them, and too few or many lines.
+    """
+    orders = []
+    for number, line in enumerate(read_lines(path), 1):
+        order = [int(item) if item.isascii() and item.isdigit() else -1 for item in split_words(line)]
+        if number > len(lengths) or sorted(order) != list(range(lengths[number - 1])):
+            expected = f"the numbers 0 to {lengths[number - 1] - 1}, each once" if number <= len(lengths) else f"{len(lengths)} lines"
+            raise at(path, number, f"does not fit the sentences; expected {expected}, as reorder.py --permutations writes them")
+        orders.append(order)
+    if len(orders) != len(lengths):
+        raise InputError(f"{path}: {len(orders)} lines for {len(lengths)} sentences; expected one for each")
+    return orders
 
 
 def read_gold(path, index):

@@ -1,0 +1,238 @@
+"""Extractive question answering: SQuAD 1.1's JSON, the official scores of predicted answers.
+
+read_squad and write_squad handle the files of SQuAD 1.1, XQuAD, MLQA and TyDiQA-GoldP, qa_files finds a task's dev files in
+XTREME's layout, gold_answers and read_answer_predictions give what question_scores and squad_scores compare. Positions count
+characters (Unicode code points).
+
+Two things of XTREME's own files: the ids of its TyDiQA training file are not unique (3,696 questions, 89 ids), and the answers
+of its test files (xquad, tydiqa's dev files) are replaced by one empty text; the datasets' own releases have them.
+Only the standard library is used here.
+"""
+
+import collections
+import json
+import os
+import re
+import string
+import unicodedata
+
+from data.files import InputError, at, output, read_lines
+
+LAYOUT = '{"data": [{"paragraphs": [{"context": "", "qas": [{"id": "", "question": "", "answers": [{"text": "", "answer_start": 0}]}]}]}]}'
+KINDS = {str: "text", int: "whole number", list: "list"}
+
+# Names of dev files. dev-XX.json is our sample's, of any task.
+NAMES = {
+    "tydiqa": r"tydiqa\.goldp\.([a-z]{2,3})\.dev\.json",
+    "xquad": r"xquad\.([a-z]{2,3})\.json",
+    "mlqa": r"dev-context-([a-z]{2,3})-question-\1\.json",
+}
+
+QA_TASKS = list(NAMES)
+
+
+# ---- files -----------------------------------------------------------------------------------------
+
+
+def load_json(path):
+    """What a JSON file holds. Raises InputError for what is not JSON and for an object that has a name twice."""
+
+    def unique(pairs):
+        count = collections.Counter(name for name, _ in pairs)
+        if len(count) < len(pairs):
+            raise InputError(f"{path}: {count.most_common(1)[0][0]!r} stands twice in one object; leave one of them out")
+        return dict(pairs)
+
+    try:
+        return json.loads("\n".join(read_lines(path)), object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        raise at(path, error.lineno, f"no JSON at column {error.colno} ({error.msg}); get or write the file again") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets within brackets without end
+        raise InputError(f"{path}: no JSON that can be read ({error}); get or write the file again") from None
+
+
+def field(path, place, owner, name, kind):
+    """owner[name], a str, int or list. Raises InputError for another type and for text that is not Unicode."""
+    value = owner.get(name) if isinstance(owner, dict) else None
+    if type(value) is not kind:
+        raise InputError(f"{path}: {place}: {name!r} is missing or no {KINDS[kind]}; expected {LAYOUT}")
+    if kind is str and re.search("[\ud800-\udfff]", value):
+        raise InputError(f"{path}: {place}: {name!r} holds half a surrogate pair; write the character whole")
+    return value
+
+
+def read_squad(path):
+    """The paragraphs of a file, a list of (context, [(id, question, [(answer text, answer_start)])]).
+
+    Answers are None in all questions of a test file, where they are left out or empty. Ids are unique within a paragraph;
+    gold_answers asks for more. Raises InputError, which names the question, for anything missing or of another type, an
+    answer that does not stand at its answer_start, and answers in some questions only.
+    """
+    paragraphs, answered, unanswered = [], None, None
+    for a, article in enumerate(field(path, "the file", load_json(path), "data", list), 1):
+        for p, paragraph in enumerate(field(path, f"article {a}", article, "paragraphs", list), 1):
+            place, questions = f"article {a}, paragraph {p}", {}
+            context = field(path, place, paragraph, "context", str)
+            for q, entry in enumerate(field(path, place, paragraph, "qas", list), 1):
+                name = field(path, f"{place}, question {q}", entry, "id", str)
+                this = f"question {name!r}"
+                if name in questions:
+                    raise InputError(f"{path}: {this}: another question of this paragraph has its id; expected different ones")
+                question = field(path, this, entry, "question", str)
+                found = field(path, this, entry, "answers", list) if "answers" in entry else []
+                answers = [(field(path, this, one, "text", str), field(path, this, one, "answer_start", int)) for one in found]
+                if not any(text for text, _ in answers):
+                    unanswered, answers = this, None
+                for text, start in answers or []:
+                    answered = this
+                    if not text or start < 0 or not context.startswith(text, start):
+                        raise InputError(
+                            f"{path}: {this}: the answer {text[:60]!r} is not at character {start} of its context; "
+                            "correct answer_start (it counts characters from 0) or leave the question out"
+                        )
+                questions[name] = question, answers
+            paragraphs.append((context, [(name, *rest) for name, rest in questions.items()]))
+    if not answered and not unanswered:
+        raise InputError(f"{path}: no questions; expected {LAYOUT}")
+    if answered and unanswered:
+        raise InputError(
+            f"{path}: {unanswered}: no answer, though {answered} has one; "
+            "expected SQuAD 1.1, where every question has one (leave out those of SQuAD 2.0 that have none)"
+        )
+    return paragraphs
+
+
+def write_squad(path, paragraphs, source):
+    """Write the file `source` again with read_squad's paragraphs in place of its own.
+
+    They are as many and in the same order, with new contexts, questions and answers; a question that is left out of them is
+    left out of the file. Everything else stays (titles, version). The bytes are those of XTREME's files where nothing differs.
+    """
+    document = load_json(source)
+    entries = [paragraph for article in document["data"] for paragraph in article["paragraphs"]]
+    for entry, (context, questions) in zip(entries, paragraphs, strict=True):
+        kept = {name: rest for name, *rest in questions}
+        entry["context"] = context
+        entry["qas"] = [one for one in entry["qas"] if one["id"] in kept]
+        for one in entry["qas"]:
+            one["question"], answers = kept[one["id"]]
+            if answers is not None:
+                one["answers"] = [{"answer_start": start, "text": text} for text, start in answers]
+    with output(path) as stream:
+        stream.write(json.dumps(document))
+
+
+def stripped(text, start):
+    """An answer and its place without the white space around it, which a few of TyDiQA's answers have."""
+    return text.strip(), start + len(text) - len(text.lstrip())
+
+
+def qa_files(folder, task):
+    """{language: path} of the dev files of xquad, mlqa or tydiqa at any depth below a folder, sorted.
+
+    In mlqa context and question are of the same language. Raises InputError where there is none, or two of a language.
+    """
+    if not os.path.isdir(folder):
+        raise InputError(f"{folder}: no such folder; expected one with the dev files of {task}")
+    files = {}
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for match in filter(None, (re.fullmatch(rf"{NAMES[task]}|dev-([a-z]{{2,3}})\.json", name) for name in sorted(names))):
+            lang, path = match[1] or match[2], os.path.join(parent, match[0])
+            if lang in files:
+                raise InputError(f"{path}: {files[lang]} is of the same language; expected one dev file of {task} each, name its folder")
+            files[lang] = path
+    if not files:
+        expected = {"tydiqa": "tydiqa.goldp.fi.dev.json", "xquad": "xquad.hi.json", "mlqa": "dev-context-hi-question-hi.json"}[task]
+        raise InputError(f"{folder}: no dev files of {task} below it; expected names such as {expected} or dev-hi.json")
+    return dict(sorted(files.items()))
+
+
+def gold_answers(path, paragraphs):
+    """{question id: [answer texts]} of read_squad's paragraphs of a file. Raises InputError for no answers and for an id used twice."""
+    gold = {}
+    for name, _, answers in (question for _, questions in paragraphs for question in questions):
+        if answers is None:
+            raise InputError(
+                f"{path}: question {name!r}: no answers, so that nothing can be scored; "
+                "XTREME removes them from test files, take the file of the dataset's own release"
+            )
+        if name in gold:
+            raise InputError(f"{path}: question {name!r}: its id is used twice; expected different ones, predictions are found by them")
+        gold[name] = [text for text, _ in answers]
+    return gold
+
+
+def read_answer_predictions(path):
+    """Predicted answers, {question id: text}, in XTREME's submission format: JSON of just this. Raises InputError."""
+    predictions = load_json(path)
+    if not isinstance(predictions, dict):
+        raise InputError(f'{path}: no object; expected {{"question id": "answer text"}}')
+    for name, text in predictions.items():
+        if not isinstance(text, str):
+            raise InputError(f'{path}: question {name!r}: the prediction is no text; expected {{"question id": "answer text"}}')
+    return predictions
+
+
+# ---- metrics ---------------------------------------------------------------------------------------
+# XTREME scores xquad and tydiqa as SQuAD 1.1's script does, in every language by English rules, and mlqa as MLQA's script.
+
+ENGLISH = "a an the"
+ARTICLES = {
+    "ar": None,  # the letters of the article are taken out wherever they stand
+    "de": "ein eine einen einem eines einer der die das den dem des",
+    "en": ENGLISH,
+    "es": "un una unos unas el la los las",
+    "hi": "",
+    "vi": "của là cái chiếc những",
+    "zh": "",
+}
+
+
+def answer_tokens(text, lang, task):
+    """The tokens of an answer that are compared, a list: lower case, without punctuation and articles, cut at white space.
+
+    For mlqa, punctuation is that of Unicode too, articles are the language's, and every Han character of zh is a token.
+    Raises InputError for a language that MLQA has no rules for.
+    """
+    mlqa = task == "mlqa"
+    if mlqa and lang not in ARTICLES:
+        raise InputError(f"language {lang!r}: MLQA has no rules to score it; expected one of {' '.join(ARTICLES)}")
+    text = "".join(c for c in text.lower() if c not in string.punctuation and not (mlqa and unicodedata.category(c)[0] == "P"))
+    if mlqa and lang == "ar":
+        return text.replace("ال", " ").split()
+    if mlqa and lang == "zh":
+        text = re.sub("([\u4e00-\u9fa5])", r" \1 ", text)
+    articles = ARTICLES[lang] if mlqa else ENGLISH
+    if articles:
+        text = re.sub(rf"\b({articles.replace(' ', '|')})\b", " ", text)
+    return text.split()
+
+
+def question_scores(answers, prediction, lang, task):
+    """(exact match, F1), 0.0 to 1.0 each, of a predicted text, the best over the gold answers; (0, 0) where it is None.
+
+    F1 is the harmonic mean of the shares of common tokens in both; it is 0 where both are empty, as in the official scripts.
+    """
+    if prediction is None:
+        return 0.0, 0.0
+    exact, f1 = 0.0, 0.0
+    guess = answer_tokens(prediction, lang, task)
+    for answer in answers:
+        gold = answer_tokens(answer, lang, task)
+        exact = max(exact, float(guess == gold))
+        common = sum((collections.Counter(guess) & collections.Counter(gold)).values())
+        if common:
+            precision, recall = common / len(guess), common / len(gold)
+            f1 = max(f1, 2 * precision * recall / (precision + recall))  # in the scripts' order of operations, for its very last digit
+    return exact, f1
+
+
+def squad_scores(gold, predictions, lang, task):
+    """{'exact_match', 'f1', 'count'} of {question id: text} against gold_answers'; count is the number of gold questions.
+
+    The official scripts' numbers, as shares of 1. A question without a prediction counts 0; one that gold lacks is left out.
+    """
+    scores = [question_scores(answers, predictions.get(name), lang, task) for name, answers in gold.items()]
+    exact, f1 = (sum(column) / len(scores) for column in zip(*scores))
+    return {"exact_match": exact, "f1": f1, "count": len(scores)}

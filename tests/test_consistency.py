@@ -1,0 +1,159 @@
+"""--reordered and --consistency: two forms of every example, and the divergence between what is predicted for them."""
+
+import importlib
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import SAMPLE, without_dropout
+
+import common
+import train_pos
+from data.files import read_pairs, read_udpos, write_lines, write_pairs, write_udpos
+
+COUNT = 24
+
+
+@pytest.fixture
+def forms(tmp_path):
+    """forms('udpos'): a folder with train-en.tsv, a small dev-en.tsv, and second.tsv, every sentence backwards, with its permutations."""
+
+    def make(task):
+        folder = tmp_path / task
+        if task == "udpos":
+            rows = read_udpos(os.path.join(SAMPLE, task, "train-en.tsv"))[:COUNT]
+            write_udpos(str(folder / "train-en.tsv"), rows)
+            write_udpos(str(folder / "dev-en.tsv"), read_udpos(os.path.join(SAMPLE, task, "dev-en.tsv"))[:10])
+            write_udpos(str(folder / "second.tsv"), [(words[::-1], tags[::-1]) for words, tags in rows])
+            write_lines(str(folder / "orders"), (" ".join(map(str, reversed(range(len(words))))) for words, _ in rows))
+        else:
+            rows = read_pairs(os.path.join(SAMPLE, task, "train-en.tsv"), task)[:COUNT]
+            write_pairs(str(folder / "train-en.tsv"), rows)
+            write_pairs(str(folder / "dev-en.tsv"), read_pairs(os.path.join(SAMPLE, task, "dev-en.tsv"), task)[:20])
+            turned = [(*(" ".join(text.split()[::-1]) for text in row[:2]), row[2]) for row in rows]
+            write_pairs(str(folder / "second.tsv"), turned)
+        return folder
+
+    return make
+
+
+def train(run, task, model, folder, name, *options):
+    """The bytes of the predictions, and what train_*.py says; a rate at which every step shows."""
+    script = ("train_pos",) if task == "udpos" else ("train_xnli", "--task", task)
+    data = ["--train", folder / "train-en.tsv", "--data-dir", folder, "--output", folder / name, "--epochs", "2"]
+    done = run(*script, "--model", model, *data, "--lr", "3e-3", "--batch-size", "5", "--precision", "f32", "--save", *options)
+    assert done.code == 0, done.err
+    weights = (folder / name / "model" / "model.safetensors").read_bytes()
+    return (folder / name / "dev-en.tsv").read_bytes(), weights
+
+
+def second(task, folder):
+    return ["--reordered", folder / "second.tsv"] + (["--permutations", folder / "orders"] if task == "udpos" else [])
+
+
+@pytest.mark.parametrize("task", ["udpos", "xnli"])
+def test_weight_0_gives_the_very_same_weights_as_without(run, tiny_bert, forms, task):
+    folder = forms(task)
+    plain = train(run, task, tiny_bert, folder, "plain")
+    assert train(run, task, tiny_bert, folder, "zero", "--consistency", "0") == plain
+    both = train(run, task, tiny_bert, folder, "both", *second(task, folder))
+    assert train(run, task, tiny_bert, folder, "both-zero", *second(task, folder), "--consistency", "0") == both != plain
+    assert train(run, task, tiny_bert, folder, "one", *second(task, folder), "--consistency", "1")[1] != both[1]
+
+
+@pytest.mark.parametrize("task", ["udpos", "xnli"])
+def test_equal_forms_without_dropout_add_nothing(run, tmp_path, tiny_bert, forms, monkeypatch, task):
+    """And so the weights are those of training without it; with dropout, which is R-Drop, they are not."""
+    folder = forms(task)
+    same = ["--reordered", folder / "train-en.tsv"]
+    dropped = [train(run, task, tiny_bert, folder, f"drop{weight}", *same, "--consistency", weight)[1] for weight in ("0", "5")]
+    assert dropped[0] != dropped[1]
+    model = without_dropout(tiny_bert, tmp_path / "model")
+    monkeypatch.setattr(importlib.import_module("train_pos" if task == "udpos" else "train_xnli"), "DROPOUT", 0.0)
+    assert train(run, task, model, folder, "none", *same) == train(run, task, model, folder, "five", *same, "--consistency", "5")
+
+
+def test_a_word_is_compared_with_itself(run, tiny_bert, forms, monkeypatch):
+    """With scores that do not depend on the order, forms in two orders have no divergence: nothing is added."""
+    folder = forms("udpos")
+
+    def scores(encoder, classifier, batch, precision, dropout=0.0):
+        ids, _, rows, columns = batch
+        return classifier(encoder.get_input_embeddings()(ids[rows, columns]))
+
+    monkeypatch.setattr(train_pos, "word_scores", scores)
+    without = train(run, "udpos", tiny_bert, folder, "without", *second("udpos", folder))
+    assert train(run, "udpos", tiny_bert, folder, "with", *second("udpos", folder), "--consistency", "5") == without
+
+
+def test_the_divergence_is_the_formula():
+    generator = np.random.default_rng(0)
+    p, q = (values / values.sum(1, keepdims=True) for values in generator.random((2, 7, 4)))
+    expected = [0.5 * sum(a * np.log(a / b) + b * np.log(b / a) for a, b in zip(one, other)) for one, other in zip(p, q)]
+    assert common.symmetric_divergence(torch.tensor(p).log(), torch.tensor(q).log()).numpy() == pytest.approx(np.array(expected))
+
+
+def test_its_gradient_is_right_through_a_model(tiny_bert):
+    encoder = common.load_encoder(tiny_bert).double()
+    torch.manual_seed(0)
+    classifier = torch.nn.Linear(32, 5).double()
+    ids = torch.tensor([[2, 9, 17, 30, 3], [2, 30, 17, 9, 3]])
+    same, weight = torch.tensor([3, 2, 1]), encoder.encoder.layer[1].attention.self.query.weight
+
+    def loss():
+        scores = F.log_softmax(classifier(encoder(input_ids=ids).last_hidden_state), 2)
+        return common.symmetric_divergence(scores[0, same], scores[1, 1:4]).sum()
+
+    loss().backward()
+    gradient = weight.grad.clone()
+    for place in ((0, 0), (5, 11), (31, 2)):
+        values = []
+        for step in (1e-6, -1e-6):
+            with torch.no_grad():
+                weight[place] += step
+                values.append(loss().item())
+                weight[place] -= step
+        assert (values[0] - values[1]) / 2e-6 == pytest.approx(gradient[place].item(), rel=1e-4, abs=1e-9)
+
+
+def test_forms_that_do_not_fit_are_named(run, tiny_bert, forms):
+    folder = forms("udpos")
+    options = ["--model", tiny_bert, "--train", folder / "train-en.tsv", "--data-dir", folder, "--output", folder / "run"]
+
+    def error(*more, script=("train_pos",)):
+        done = run(*script, *options, *more)
+        assert done.code == 2 and done.err.count("\n") == 1, done.err
+        return done.err
+
+    assert "expected --reordered FILE too" in error("--consistency", "1")
+    assert "second.tsv: sentence 1 is not that of" in error("--reordered", folder / "second.tsv")
+    lines = (folder / "orders").read_text().split("\n")
+    (folder / "orders").write_text("\n".join([lines[0], "0 0 1", *lines[2:]]))
+    assert "orders:2: does not fit the sentences; expected the numbers 0 to" in error(*second("udpos", folder))
+    (folder / "orders").write_text("\n".join(lines[:5]) + "\n")
+    assert "orders: 5 lines for 24 sentences" in error(*second("udpos", folder))
+    write_udpos(str(folder / "second.tsv"), read_udpos(str(folder / "second.tsv"))[:9])
+    assert "second.tsv: 9 sentences, but" in error("--reordered", folder / "second.tsv")
+    pairs = forms("xnli")
+    options[3:6] = [pairs / "train-en.tsv", "--data-dir", pairs]
+    write_pairs(str(pairs / "second.tsv"), read_pairs(str(pairs / "second.tsv"), "xnli")[:9])
+    assert "second.tsv: other labels, or another number of pairs" in error(
+        "--reordered", pairs / "second.tsv", script=("train_xnli", "--task", "xnli")
+    )
+
+
+def test_reorder_writes_the_permutations_of_what_it_wrote(run, tmp_path, forms):
+    folder = forms("udpos")
+    rows = read_udpos(str(folder / "train-en.tsv"))
+    write_lines(str(folder / "align"), (" ".join(f"{i}-{(7 * i) % len(words)}" for i in range(len(words))) for words, _ in rows))
+    for control in ([], ["--random"]):
+        output = ["--output", folder / "new.tsv", "--permutations", folder / "new.orders"]
+        done = run("reorder", "--task", "udpos", "--input", folder / "train-en.tsv", "--alignment", folder / "align", *output, *control)
+        assert done.code == 0 and json.loads(done.out)["moved"] > 0.3
+        orders = [list(map(int, line.split())) for line in (folder / "new.orders").read_text().splitlines()]
+        assert [([words[i] for i in order], [tags[i] for i in order]) for (words, tags), order in zip(rows, orders)] == read_udpos(
+            str(folder / "new.tsv")
+        )
