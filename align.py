@@ -6,6 +6,7 @@ Out:  the links of each line as `i-j` pairs, 0-indexed and sorted (Pharaoh forma
     python align.py --model models/multilingual-e5-small --input data/sample/udpos/train-en-fr.txt --output fr.align
     python align.py --model M --input enfr.src-tgt --output enfr.align --gold enfr.gold   # prints AER as JSON
     python align.py --model M --input - --output - --method itermax < pairs > links       # a stream of any length
+    torchrun --nproc_per_node 4 align.py ...                                              # the pairs shared out over four GPUs
 
 Both sentences go through the first layers of the encoder; the similarity of their pieces is a matrix, and the method picks
 links from it. Lines are read in chunks of CHUNK; within a chunk each distinct sentence is encoded once, in batches of like length.
@@ -25,6 +26,7 @@ import os
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from tqdm import tqdm
 
@@ -43,6 +45,7 @@ from common import (
     place_batch,
     read_align_json,
     special_pieces,
+    start_distributed,
     store_linear_in_bf16,
     words_to_pieces,
 )
@@ -312,6 +315,21 @@ def align_pairs(model, tokenizer, pairs, settings):
     return links, beyond[sides].any(1).sum(), dropped[sides].sum()
 
 
+def align_shared(model, tokenizer, pairs, settings, rank, world):
+    """align_pairs, the pairs shared out over `world` processes; every one returns the links of all."""
+    if world == 1:
+        return align_pairs(model, tokenizer, pairs, settings)
+    if settings.centre and settings.means is None:
+        align_pairs(model, tokenizer, pairs[:CENTRE], settings)  # finds the means, which all shares have in common
+    mine, gathered = pairs[rank::world], [None] * world
+    dist.all_gather_object(gathered, align_pairs(model, tokenizer, mine, settings) if mine else ([[] for _ in settings.ways], 0, 0))
+    links = [[None] * len(pairs) for _ in settings.ways]
+    for first, (found, _, _) in enumerate(gathered):
+        for way, part in zip(links, found):
+            way[first::world] = part
+    return links, sum(beyond for _, beyond, _ in gathered), sum(dropped for _, _, dropped in gathered)
+
+
 def first_occurrences(path):
     """For each line of a parallel file the number, from 0, of the first line with the same pair, a numpy (lines,). Raises InputError.
 
@@ -435,6 +453,9 @@ def main():
         raise InputError(f"--layer {settings.layer}: {args.model} has {config.num_hidden_layers} layers")
     tokenizer = load_tokenizer(args.model)
     device = pick_device()
+    rank, world = start_distributed(device)
+    if world > 1 and args.input == "-":
+        raise InputError("--input -: torchrun gives standard input to one process only; expected the name of a file")
     settings.precision = args.precision or pick_precision(device)
     settings.special, settings.limit = special_pieces(tokenizer), piece_limit(tokenizer, config)
     settings.bare = None if args.keep_bare_pieces else bare_piece(tokenizer)
@@ -451,11 +472,14 @@ def main():
     if not plain or gold is not None:
         earlier = None
     place = np.zeros(0 if earlier is None else total, np.int64)  # of a line in the output
-    with output(args.output) as stream, torch.inference_mode(), tqdm(total=total, unit=" pairs", disable=None) as bar:
+    path, quiet = (args.output, None) if rank == 0 else (os.devnull, True)  # the first process writes
+    with output(path) as stream, torch.inference_mode(), tqdm(total=total, unit=" pairs", disable=quiet) as bar:
         while chunk := list(itertools.islice(pairs, CHUNK[device.type])):
             full = [pair for number, pair in chunk if all(pair) and (earlier is None or earlier[number] == number)]
             empty += sum(not all(pair) for _, pair in chunk)
-            found, more_beyond, more_dropped = align_pairs(model, tokenizer, full, settings) if full else ([[]], 0, 0)
+            found, more_beyond, more_dropped = align_shared(model, tokenizer, full, settings, rank, world) if full else ([[]], 0, 0)
+            if rank > 0:
+                continue
             found, beyond, dropped = zip(*found), beyond + more_beyond, dropped + more_dropped
             for number, (source, target) in chunk:
                 if not source or not target:
@@ -480,8 +504,12 @@ def main():
                     shown.append((source, target, links, gold[lines] if gold is not None else None))
                 lines += 1
             bar.update(len(chunk))
-        if gold is not None and lines != len(gold):
+        if gold is not None and lines != len(gold) and rank == 0:
             raise InputError(f"{args.gold}: {len(gold)} lines, but the input has {lines}; expected one line for each pair")
+    if world > 1:
+        dist.destroy_process_group()
+    if rank > 0:
+        return
     if args.html:
         with output(args.html) as stream:
             stream.write(links_page(shown, lines, args.input))

@@ -18,12 +18,15 @@
 #   MODELS   encoders: Hugging Face folders or hub names, such as "bert-base-multilingual-cased xlm-roberta-base"; awesome: the
 #            encoder of the first one's joint aligner, trained on the orders which that found
 #   ORDERS   word orders: original, a language with a translation (fr de hi zh), random (as far from English order as hi, or
-#            the last language named; random-fr: as far as fr), identity (xnli, pawsx: text split into words and joined again)
+#            the last language named; random-fr: as far as fr), identity (all but udpos: text split into words and joined again);
+#            trained on both forms of every sentence with a consistency loss: hi+consistency, random+consistency, and rdrop, which
+#            sees the original twice
 #   ALIGNERS what finds the links: pretrained (the encoder as it is), separate (fine-tuned, one for each language), joint (one
 #            for all); random orders are made from the first one named
 #   SEEDS    "1 2 3": each condition is trained once for each
-#   TASKS    "udpos xnli pawsx" (pud: udpos alone)
-#   EPOCHS LR, PAIR_EPOCHS PAIR_LR, BATCH_SIZE MAX_DEV   of train_pos.py, of train_xnli.py, of both; MAX_DEV=all: whole dev files
+#   TASKS    "udpos xnli pawsx qa" (pud: udpos alone; qa is left out by default, and is tydiqa xquad mlqa in full, xquad in the sample)
+#   EPOCHS LR, PAIR_EPOCHS PAIR_LR, QA_EPOCHS QA_LR      of train_pos.py, train_xnli.py and train_qa.py
+#   BATCH_SIZE MAX_DEV CONSISTENCY       of all of them (MAX_DEV=all: whole dev files; CONSISTENCY: its weight in the loss)
 #   ALIGN_STEPS ALIGN_LR ALIGN_BATCH     of finetune_aligner.py
 #   GOLD     folder with gold alignments XXen.src-tgt or enXX.src-tgt and the same .gold, which the aligners are scored on
 #   MT       where full's English tagging data is translated by: translate.py's --model without its last two letters
@@ -59,7 +62,7 @@ done
 [ -z "${DATA:-}" ] || [ ! -d "$CALLER/$DATA" ] || DATA=$CALLER/$DATA
 case $PROFILE in
   sample) DATA=data/sample MODELS=${MODELS:-$DEFAULT_MODEL} TASKS=${TASKS:-udpos xnli pawsx} SEEDS=${SEEDS:-1} BATCH_SIZE=${BATCH_SIZE:-16}
-          EPOCHS=${EPOCHS:-5} LR=${LR:-2e-4} PAIR_EPOCHS=${PAIR_EPOCHS:-6} PAIR_LR=${PAIR_LR:-1e-4} MAX_DEV=${MAX_DEV:-all}
+          EPOCHS=${EPOCHS:-5} LR=${LR:-2e-4} PAIR_EPOCHS=${PAIR_EPOCHS:-4} PAIR_LR=${PAIR_LR:-1e-4} QA_EPOCHS=${QA_EPOCHS:-12} QA_LR=${QA_LR:-2e-4} MAX_DEV=${MAX_DEV:-all}
           PARALLEL=$DATA/udpos/train-en- GOLD=${GOLD:-$DATA/align} ALIGN_STEPS=${ALIGN_STEPS:-30} ALIGN_LR=${ALIGN_LR:-5e-5} ALIGN_BATCH=${ALIGN_BATCH:-16} ;;
   pud)    [ -d "${DATA:-}" ] || fail "PROFILE=pud needs DATA=DIR, a folder with the PUD treebanks and XTREME's dev files"
           for PUD_DEV in "$DATA/udpos" "$DATA/xtreme/udpos" "$DATA"; do [ -f "$PUD_DEV/dev-en.tsv" ] && break; done
@@ -74,7 +77,7 @@ case $PROFILE in
   *)      fail "PROFILE=$PROFILE: unknown; expected sample, pud or full" ;;
 esac
 # What is not set by now is XTREME's setting for its full data, and of finetune_aligner.py its own default.
-BATCH_SIZE=${BATCH_SIZE:-32} EPOCHS=${EPOCHS:-10} LR=${LR:-2e-5} PAIR_EPOCHS=${PAIR_EPOCHS:-5} PAIR_LR=${PAIR_LR:-2e-5} MAX_DEV=${MAX_DEV:-all}
+BATCH_SIZE=${BATCH_SIZE:-32} EPOCHS=${EPOCHS:-10} LR=${LR:-2e-5} PAIR_EPOCHS=${PAIR_EPOCHS:-5} PAIR_LR=${PAIR_LR:-2e-5} QA_LR=${QA_LR:-3e-5} MAX_DEV=${MAX_DEV:-all} CONSISTENCY=${CONSISTENCY:-1}
 ALIGN_STEPS=${ALIGN_STEPS:-500} ALIGN_LR=${ALIGN_LR:-3e-5} ALIGN_BATCH=${ALIGN_BATCH:-32}
 ORDERS=${ORDERS:-original identity random fr de hi zh} ALIGNERS=${ALIGNERS:-pretrained separate joint} MT=${MT:-Helsinki-NLP/opus-mt-en-}
 MODELS=$(for model in $MODELS; do   # folders may be named from where the caller stands
@@ -90,23 +93,26 @@ done
 [ -z "$(for model in $MODELS; do basename "$model"; done | sort | uniq -d)" ] || fail "MODELS: two models have the same last name; results are kept by it, run them in two folders"
 [ "$FIRST" != awesome ] || fail "MODELS: awesome is the joint aligner of the first model; expected another one before it"
 case " $(echo $MODELS) " in *" awesome "*) case " $ALIGNERS " in *" joint "*) ;; *) fail "MODELS: awesome is the joint aligner of the first model; expected joint among ALIGNERS" ;; esac ;; esac
+if [ $PROFILE = full ]; then TASKS=${TASKS/qa/tydiqa xquad mlqa}; else TASKS=${TASKS/%qa/xquad}; fi
 for task in $TASKS; do
-  case $PROFILE-$task in *-udpos | sample-xnli | sample-pawsx | full-xnli | full-pawsx) ;; pud-xnli | pud-pawsx) fail "TASKS: PROFILE=pud has udpos alone, not $task" ;;
-    *) fail "TASKS: unknown task $task; expected udpos, xnli or pawsx" ;; esac
+  case $PROFILE-$task in *-udpos | sample-xnli | sample-pawsx | sample-xquad | full-xnli | full-pawsx | full-tydiqa | full-xquad | full-mlqa) ;;
+    pud-xnli | pud-pawsx | pud-xquad) fail "TASKS: PROFILE=pud has udpos alone, not $task" ;;
+    *) fail "TASKS: unknown task $task; expected udpos, xnli, pawsx or qa" ;; esac
 done
 
 LANGS="" LIKE=""
 for order in $ORDERS; do
-  case $order in
-    original | identity | random) ;;
-    random-fr | random-de | random-hi | random-zh) LANGS="$LANGS ${order#random-}" ;;
-    fr | de | hi | zh) LANGS="$LANGS $order" LIKE=$order ;;
-    *) fail "ORDERS: unknown order $order; expected original, identity, random, random-XX, fr, de, hi or zh" ;;
+  case ${order%+consistency} in
+    original+* | rdrop+*) fail "ORDERS: unknown order $order; the original with itself is rdrop" ;;
+    original | rdrop | identity | random) ;;
+    random-fr | random-de | random-hi | random-zh) order=${order#random-} LANGS="$LANGS ${order%+*}" ;;
+    fr | de | hi | zh) LANGS="$LANGS ${order%+*}" LIKE=${order%+*} ;;
+    *) fail "ORDERS: unknown order $order; expected original, identity, random, random-XX, fr, de, hi, zh, one of these with +consistency, or rdrop" ;;
   esac
 done
-case " $ORDERS " in *" hi "*) LIKE=hi ;; esac
+case " $ORDERS " in *" hi "* | *" hi+"*) LIKE=hi ;; esac
 LIKE=${LIKE:-hi}
-case " $ORDERS " in *" random "* | *" identity "*) LANGS="$LANGS $LIKE" ;; esac
+case " $ORDERS " in *" random "* | *" random+"* | *" identity"*) LANGS="$LANGS $LIKE" ;; esac
 LANGS=$(printf '%s\n' $LANGS | awk 'NF && !seen[$0]++')
 
 # The GPUs and how many stages run at once.
@@ -255,10 +261,14 @@ experiment() {
     stage $RUNS/data/udpos "$(find "$DATA" -name '??_pud*.conllu' | sort)"$'\ndata/pud.py\ndata/conllu.py\ndata/files.py' \
       $PYTHON data/pud.py --input "$DATA" --langs fr,de,hi,zh --output $RUNS/data/udpos
   elif is data && [ $PROFILE = full ]; then
+    kind=translations train=()
     for task in $(printf '%s\n' $TASKS xnli | sort -u); do   # xnli: its test sentences are what aligners learn from
-      [ -f "$DATA/$task/train-en.tsv" ] && [ -f "$DATA/$task/dev-en.tsv" ] && [ -f "$DATA/$task/test-en.tsv" ] ||
-        stage "$DATA/$task" $'data/download.py\ndata/conllu.py\ndata/files.py' $PYTHON data/download.py --output "$DATA" --tasks "$task,translations"
+      case $task in xquad | mlqa) kind=squad,$task,$kind ;; *) kind=$task,$kind ;; esac
+      [ -f "$(training_file)" ] && [ -n "$(dev_files)" ] && { [ $task != xnli ] || [ -f "$XNLI/test-en.tsv" ]; } || train+=($task)
     done
+    [ ${#train[@]} -eq 0 ] ||
+      stage "$DATA" $'data/download.py\ndata/conllu.py\ndata/files.py' $PYTHON data/download.py --output "$DATA" \
+        --tasks "$(printf '%s\n' ${kind//,/ } | sort -u | paste -s -d , -)"
     task=""
   fi
 
@@ -323,7 +333,7 @@ experiment() {
 
   # 7. The report (seconds).
   if is report; then
-    stage report/$PROFILE/results.html "$(runs_to_report; scores_to_report)"$'\neval.py\nreport.py\ndata/files.py' \
+    stage report/$PROFILE/results.html "$(runs_to_report; scores_to_report)"$'\neval.py\nreport.py\ndata/squad.py\ndata/files.py' \
       $PYTHON eval.py --runs $(runs_to_report) $(scores_to_report | sed '1s/^/--alignments /') --output report/$PROFILE
   fi
 }
@@ -334,43 +344,51 @@ parallel_text() {
   if [ "$text" = "$translation" ]; then return   # it lies there
   elif [ -n "$translation" ]; then
     stage "$text" "$train"$'\n'"$translation"$'\ndata/split.py\ndata/files.py' \
-      $PYTHON data/split.py --task "$task" --source "$train" --target "$translation" --output "$text" --every
+      $PYTHON data/split.py --task "$(format)" --source "$train" --target "$translation" --output "$text" --every
   elif [ $PROFILE = full ]; then
     stage "$text" "$train"$'\n'"$MT$lang"$'\ntranslate.py\ndata/split.py\n'"$shared" \
-      $PYTHON translate.py --task "$task" --input "$train" --lang "$lang" --model "$MT$lang" --output "$text"
+      $PYTHON translate.py --task "$(format)" --input "$train" --lang "$lang" --model "$MT$lang" --output "$text"
   fi
 }
 
 # The orders that $aligner makes of $task's training file.
 reorder_training() {
-  local order control lang train=$(training_file)
+  local order control lang listed train=$(training_file)
   for order in $(orders_of "$task" "$aligner"); do
-    lang=${order#random-} control=()
+    order=${order%+consistency} control=() listed=() lang=$(language)
     case $order in
-      original) continue ;;
-      identity) control=(--identity) lang=$LIKE ;;
-      random)   control=(--random) lang=$LIKE ;;
-      random-*) control=(--random) ;;
+      original | rdrop) continue ;;
+      identity) control=(--identity) ;;
+      random*)  control=(--random) ;;
     esac
-    stage "$(ordered_file)" "$(links_of $lang)"$'\n'$train$'\nreorder.py\ndata/split.py\ndata/files.py' \
-      $PYTHON reorder.py --task "$task" --input "$train" --alignment "$(links_of $lang)" --output "$(ordered_file)" \
-      --stats "$(ordered_file).json" ${control[@]+"${control[@]}"}
+    case $task in xnli | pawsx) ;; *) listed=(--permutations "$(ordered_file).order") ;; esac   # which word is which, for consistency
+    stage "$(ordered_file)" "$(links_of $lang)"$'\n'$train$'\nreorder.py\ndata/split.py\ndata/squad.py\ndata/files.py' \
+      $PYTHON reorder.py --task "$(format)" --input "$train" --alignment "$(links_of $lang)" --output "$(ordered_file)" \
+      --stats "$(ordered_file).json" ${listed[@]+"${listed[@]}"} ${control[@]+"${control[@]}"}
   done
 }
 
 # The runs of $task with $model.
 train_all() {
-  local aligner order seed kind train output script epochs rate options=()
-  name=$(links_name)
+  local aligner order seed kind train output script epochs rate forms options=() name=$(links_name) shared=$shared
   case $task in
-    udpos) script=(train_pos.py) epochs=$EPOCHS rate=$LR ;;
-    *)     script=(train_xnli.py --task "$task") epochs=$PAIR_EPOCHS rate=$PAIR_LR ;;
+    udpos)        script=(train_pos.py) epochs=$EPOCHS rate=$LR ;;
+    xnli | pawsx) script=(train_xnli.py --task "$task") epochs=$PAIR_EPOCHS rate=$PAIR_LR ;;
+    tydiqa)       script=(train_qa.py --task "$task") epochs=${QA_EPOCHS:-3} rate=$QA_LR ;;
+    *)            script=(train_qa.py --task "$task") epochs=${QA_EPOCHS:-2} rate=$QA_LR ;;   # on SQuAD
   esac
+  [ $script != train_qa.py ] || shared+=$'\nreorder.py\ndata/split.py\ndata/squad.py'
   [ "$MAX_DEV" = all ] || options=(--max-dev "$MAX_DEV")
   for seed in $SEEDS; do for aligner in $(aligners_of "$task"); do for order in $(orders_of "$task" "$aligner"); do
-    kind=$(kind_of "$order" "$aligner") train=$(ordered_file) output=$(run_folder)
-    stage "$output" "$(model_folder)"$'\n'"$train"$'\n'"$(training_file)"$'\n'"$(ls "$(dev_folder)"/dev-*.tsv 2>/dev/null)"$'\n'${script[0]}$'\n'"$shared" \
-      $PYTHON "${script[@]}" --model "$(model_folder)" --train "$train" --data-dir "$(dev_folder)" --output "$output" \
+    kind=$(kind_of "$order" "$aligner") output=$(run_folder) train=$(training_file) forms=()
+    case $order in
+      *+consistency) forms=(--reordered "$(order=${order%+*}; ordered_file)" --consistency "$CONSISTENCY")
+                     case $task in xnli | pawsx) ;; *) forms+=(--permutations "${forms[1]}.order") ;; esac ;;
+      rdrop)         forms=(--reordered "$train" --consistency "$CONSISTENCY") ;;
+      *)             train=$(ordered_file) ;;
+    esac
+    stage "$output" "$(model_folder)"$'\n'"$train"$'\n'"${forms[1]:-}"$'\n'"$(training_file)"$'\n'"$(dev_files)"$'\n'${script[0]}$'\n'"$shared" \
+      $PYTHON "${script[@]}" --model "$(model_folder)" --train "$train" ${forms[@]+"${forms[@]}"} --data-dir "$(dev_folder)" --output "$output" \
       --order $order --aligner $kind --seed $seed --epochs "$epochs" --lr "$rate" --batch-size "$BATCH_SIZE" ${options[@]+"${options[@]}"}
   done; done; done
 }
@@ -378,10 +396,29 @@ train_all() {
 # ---- names ----------------------------------------------------------------------------------------
 # Of files and folders, by $model or the $name of its results, $task, $aligner, $order and $seed.
 
-training_file() { if [ $PROFILE = pud ]; then echo $RUNS/data/udpos/train-en.tsv; else echo "$DATA/$task/train-en.tsv"; fi; }
+source_of()     { case $task in xquad | mlqa) echo squad ;; *) echo "$task" ;; esac; }   # what a task trains on
+format()        { case $task in xquad | mlqa | tydiqa) echo qa ;; *) echo "$task" ;; esac; }
+training_file() {
+  case $PROFILE-$task in
+    pud-udpos)        echo $RUNS/data/udpos/train-en.tsv ;;
+    *-xquad | *-mlqa) echo "$DATA/squad/train-v1.1.json" ;;
+    *-tydiqa)         echo "$DATA/tydiqa/tydiqa.goldp.en.train.json" ;;
+    *)                echo "$DATA/$task/train-en.tsv" ;;
+  esac
+}
 dev_folder()    { if [ $PROFILE = pud ]; then echo "$PUD_DEV"; else echo "$DATA/$task"; fi; }
-links_of()      { echo "$RUNS/work/$name/$task/$aligner/$1${2:-.align}"; }
-ordered_file()  { if [ $order = original ]; then training_file; else echo "$RUNS/work/$name/$task/$aligner/train-$order.tsv"; fi; }
+dev_files() {
+  case $task in
+    xquad | mlqa | tydiqa) find "$(dev_folder)" -name '*.json' ! -path '*train*' 2>/dev/null | sort ;;
+    *)                     ls "$(dev_folder)"/dev-*.tsv 2>/dev/null ;;
+  esac || true
+}
+language()      { case $order in random | identity) echo $LIKE ;; *) echo "${order#random-}" ;; esac; }   # whose links $order is made of
+links_of()      { echo "$RUNS/work/$name/$(source_of)/$aligner/$1${2:-.align}"; }
+ordered_file() {
+  local train=$(training_file)
+  if [ $order = original ]; then echo "$train"; else echo "$RUNS/work/$name/$(source_of)/$aligner/train-$order.${train##*.}"; fi
+}
 run_folder()    { echo "$RUNS/$task/$(basename "$model")/$order-$(kind_of "$order" "$aligner")-$seed"; }
 model_folder()  { if [ "$model" = awesome ]; then echo "$RUNS/aligners/$FIRST/joint"; else echo "$model"; fi; }
 links_name()    { if [ "$model" = awesome ]; then echo "$FIRST"; else basename "$model"; fi; }   # whose links a model's orders are made of
@@ -390,18 +427,22 @@ plain_models()  { local model; for model in $MODELS; do [ "$model" = awesome ] |
 # A translation of a task's training file as the user has it, nothing where there is none.
 translation_of() {
   local file
-  for file in "$(dirname "$(training_file)")/train-en-$1.txt" "$DATA/$task/translate-train/"{multinli.train.$1.tsv,en-$1-translated.tsv}; do
+  for file in "$(dirname "$(training_file)")/train-en-$1.txt" \
+    "$DATA/$(source_of)/translate-train/"{multinli.train.$1.tsv,en-$1-translated.tsv,{squad,tydiqa}.translate.train.en-$1.json}; do
     if [ -f "$file" ] || [ "$PROFILE-$file" = "pud-$RUNS/data/udpos/train-en-$1.txt" ]; then echo "$file"; return; fi
   done
   # What data/download.py will bring.
   [ "$PROFILE-$task" != full-xnli ] || echo "$DATA/xnli/translate-train/multinli.train.$1.tsv"
-  case $PROFILE-$task-$1 in full-pawsx-fr | full-pawsx-de | full-pawsx-zh) echo "$DATA/pawsx/translate-train/en-$1-translated.tsv" ;; esac
+  case $PROFILE-$(source_of)-$1 in
+    full-pawsx-fr | full-pawsx-de | full-pawsx-zh) echo "$DATA/pawsx/translate-train/en-$1-translated.tsv" ;;
+    full-squad-de | full-squad-hi | full-squad-zh) echo "$DATA/squad/translate-train/squad.translate.train.en-$1.json" ;;
+  esac
 }
 
 # The parallel text that a task's links are found in.
 text_of() {
   local file=$(translation_of $1)
-  case $task-$file in udpos-?*) echo "$file" ;; *) echo "$RUNS/data/$task/train-en-$1.txt" ;; esac
+  case $task-$file in udpos-?*) echo "$file" ;; *) echo "$RUNS/data/$(source_of)/train-en-$1.txt" ;; esac
 }
 
 # Whether a task has translations into a language; run_all.sh says so at its start where it has none. Full translates what is missing.
@@ -430,14 +471,13 @@ orders_of() {
   if sampled "$1"; then orders="original zh"; fi
   for order in $orders; do
     case $order in
-      original | identity | random*) [ "$2" = "${ALIGNERS%% *}" ] || continue ;;
+      original | rdrop | identity* | random*) [ "$2" = "${ALIGNERS%% *}" ] || continue ;;
       *) [ "$model-$2" = awesome-joint ] || [ "$model" != awesome ] || continue ;;
     esac
     case $1-$order in
-      udpos-identity) continue ;;   # its words come with it
-      *-original) ;;
-      *-random | *-identity) translated $LIKE || continue ;;
-      *) translated "${order#random-}" || continue ;;
+      udpos-identity*) continue ;;   # its words come with it
+      *-original | *-rdrop) ;;
+      *) translated "$(order=${order%+*}; language)" || continue ;;
     esac
     echo $order
   done
@@ -447,12 +487,12 @@ orders_of() {
 languages_of() {
   local order
   for order in $(orders_of "$1" "$2"); do
-    case $order in original) ;; identity | random) echo $LIKE ;; *) echo "${order#random-}" ;; esac
+    case $order in original | rdrop) ;; *) order=${order%+*}; language ;; esac
   done | awk '!seen[$0]++'
 }
 
 # The name of the aligner of a condition: none where its links do not matter.
-kind_of() { case $1 in original | identity) echo none ;; *) echo "$2" ;; esac; }
+kind_of() { case $1 in original | rdrop | identity*) echo none ;; *) echo "$2" ;; esac; }
 
 # The pairs with gold links, such as enfr and zhen, of the languages in use.
 gold_pairs() {

@@ -125,7 +125,8 @@ def make_windows(tokenizer, paragraphs, limit):
                 text, begin = stripped(*answers[0])
                 inside = [k for k, (a, b) in enumerate(spans) if a < begin + len(text) and b > begin]
                 cut += bool(inside) and (spans[inside[0]][0], spans[inside[-1]][1]) != (begin, begin + len(text))
-            for start in range(0, max(1, len(ids) - room + STRIDE), STRIDE):
+            stride = min(STRIDE, -(-room // 2))  # windows overlap, however short inputs must be
+            for start in range(0, max(1, len(ids) - room + stride), stride):
                 part = slice(start, start + room)
                 answer = (0, 0)
                 if inside and start <= inside[0] and inside[-1] < start + room:
@@ -167,7 +168,9 @@ def same_words(first, second, moves):
     owner = []  # of each piece of the second form, the piece of the first that holds its first character
     for begin, _ in second.spans:
         place = max(0, bisect.bisect_right(new, begin) - 1)
-        owner.append(max(0, bisect.bisect_right(begins, begin - moves[place][0] + moves[place][1]) - 1))
+        before = begin - moves[place][0] + moves[place][1]
+        piece = bisect.bisect_left(begins, before)  # the first of pieces that begin there, such as a bare `▁`
+        owner.append(piece if piece < len(begins) and begins[piece] == before else max(0, piece - 1))
     heads = sorted(set(owner))
     group = [bisect.bisect_right(heads, k) for k in range(len(begins))]
     tail = [[0] * (len(window.ids) - window.first - len(window.spans)) for window in (first, second)]
