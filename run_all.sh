@@ -59,7 +59,7 @@ done
 [ "$SHARE" = 1/1 ] || [ -n "$STAGE" ] || fail "--share: is for --stage, whose stages do not wait for each other"
 
 [ -n "${ORDERS:-}" ] && ALL_ORDERS=no || ALL_ORDERS=yes   # the user has named orders, and means them for every task
-[ -z "${DATA:-}" ] || [ ! -d "$CALLER/$DATA" ] || DATA=$CALLER/$DATA
+case ${DATA:-/} in /*) ;; *) [ "$CALLER" = "$PWD" ] || DATA=$CALLER/$DATA ;; esac   # folders are named from where the caller stands
 case $PROFILE in
   sample) DATA=data/sample MODELS=${MODELS:-$DEFAULT_MODEL} TASKS=${TASKS:-udpos xnli pawsx} SEEDS=${SEEDS:-1} BATCH_SIZE=${BATCH_SIZE:-16}
           EPOCHS=${EPOCHS:-5} LR=${LR:-2e-4} PAIR_EPOCHS=${PAIR_EPOCHS:-4} PAIR_LR=${PAIR_LR:-1e-4} QA_EPOCHS=${QA_EPOCHS:-12} QA_LR=${QA_LR:-2e-4} MAX_DEV=${MAX_DEV:-all}
@@ -102,8 +102,8 @@ done
 
 LANGS="" LIKE=""
 for order in $ORDERS; do
+  case $order in original+* | rdrop+*) fail "ORDERS: unknown order $order; the original with itself is rdrop" ;; esac
   case ${order%+consistency} in
-    original+* | rdrop+*) fail "ORDERS: unknown order $order; the original with itself is rdrop" ;;
     original | rdrop | identity | random) ;;
     random-fr | random-de | random-hi | random-zh) order=${order#random-} LANGS="$LANGS ${order%+*}" ;;
     fr | de | hi | zh) LANGS="$LANGS ${order%+*}" LIKE=${order%+*} ;;
@@ -119,7 +119,7 @@ LANGS=$(printf '%s\n' $LANGS | awk 'NF && !seen[$0]++')
 GPUS=()
 if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then GPUS=(${CUDA_VISIBLE_DEVICES//,/ })
 elif command -v nvidia-smi > /dev/null; then GPUS=($(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null || true)); fi
-CORES=$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
+CORES=$(env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
 if [ ${#GPUS[@]} -gt 0 ]; then JOBS=${JOBS:-${#GPUS[@]}}; else JOBS=${JOBS:-$((CORES > 1 ? 2 : 1))}; fi
 [[ $JOBS =~ ^[1-9][0-9]*$ ]] || fail "JOBS=$JOBS: expected a whole number of 1 or more"
 

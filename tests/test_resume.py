@@ -78,12 +78,14 @@ def test_a_checkpoint_of_another_training_is_not_used(run, tmp_path, command, mo
     options += ["--epochs", "1", "--output", tmp_path / "run"]
     monkeypatch.setattr(importlib.import_module(script), "write_scores", lambda *_: None)  # which would remove the checkpoint
     assert run(script, *options, "--save-every", "2").code == 0 and (tmp_path / "run.checkpoint").exists()
-    assert "goes on after step 4" in run(script, *options).err
+    assert "goes on after step" in run(script, *options).err
     for changed in (["--lr", "2e-3"], ["--seed", "2"], ["--epochs", "2"]):
         done = run(script, *options, *changed)
         assert done.code == 0 and "is of other settings, data or another model, and is not used" in done.err
     path = next((tmp_path / task).glob("train-en.*"))
-    path.write_text(path.read_text().replace(" is ", " was ").replace("\nis\t", "\nwas\t"))
+    path.write_text(
+        path.read_text().replace('"question": "', '"question": "So ').replace("\nis\t", "\nwas\t").replace(" is ", " was ", task == "xnli")
+    )
     assert "is not used" in run(script, *options).err
 
 
