@@ -20,6 +20,10 @@ import torch.distributed as dist
 from data.files import InputError, not_negative, output, positive, positive_float, share, weight
 
 CLIP = 1.0  # largest norm of the gradient
+ENCODER = (
+    "expected a BERT or XLM-R type Hugging Face folder (config.json, model.safetensors, tokenizer.json) or the name of one on a hub that "
+    "is reachable"
+)
 
 
 # ---- the encoder -------------------------------------------------------------------------------
@@ -38,7 +42,7 @@ def load_tokenizer(name):
                 return PreTrainedTokenizerFast(tokenizer_file=os.path.join(name, "tokenizer.json"), **settings)
         return AutoTokenizer.from_pretrained(name)
 
-    tokenizer = _load(name, load)
+    tokenizer = load_pretrained(name, load)
     release_memory()  # loading made a second copy of 280 MB
     if not tokenizer.is_fast or tokenizer.pad_token_id is None or tokenizer.unk_token_id is None:
         raise InputError(f"{name}: no fast tokenizer with <pad> and <unk>; expected a BERT or XLM-R type of model")
@@ -56,7 +60,7 @@ def load_config(name):
     """The configuration of a Hugging Face folder or hub name. Raises InputError."""
     from transformers import AutoConfig
 
-    return _load(name, lambda: AutoConfig.from_pretrained(name))
+    return load_pretrained(name, lambda: AutoConfig.from_pretrained(name))
 
 
 def load_encoder(name, layers=None, attention=None, pooler=False):
@@ -76,7 +80,7 @@ def load_encoder(name, layers=None, attention=None, pooler=False):
         settings["num_hidden_layers"] = layers
     set_verbosity_error()  # it reports every weight that it was told not to load
     disable_progress_bar()
-    model = _load(name, lambda: AutoModel.from_pretrained(name, add_pooling_layer=pooler, dtype=torch.float32, **settings))
+    model = load_pretrained(name, lambda: AutoModel.from_pretrained(name, add_pooling_layer=pooler, dtype=torch.float32, **settings))
     return model.eval()
 
 
@@ -90,11 +94,14 @@ def load_whole(name):
 
     set_verbosity_error()
     disable_progress_bar()
-    model, info = _load(name, lambda: AutoModelForPreTraining.from_pretrained(name, dtype=torch.float32, output_loading_info=True))
+    model, info = load_pretrained(
+        name, lambda: AutoModelForPreTraining.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+    )
     return model.eval(), set(info["missing_keys"])
 
 
-def _load(name, load):
+def load_pretrained(name, load, expected=ENCODER):
+    """What load() returns. Raises InputError, with what was `expected`, for all that can be wrong with a folder or hub name."""
     if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "config.json")):
         raise InputError(f"{name}: no config.json in this folder; expected a Hugging Face model folder")
     if not os.path.isdir(name) and (os.path.exists(name) or name.startswith((".", "/", "~")) or name.count("/") > 1):
@@ -104,10 +111,7 @@ def _load(name, load):
         return load()
     except Exception as error:  # transformers and its parts raise dozens of types for what is wrong in a folder or on a hub
         reason = " ".join((str(error).strip() or type(error).__name__).split())
-        raise InputError(
-            f"{name}: cannot be loaded as a model ({reason[:160]}); expected a BERT or XLM-R type Hugging Face folder "
-            "(config.json, model.safetensors, tokenizer.json) or the name of one on a hub that is reachable"
-        ) from None
+        raise InputError(f"{name}: cannot be loaded as a model ({reason[:160]}); {expected}") from None
 
 
 def read_align_json(name, config, methods, similarities):

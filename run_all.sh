@@ -61,8 +61,8 @@ done
 [ -n "${ORDERS:-}" ] && ALL_ORDERS=no || ALL_ORDERS=yes   # the user has named orders, and means them for every task
 case ${DATA:-/} in /*) ;; *) [ "$CALLER" = "$PWD" ] || DATA=$CALLER/$DATA ;; esac   # folders are named from where the caller stands
 case $PROFILE in
-  sample) DATA=data/sample MODELS=${MODELS:-$DEFAULT_MODEL} TASKS=${TASKS:-udpos xnli pawsx} SEEDS=${SEEDS:-1} BATCH_SIZE=${BATCH_SIZE:-16}
-          EPOCHS=${EPOCHS:-5} LR=${LR:-2e-4} PAIR_EPOCHS=${PAIR_EPOCHS:-4} PAIR_LR=${PAIR_LR:-1e-4} QA_EPOCHS=${QA_EPOCHS:-12} QA_LR=${QA_LR:-2e-4} MAX_DEV=${MAX_DEV:-all}
+  sample) DATA=data/sample MODELS=${MODELS:-$DEFAULT_MODEL} TASKS=${TASKS:-udpos xnli pawsx} SEEDS=${SEEDS:-1} BATCH_SIZE=${BATCH_SIZE:-8}
+          EPOCHS=${EPOCHS:-3} LR=${LR:-2e-4} PAIR_EPOCHS=${PAIR_EPOCHS:-5} PAIR_LR=${PAIR_LR:-1e-4} QA_EPOCHS=${QA_EPOCHS:-8} QA_LR=${QA_LR:-2e-4} MAX_DEV=${MAX_DEV:-all}
           PARALLEL=$DATA/udpos/train-en- GOLD=${GOLD:-$DATA/align} ALIGN_STEPS=${ALIGN_STEPS:-30} ALIGN_LR=${ALIGN_LR:-5e-5} ALIGN_BATCH=${ALIGN_BATCH:-16} ;;
   pud)    [ -d "${DATA:-}" ] || fail "PROFILE=pud needs DATA=DIR, a folder with the PUD treebanks and XTREME's dev files"
           for PUD_DEV in "$DATA/udpos" "$DATA/xtreme/udpos" "$DATA"; do [ -f "$PUD_DEV/dev-en.tsv" ] && break; done

@@ -1,6 +1,6 @@
 """Translate English training sentences with an OPUS-MT (Marian) model, where a task brings no translations, as XTREME's udpos.
 
-In:   English sentences: a udpos, xnli or pawsx file, or text, a sentence a line
+In:   English sentences: a udpos, xnli or pawsx file, SQuAD's JSON (its contexts' sentences and questions), or text, a sentence a line
 Out:  `English words ||| translation words` a line, as align.py wants it, for every sentence in its place (two for each pair)
 
     python translate.py --task udpos --input data/sample/udpos/train-en.tsv --lang fr --output train-en-fr.txt
@@ -33,9 +33,9 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 from common import (
-    _load,
     autocast,
     length_sorted,
+    load_pretrained,
     note,
     pad,
     pick_device,
@@ -100,14 +100,6 @@ def read_english(path, task):
 # ---- the translator ---------------------------------------------------------------------------------
 
 
-def load(name, from_pretrained):
-    """common's loader, with what is expected here in its errors."""
-    try:
-        return _load(name, from_pretrained)
-    except InputError as error:
-        raise InputError(f"{str(error).partition('; expected')[0]}; {EXPECTED}") from None
-
-
 def load_translator(name):
     """(model in float32 on the CPU, tokenizer) of a Marian folder or hub name. Raises InputError."""
     from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
@@ -116,16 +108,17 @@ def load_translator(name):
     set_verbosity_error()
     disable_progress_bar()
     warnings.filterwarnings("ignore", "Recommended: pip install sacremoses")  # transformers' tokenizer loads it and never uses it
-    config = load(name, lambda: AutoConfig.from_pretrained(name))
+    config = load_pretrained(name, lambda: AutoConfig.from_pretrained(name), EXPECTED)
     if config.model_type != "marian":
         raise InputError(f"{name}: is a model of type {config.model_type}; {EXPECTED}")
     try:
-        tokenizer = load(name, lambda: AutoTokenizer.from_pretrained(name))
+        tokenizer = load_pretrained(name, lambda: AutoTokenizer.from_pretrained(name), EXPECTED)
     except InputError:
         if importlib.util.find_spec("sentencepiece"):
             raise
         raise InputError(f"{name}: its tokenizer needs the package sentencepiece; run `pip install sentencepiece`") from None
-    return load(name, lambda: AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32)).eval(), tokenizer
+    model = load_pretrained(name, lambda: AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32), EXPECTED)
+    return model.eval(), tokenizer
 
 
 def target_code(name, tokenizer, lang, code):
@@ -214,7 +207,10 @@ def read_partials(path, crc):
 def main():
     parser = Arguments(__doc__)
     parser.add_argument(
-        "--task", choices=["udpos", *PAIR_LABELS, "text"], required=True, help="format of --input; text is a sentence a line"
+        "--task",
+        choices=["udpos", *PAIR_LABELS, "qa", "text"],
+        required=True,
+        help="format of --input; text is a sentence a line, qa SQuAD's JSON",
     )
     parser.add_argument("--input", required=True, metavar="FILE", help="English sentences")
     parser.add_argument("--lang", required=True, metavar="LANG", help="language to translate into, such as fr")

@@ -1,9 +1,11 @@
 """Every malformed input ends in one line that names the place and the cure, exit code 2, no traceback, nothing left behind."""
 
+import glob
 import os
+import re
 
 import pytest
-from conftest import SAMPLE
+from conftest import ROOT, SAMPLE
 
 PARALLEL = "I see ||| je vois\nHi ||| salut\n"
 POS = "I\tPRON\nsee\tVERB\n\nHi\tINTJ\n"
@@ -254,3 +256,18 @@ def test_a_pipe_that_is_closed_and_a_full_disk_end_quietly(tmp_path, tiny_bert):
         command = f"{sys.executable} {ROOT}/align.py --model {tiny_bert} --input {source} --output - > /dev/full"
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
         assert done.returncode == 2 and "No space left" in done.stderr and "Traceback" not in done.stderr
+
+
+def read(path):
+    with open(os.path.join(ROOT, path), encoding="utf-8") as stream:
+        return stream.read()
+
+
+@pytest.mark.parametrize(
+    "script",
+    [path for path in sorted(glob.glob("*.py", root_dir=ROOT) + glob.glob("data/*.py", root_dir=ROOT)) if "run_script(main)" in read(path)],
+)
+def test_help_explains_every_option(run, script):
+    done = run(script.removesuffix(".py"), "--help")
+    assert done.code == 0 and not done.err and done.out.startswith("usage:")
+    assert all(option in done.out for option in re.findall(r'add_argument\(\s*"(--[\w-]+)"', read(script)))
