@@ -103,9 +103,9 @@ def load_whole(name):
 def load_pretrained(name, load, expected=ENCODER):
     """What load() returns. Raises InputError, with what was `expected`, for all that can be wrong with a folder or hub name."""
     if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "config.json")):
-        raise InputError(f"{name}: no config.json in this folder; expected a Hugging Face model folder")
+        raise InputError(f"{name}: no config.json in this folder; {expected}")
     if not os.path.isdir(name) and (os.path.exists(name) or name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise InputError(f"{name}: no such model folder; expected a Hugging Face model folder or a hub name")
+        raise InputError(f"{name}: no such model folder; {expected}")
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; the error below says what came of them
     try:
         return load()

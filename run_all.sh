@@ -228,7 +228,7 @@ setup() {
     "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && { found=$candidate; break; }
   done
   [ -n "$found" ] || fail "no Python 3.10 or later on this machine; install one"
-  if [ $MODE != print ]; then exec 8> .setup.lock; lock "$found" 8 EX; fi   # a second run waits for the first one's set-up
+  if [ $MODE != print ]; then mkdir -p runs; exec 8> runs/.setup.lock; lock "$found" 8 EX; fi   # a second run waits for the first one's set-up
   wanted=$(cksum < requirements.txt)
   if [ "$(cat .venv/requirements.done 2>/dev/null)" != "$wanted" ] || ! $PYTHON -c "" 2>/dev/null; then
     if [ $MODE = print ]; then

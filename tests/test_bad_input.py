@@ -265,7 +265,11 @@ def read(path):
 
 @pytest.mark.parametrize(
     "script",
-    [path for path in sorted(glob.glob("*.py", root_dir=ROOT) + glob.glob("data/*.py", root_dir=ROOT)) if "run_script(main)" in read(path)],
+    [
+        path
+        for path in sorted(glob.glob("*.py", root_dir=ROOT) + glob.glob("data/*.py", root_dir=ROOT))
+        if "    run_script(main)\n" in read(path)
+    ],
 )
 def test_help_explains_every_option(run, script):
     done = run(script.removesuffix(".py"), "--help")
