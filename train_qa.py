@@ -65,6 +65,7 @@ from data.files import Arguments, InputError, check_writable, output, read_permu
 STRIDE = 128  # pieces between the beginnings of a context's windows (XTREME's doc_stride)
 LONGEST_QUESTION = 64  # pieces (XTREME's max_query_length)
 LONGEST_ANSWER = 30  # pieces (XTREME's max_answer_length)
+TRAIN_BUDGET = {"cpu": 2048, "cuda": 65536}  # padded pieces that are trained on at a time
 TEST_BUDGET = {"cpu": 4096, "cuda": 131072}  # padded pieces in a batch of testing
 
 # A model input. ids, types: of every piece, and its sentence (0 question, 1 context); first: the position of the first context piece;
@@ -329,19 +330,21 @@ def main():
     with tqdm(total=tokens, initial=done, unit=" tokens", unit_scale=True, desc="train", disable=None if rank == 0 else True) as bar:
         for step, batch in training_steps(lengths, args, state["step"]):
             seed_step(args, step, rank)
-            mine = [examples[n] for n in batch[rank::world]]
-            if mine:
-                windows = [window for inputs, _ in mine for window in inputs]
+            count = sum(len(examples[n][0]) for n in batch)
+            mine, total = batch[rank::world], 0.0
+            for part in length_sorted([lengths[n] for n in mine], TRAIN_BUDGET[device.type]):  # gradients add up; memory stays bounded
+                inputs = [examples[mine[k]] for k in part]
+                windows = [window for forms, _ in inputs for window in forms]
                 scores = position_scores(encoder, head, windows, pad_id, precision)  # (B, L, 2)
                 answers = torch.tensor([window.answer for window in windows], device=device)
-                count = sum(len(examples[n][0]) for n in batch)
                 loss = F.cross_entropy(scores, answers, reduction="sum") / (2 * count)  # the mean of first and last
                 if args.consistency:
-                    loss = loss + args.consistency * consistency(scores, mine) / len(batch)
+                    loss = loss + args.consistency * consistency(scores, inputs) / len(batch)
                 loss.backward()
+                total = total + loss.detach()
             update(optimizer, parameters, args.lr * linear_schedule(step, steps, args.warmup))
-            if step % 20 == 19 and mine and not bar.disable:  # reading the loss makes the GPU wait
-                bar.set_postfix(loss=f"{loss.item() * world:.3f}", refresh=False)
+            if step % 20 == 19 and not bar.disable:  # reading the loss makes the GPU wait
+                bar.set_postfix(loss=f"{float(total) * world:.3f}", refresh=False)
             bar.update(sum(lengths[n] for n in batch))
             if (step + 1) % args.save_every == 0 and rank == 0:
                 save_checkpoint(args, crc, modules, optimizer, step=step + 1, seconds=time.perf_counter() - started)
