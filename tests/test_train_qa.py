@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from conftest import SAMPLE, without_dropout
+from conftest import SAMPLE, gradient_norms, without_dropout
 
 import common
 import eval as evaluation
@@ -300,3 +300,12 @@ def test_forms_that_do_not_fit_and_other_bad_input_are_named(run, tmp_path, tiny
     assert "blank.json: no answers" in error(file="blank.json")
     (forms / "dev-en.json").write_text(json.dumps(document))
     assert "dev-en.json: question 't01-1': no answers" in error()
+
+
+def test_two_processes_train_on_the_same_batches(tmp_path, tiny_bert, forms):
+    """Both forms and their divergence included, in batches that do not divide by two."""
+    model = long_model(tiny_bert, tmp_path / "model")
+    data = ["--task", "xquad", "--model", model, "--train", forms / "train.json", "--data-dir", forms, *second(forms)]
+    options = ["--consistency", "2", "--langs", "zh", "--epochs", "3", "--batch-size", "5", "--lr", "1e-3"]
+    one, two = gradient_norms(tmp_path, "train_qa", 29545, *data, *options)
+    assert len(one) == 6 and two == pytest.approx(one, rel=1e-2) and two[:3] == pytest.approx(one[:3], rel=1e-4)

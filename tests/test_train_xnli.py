@@ -2,13 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SAMPLE, without_dropout
+from conftest import SAMPLE, gradient_norms, without_dropout
 
 import common
 import train_xnli
@@ -133,30 +131,8 @@ def test_trimmed_embeddings_give_the_very_same_scores(run, tmp_path, tiny_model,
 def test_two_processes_train_on_the_same_batches(tmp_path, tiny_xlmr, small):
     """Without dropout two processes have the gradients of one: the batches are the same, and gradients are added up."""
     model = without_dropout(tiny_xlmr, tmp_path / "model")
-    launcher = tmp_path / "without_dropout.py"
-    launcher.write_text(
-        f"""
-import os, sys
-sys.path.insert(0, {ROOT!r})
-sys.argv[0] = "train_xnli.py"
-import torch, train_xnli
-
-norms, clip = [], torch.nn.utils.clip_grad_norm_
-torch.nn.utils.clip_grad_norm_ = lambda *arguments: norms.append(clip(*arguments).item())
-train_xnli.DROPOUT = 0.0
-train_xnli.main()
-if os.environ["RANK"] == "0":
-    open({str(tmp_path)!r} + "/norms" + os.environ["WORLD_SIZE"], "w").write(" ".join(map(str, norms)))
-"""
-    )
-    for processes in (1, 2):
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", processes, "--master_port", 29521, launcher]
-        command += ["--task", "xnli", "--model", model, "--train", small / "train-en.tsv", "--data-dir", small, "--epochs", 2]
-        command += ["--batch-size", 7, "--lr", "1e-3", "--precision", "f32", "--output", tmp_path / str(processes)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, timeout=300)
-        assert done.returncode == 0, done.stderr
-    norms = [list(map(float, (tmp_path / f"norms{processes}").read_text().split())) for processes in (1, 2)]
+    data = ["--task", "xnli", "--model", model, "--train", small / "train-en.tsv", "--data-dir", small]
+    norms = gradient_norms(tmp_path, "train_xnli", 29521, *data, "--epochs", 2, "--batch-size", 7, "--lr", "1e-3")
     assert len(norms[0]) == 14 and norms[1] == pytest.approx(norms[0], rel=1e-2)
 
 
