@@ -300,7 +300,7 @@ def add_training_arguments(parser, epochs):
         metavar="WEIGHT",
         help="of the divergence between the predictions for the two forms, which is added to the loss",
     )
-    parser.add_argument("--data-dir", required=True, metavar="DIR", help="folder of dev-XX.tsv")
+    parser.add_argument("--data-dir", required=True, metavar="DIR", help="folder of the dev files in XTREME's layout")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for predictions and scores.json")
     parser.add_argument(
         "--order", default="original", help="name of the word order of --train, for the report: original, a language, or a control"
@@ -308,7 +308,7 @@ def add_training_arguments(parser, epochs):
     parser.add_argument(
         "--aligner", default="none", help="name of the aligner that made the order, for the report: none, pretrained, separate or joint"
     )
-    parser.add_argument("--langs", default="all", help="dev languages, such as en,hi; all: every dev-XX.tsv")
+    parser.add_argument("--langs", default="all", help="dev languages, such as en,hi; all: every dev file there")
     parser.add_argument("--epochs", type=positive, default=epochs, help="passes over the training data")
     parser.add_argument("--batch-size", type=positive, default=32, help="examples in a batch, over all processes")
     parser.add_argument("--lr", type=positive_float, default=2e-5, help="highest learning rate of AdamW")

@@ -4,8 +4,8 @@ In:   a SQuAD-format file to train on (English, in its own or another word order
 Out:  OUTPUT/dev-XX.json    the predicted answer of every question, {id: text} (XTREME's submission format)
       OUTPUT/scores.json    F1 and exact match of every language, what was run, and how fast
 
-    python train_qa.py --task xquad --model models/multilingual-e5-small --train data/sample/xquad/train-en.json \\
-        --data-dir data/sample/xquad --output runs/try --lr 1e-4 --batch-size 8
+    python train_qa.py --task xquad --model models/multilingual-e5-small --train data/sample/squad/train-v1.1.json \\
+        --data-dir data/sample/xquad --output runs/try --lr 2e-4 --batch-size 8 --epochs 8
     torchrun --nproc_per_node 4 train_qa.py ...      # the same batches, shared out over four GPUs
 
 The defaults are XTREME's settings for TyDiQA (learning rate 3e-5, batch 32, 3 epochs, length 384; SQuAD, on which xquad and mlqa
