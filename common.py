@@ -324,6 +324,12 @@ def add_training_arguments(parser, epochs):
     parser.add_argument("--precision", choices=["bf16", "f32"], help="of matrix products (default: bf16 where the machine has it)")
 
 
+def check_consistency(args):
+    """Raise InputError for --consistency without a second form of the examples."""
+    if args.consistency and not args.reordered:
+        raise InputError("--consistency: compares two forms of every example; expected --reordered FILE too")
+
+
 def symmetric_divergence(one, other):
     """½ (KL(p ‖ q) + KL(q ‖ p)) of the distributions p and q of two tensors of log probabilities, (N, C) each: (N,).
 

@@ -30,6 +30,7 @@ from common import (
     add_training_arguments,
     autocast,
     bare_piece,
+    check_consistency,
     length_sorted,
     linear_schedule,
     load_checkpoint,
@@ -165,8 +166,7 @@ def main():
         "--permutations", metavar="FILE", help="what reorder.py --permutations wrote beside --reordered (default: the orders are the same)"
     )
     args = parser.parse_args()
-    if args.consistency and not args.reordered:
-        raise InputError("--consistency: compares two forms of every example; expected --reordered FILE too")
+    check_consistency(args)
 
     # Data. Everything is read and checked before the model is loaded.
     check_writable(os.path.join(args.output, "scores.json"))

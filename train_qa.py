@@ -28,13 +28,12 @@ import time
 import numpy as np
 import torch
 import torch.nn.functional as F
-from data.squad import QA_TASKS, gold_answers, qa_files, read_squad, squad_scores, stripped
-from reorder import paragraph_sentences, reorder_paragraph
 from tqdm import tqdm
 
 from common import (
     add_training_arguments,
     autocast,
+    check_consistency,
     length_sorted,
     linear_schedule,
     load_checkpoint,
@@ -60,7 +59,23 @@ from common import (
     update,
     write_scores,
 )
-from data.files import Arguments, InputError, check_writable, output, read_permutations, run_script
+from data.files import (
+    Arguments,
+    InputError,
+    check_writable,
+    output,
+    read_permutations,
+    run_script,
+)
+from data.squad import (
+    QA_TASKS,
+    gold_answers,
+    qa_files,
+    read_squad,
+    squad_scores,
+    stripped,
+)
+from reorder import paragraph_sentences, reorder_paragraph
 
 STRIDE = 128  # pieces between the beginnings of a context's windows (XTREME's doc_stride)
 LONGEST_QUESTION = 64  # pieces (XTREME's max_query_length)
@@ -260,8 +275,7 @@ def main():
         "--permutations", metavar="FILE", help="what reorder.py --permutations wrote beside --reordered (default: the orders are the same)"
     )
     args = parser.parse_args()
-    if args.consistency and not args.reordered:
-        raise InputError("--consistency: compares two forms of every example; expected --reordered FILE too")
+    check_consistency(args)
 
     # Data. Everything is read and checked before the model is loaded.
     check_writable(os.path.join(args.output, "scores.json"))

@@ -31,6 +31,7 @@ from tqdm import tqdm
 from common import (
     add_training_arguments,
     autocast,
+    check_consistency,
     length_sorted,
     linear_schedule,
     load_checkpoint,
@@ -154,8 +155,7 @@ def main():
     parser.add_argument("--task", choices=list(PAIR_LABELS), required=True, help="xnli: three labels, pawsx: two")
     add_training_arguments(parser, epochs=5)
     args = parser.parse_args()
-    if args.consistency and not args.reordered:
-        raise InputError("--consistency: compares two forms of every example; expected --reordered FILE too")
+    check_consistency(args)
 
     # Data. Everything is read and checked before the model is loaded.
     check_writable(os.path.join(args.output, "scores.json"))
