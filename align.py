@@ -30,41 +30,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from common import (
-    align_defaults,
-    autocast,
-    bare_piece,
-    check_fits,
-    length_sorted,
-    load_config,
-    load_encoder,
-    load_tokenizer,
-    note,
-    pick_device,
-    pick_precision,
-    piece_limit,
-    place_batch,
-    read_align_json,
-    special_pieces,
-    start_distributed,
-    store_linear_in_bf16,
-    words_to_pieces,
-)
-from data.files import (
-    Arguments,
-    InputError,
-    at,
-    check_writable,
-    format_links,
-    output,
-    parse_links,
-    positive,
-    positive_float,
-    read_gold,
-    read_parallel,
-    run_script,
-    share,
-)
+import common
+from data.cli import Arguments, InputError, check_writable, positive, positive_float, run_script
+from data.files import error_at, format_links, fraction, open_output, parse_links, read_gold, read_parallel
 from report import links_page
 
 CHUNK = {"cpu": 512, "cuda": 8192}  # lines in memory at a time
@@ -91,7 +59,9 @@ def csls(cosine, cells):
         nearest = inside.topk(min(NEIGHBOURS, inside.shape[dim]), dim).values
         count = cells.sum(dim, keepdim=True).clamp(1, nearest.shape[dim])
         shape = [-1 if d == dim else 1 for d in range(3)]
-        real = torch.arange(nearest.shape[dim], device=cells.device).view(shape) < count  # a short side has fewer neighbours
+        real = (
+            torch.arange(nearest.shape[dim], device=cells.device).view(shape) < count
+        )  # a short side has fewer neighbours
         cosine = cosine - (nearest * real).sum(dim, keepdim=True) / count / 2
     return cosine
 
@@ -148,7 +118,9 @@ def maximum_match(similarity, cells):
     try:
         from scipy.optimize import linear_sum_assignment
     except ImportError:
-        raise InputError("--method match: needs scipy, which is not installed; pip install scipy, or use --method itermax") from None
+        raise InputError(
+            "--method match: needs scipy, which is not installed; pip install scipy, or use --method itermax"
+        ) from None
     links = torch.zeros_like(cells)
     for pair, (matrix, inside) in enumerate(zip(similarity.cpu().numpy(), cells.cpu().numpy())):
         source, target = inside.any(1).sum(), inside.any(0).sum()
@@ -188,7 +160,9 @@ def pick_links(similarity, cells, method, threshold, temperature):
     those of similarity / `temperature`.
     """
     if method in ("softmax", "entmax"):
-        forward, backward = both_directions(similarity / temperature, cells, torch.softmax if method == "softmax" else entmax15)
+        forward, backward = both_directions(
+            similarity / temperature, cells, torch.softmax if method == "softmax" else entmax15
+        )
         return (forward > threshold) & (backward > threshold)
     # SimAlign's scale, in which nothing that itermax weighs is negative
     return {"argmax": mutual_argmax, "itermax": itermax, "match": maximum_match}[method]((similarity + 1) / 2, cells)
@@ -210,7 +184,7 @@ def flatten(tokenizer, sentences, settings):
     """
     before, after = settings.special
     room = settings.limit - len(before) - len(after)
-    pieces = words_to_pieces(tokenizer, sentences)
+    pieces = common.words_to_pieces(tokenizer, sentences)
     beyond = np.array([len(ids) > room for ids, _ in pieces])
     dropped = np.array([len(sentence) - len(set(word)) for sentence, (_, word) in zip(sentences, pieces)])
     lengths = np.array([min(len(ids), room) + len(before) + len(after) for ids, _ in pieces])
@@ -233,16 +207,16 @@ def encode(model, tokenizer, sentences, settings):
     pieces, beyond, dropped = flatten(tokenizer, sentences, settings)
     ids, word, keep, _, lengths = pieces
     if settings.new_id is None:
-        check_fits(model, ids.max())
+        common.check_fits(model, ids.max())
     else:
         ids = settings.new_id[ids]
     unit = np.cumsum(keep) - 1
     device = model.device
     vectors = torch.zeros(keep.sum() + 1, model.config.hidden_size, device=device)
-    for batch in length_sorted(lengths, settings.budget):
-        index, inside = place_batch(pieces, batch)
+    for batch in common.length_sorted(lengths, settings.budget):
+        index, inside = common.place_batch(pieces, batch)
         batch_ids = torch.from_numpy(np.where(inside, ids[index], tokenizer.pad_token_id)).to(device)
-        with autocast(device, settings.precision):
+        with common.autocast(device, settings.precision):
             hidden = model(input_ids=batch_ids, attention_mask=torch.from_numpy(inside).to(device)).last_hidden_state
         taken = inside & keep[index]
         vectors[torch.from_numpy(unit[index[taken]]).to(device)] = hidden[torch.from_numpy(taken).to(device)].float()
@@ -277,7 +251,9 @@ def align_pairs(model, tokenizer, pairs, settings):
     for sentence in itertools.chain.from_iterable(pairs):
         index.setdefault(tuple(sentence), len(index))
     vectors, start, word, beyond, dropped = encode(model, tokenizer, [list(sentence) for sentence in index], settings)
-    sides = np.array([[index[tuple(source)], index[tuple(target)]] for source, target in pairs])  # (pairs, 2) sentence numbers
+    sides = np.array(
+        [[index[tuple(source)], index[tuple(target)]] for source, target in pairs]
+    )  # (pairs, 2) sentence numbers
     sizes = np.diff(start)[sides]  # (pairs, 2) units
     if settings.centre and settings.means is None:
         rows = [np.concatenate([np.arange(start[n], start[n + 1]) for n in side]) for side in sides[:CENTRE].T]
@@ -325,7 +301,9 @@ def align_shared(model, tokenizer, pairs, settings, rank, world):
     if settings.centre and settings.means is None:
         align_pairs(model, tokenizer, pairs[:CENTRE], settings)  # finds the means, which all shares have in common
     mine, gathered = pairs[rank::world], [None] * world
-    dist.all_gather_object(gathered, align_pairs(model, tokenizer, mine, settings) if mine else ([[] for _ in settings.ways], 0, 0))
+    dist.all_gather_object(
+        gathered, align_pairs(model, tokenizer, mine, settings) if mine else ([[] for _ in settings.ways], 0, 0)
+    )
     links = [[None] * len(pairs) for _ in settings.ways]
     for first, (found, _, _) in enumerate(gathered):
         for way, part in zip(links, found):
@@ -350,7 +328,7 @@ def check_gold(path, number, gold, pair, index):
     """Raise InputError where a link of (sure, possible) lies outside its (source words, target words)."""
     for i, j in gold[1]:
         if i >= len(pair[0]) or j >= len(pair[1]):
-            raise at(
+            raise error_at(
                 path,
                 number,
                 f"link {i + index}-{j + index} is outside the pair of {len(pair[0])} and {len(pair[1])} words; "
@@ -377,7 +355,9 @@ def alignment_scores(counts):
 
 def main():
     parser = Arguments(__doc__)
-    parser.add_argument("--model", required=True, help="Hugging Face folder or hub name of a BERT or XLM-R type encoder")
+    parser.add_argument(
+        "--model", required=True, help="Hugging Face folder or hub name of a BERT or XLM-R type encoder"
+    )
     parser.add_argument("--input", required=True, metavar="FILE", help="`source ||| target` a line; - is stdin")
     parser.add_argument("--output", required=True, metavar="FILE", help="Pharaoh file to write; - is stdout")
     parser.add_argument(
@@ -391,7 +371,9 @@ def main():
         metavar="N",
         help="hidden layer to compare, 1 is the first (default: the model's align.json, else two thirds of the depth: 8 of 12)",
     )
-    parser.add_argument("--level", choices=["subword", "word"], default="subword", help="link pieces, or the mean vectors of words")
+    parser.add_argument(
+        "--level", choices=["subword", "word"], default="subword", help="link pieces, or the mean vectors of words"
+    )
     parser.add_argument(
         "--threshold",
         type=positive_float,
@@ -410,23 +392,35 @@ def main():
     )
     parser.add_argument(
         "--diagonal",
-        type=share,
+        type=fraction,
         metavar="W",
         help="weight of the similarity of the neighbours on both sides, which is added (default: the model's align.json, else 0.1 with csls, 0 otherwise)",
     )
     parser.add_argument(
-        "--centre", action="store_true", help=f"subtract from each side the mean vector of its language, that of the first {CENTRE} pairs"
+        "--centre",
+        action="store_true",
+        help=f"subtract from each side the mean vector of its language, that of the first {CENTRE} pairs",
     )
-    parser.add_argument("--keep-bare-pieces", action="store_true", help="compare bare `▁` pieces too and by cosine: what SimAlign gives")
     parser.add_argument(
-        "--gold", metavar="FILE", help="gold alignments, i-j sure and ipj possible; prints AER, precision, recall and F1 as JSON"
+        "--keep-bare-pieces", action="store_true", help="compare bare `▁` pieces too and by cosine: what SimAlign gives"
     )
-    parser.add_argument("--gold-index", type=int, choices=[0, 1], default=1, help="number of the first word in the gold file")
     parser.add_argument(
-        "--scores", metavar="FILE", help="with --gold, also score argmax, itermax and softmax and write a JSON file, for eval.py"
+        "--gold",
+        metavar="FILE",
+        help="gold alignments, i-j sure and ipj possible; prints AER, precision, recall and F1 as JSON",
+    )
+    parser.add_argument(
+        "--gold-index", type=int, choices=[0, 1], default=1, help="number of the first word in the gold file"
+    )
+    parser.add_argument(
+        "--scores",
+        metavar="FILE",
+        help="with --gold, also score argmax, itermax and softmax and write a JSON file, for eval.py",
     )
     parser.add_argument("--html", metavar="FILE", help=f"page that shows the first {HTML_PAIRS} alignments")
-    parser.add_argument("--precision", choices=["bf16", "f32"], help="of matrix products (default: bf16 where the machine has it)")
+    parser.add_argument(
+        "--precision", choices=["bf16", "f32"], help="of matrix products (default: bf16 where the machine has it)"
+    )
     args = parser.parse_args()
 
     if args.gold and "-" in (args.output, args.gold):
@@ -443,30 +437,34 @@ def main():
         earlier = first_occurrences(args.input)
         total = len(earlier)
     if gold is not None and total is not None and total != len(gold):
-        raise InputError(f"{args.gold}: {len(gold)} lines, but {args.input} has {total}; expected one line for each pair")
+        raise InputError(
+            f"{args.gold}: {len(gold)} lines, but {args.input} has {total}; expected one line for each pair"
+        )
 
-    config = load_config(args.model)
+    config = common.load_config(args.model)
     settings = argparse.Namespace(**vars(args))
-    methods = [None] + ["argmax", "itermax", "softmax"] * bool(args.scores)  # the one asked for, and those that are scored
+    methods = [None] + ["argmax", "itermax", "softmax"] * bool(
+        args.scores
+    )  # the one asked for, and those that are scored
     given = [argparse.Namespace(**{**vars(args), "method": method or args.method}) for method in methods]
-    own = read_align_json(args.model, config, METHODS, SIMILARITIES)
-    settings.ways = [align_defaults(own, asked, config) for asked in given]
+    own = common.read_align_json(args.model, config, METHODS, SIMILARITIES)
+    settings.ways = [common.align_defaults(own, asked, config) for asked in given]
     settings.layer = settings.ways[0]["layer"]
     if settings.layer > config.num_hidden_layers:
         raise InputError(f"--layer {settings.layer}: {args.model} has {config.num_hidden_layers} layers")
-    tokenizer = load_tokenizer(args.model)
-    device = pick_device()
-    rank, world = start_distributed(device)
+    tokenizer = common.load_tokenizer(args.model)
+    device = common.pick_device()
+    rank, world = common.start_distributed(device)
     if world > 1 and args.input == "-":
         raise InputError("--input -: torchrun gives standard input to one process only; expected the name of a file")
-    settings.precision = args.precision or pick_precision(device)
-    settings.special, settings.limit = special_pieces(tokenizer), piece_limit(tokenizer, config)
-    settings.bare = None if args.keep_bare_pieces else bare_piece(tokenizer)
+    settings.precision = args.precision or common.pick_precision(device)
+    settings.special, settings.limit = common.special_pieces(tokenizer), common.piece_limit(tokenizer, config)
+    settings.bare = None if args.keep_bare_pieces else common.bare_piece(tokenizer)
     settings.budget, settings.new_id, settings.means = BUDGET[device.type], None, None
     attention = "eager" if device.type == "cpu" else None  # the faster one on a CPU
-    model = load_encoder(args.model, settings.layer, attention).to(device)
+    model = common.load_encoder(args.model, settings.layer, attention).to(device)
     if settings.precision == "bf16":
-        store_linear_in_bf16(model)
+        common.store_linear_in_bf16(model)
 
     counts, lines, empty, beyond, dropped, shown = np.zeros((len(methods), 4), np.int64), 0, 0, 0, 0, []
     pairs = enumerate(read_parallel(args.input))
@@ -476,11 +474,13 @@ def main():
         earlier = None
     place = np.zeros(0 if earlier is None else total, np.int64)  # of a line in the output
     path, quiet = (args.output, None) if rank == 0 else (os.devnull, True)  # the first process writes
-    with output(path) as stream, torch.inference_mode(), tqdm(total=total, unit=" pairs", disable=quiet) as bar:
+    with open_output(path) as stream, torch.inference_mode(), tqdm(total=total, unit=" pairs", disable=quiet) as bar:
         while chunk := list(itertools.islice(pairs, CHUNK[device.type])):
             full = [pair for number, pair in chunk if all(pair) and (earlier is None or earlier[number] == number)]
             empty += sum(not all(pair) for _, pair in chunk)
-            found, more_beyond, more_dropped = align_shared(model, tokenizer, full, settings, rank, world) if full else ([[]], 0, 0)
+            found, more_beyond, more_dropped = (
+                align_shared(model, tokenizer, full, settings, rank, world) if full else ([[]], 0, 0)
+            )
             if rank > 0:
                 continue
             found, beyond, dropped = zip(*found), beyond + more_beyond, dropped + more_dropped
@@ -500,7 +500,9 @@ def main():
                 stream.write(format_links(links) + "\n")
                 if gold is not None:
                     if lines >= len(gold):
-                        raise InputError(f"{args.gold}: {len(gold)} lines, but the input has more; expected one line for each pair")
+                        raise InputError(
+                            f"{args.gold}: {len(gold)} lines, but the input has more; expected one line for each pair"
+                        )
                     check_gold(args.gold, lines + 1, gold[lines], (source, target), args.gold_index)
                     counts += [link_counts(links, gold[lines]) for links in every]
                 if args.html and len(shown) < HTML_PAIRS:
@@ -508,13 +510,15 @@ def main():
                 lines += 1
             bar.update(len(chunk))
         if gold is not None and lines != len(gold) and rank == 0:
-            raise InputError(f"{args.gold}: {len(gold)} lines, but the input has {lines}; expected one line for each pair")
+            raise InputError(
+                f"{args.gold}: {len(gold)} lines, but the input has {lines}; expected one line for each pair"
+            )
     if world > 1:
         dist.destroy_process_group()
     if rank > 0:
         return
     if args.html:
-        with output(args.html) as stream:
+        with open_output(args.html) as stream:
             stream.write(links_page(shown, lines, args.input))
     for count, what in (
         (empty, "lines have an empty side and got no links"),
@@ -522,12 +526,16 @@ def main():
         (dropped, "words hold only characters that the tokenizer drops, and got no links"),
     ):
         if count:
-            note(f"{count} {what}")
+            common.warn(f"{count} {what}")
     if gold is not None:
         scores = [{**alignment_scores(way), "pairs": lines} for way in counts.tolist()]
         if args.scores:
-            with output(args.scores) as stream:
-                json.dump({"model": args.model, "input": args.input, "methods": dict(zip(methods[1:], scores[1:]))}, stream, indent=1)
+            with open_output(args.scores) as stream:
+                json.dump(
+                    {"model": args.model, "input": args.input, "methods": dict(zip(methods[1:], scores[1:]))},
+                    stream,
+                    indent=1,
+                )
         print(json.dumps(scores[0]))
 
 

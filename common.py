@@ -11,16 +11,28 @@ import json
 import logging
 import os
 import shutil
-import sys
 import zlib
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
-from data.files import InputError, check_writable, output, positive, positive_float, random_seed, share, weight
+from data.cli import (
+    InputError,
+    check_writable,
+    fraction,
+    non_negative,
+    open_output,
+    positive,
+    positive_float,
+    random_seed,
+    warn,
+)
 
-SENTENCEPIECE = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}  # packages that read such files, their modules
+SENTENCEPIECE = {
+    "sentencepiece": "sentencepiece",
+    "protobuf": "google.protobuf",
+}  # packages that read such files, their modules
 CLIP = 1.0  # largest norm of the gradient
 ENCODER = (
     "expected a BERT or XLM-R type Hugging Face folder (config.json, model.safetensors, tokenizer.json) or the name of one on a hub that "
@@ -40,7 +52,9 @@ def load_tokenizer(name):
         if os.path.isfile(settings):
             with open(settings, encoding="utf-8") as stream:
                 settings = json.load(stream)
-            if settings.get("tokenizer_class") == PreTrainedTokenizerFast.__name__:  # AutoTokenizer reads its 17 MB five times
+            if (
+                settings.get("tokenizer_class") == PreTrainedTokenizerFast.__name__
+            ):  # AutoTokenizer reads its 17 MB five times
                 return PreTrainedTokenizerFast(tokenizer_file=os.path.join(name, "tokenizer.json"), **settings)
         return AutoTokenizer.from_pretrained(name)
 
@@ -115,11 +129,17 @@ def load_pretrained(name, load, expected=ENCODER):
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; the error below says what came of them
     try:
         return load()
-    except Exception as error:  # transformers and its parts raise dozens of types for what is wrong in a folder or on a hub
+    except (
+        Exception
+    ) as error:  # transformers and its parts raise dozens of types for what is wrong in a folder or on a hub
         reason = " ".join((str(error).strip() or type(error).__name__).split())
     missing = [package for package, module in SENTENCEPIECE.items() if not importable(module)]
-    if missing and any(word in reason.lower() for word in ("sentencepiece", "tiktoken", "protobuf")):  # transformers may name another one
-        raise InputError(f"{name}: its tokenizer is a SentencePiece file; run `pip install {' '.join(missing)}` to read it")
+    if missing and any(
+        word in reason.lower() for word in ("sentencepiece", "tiktoken", "protobuf")
+    ):  # transformers may name another one
+        raise InputError(
+            f"{name}: its tokenizer is a SentencePiece file; run `pip install {' '.join(missing)}` to read it"
+        )
     raise InputError(f"{name}: cannot be loaded as a model ({reason[:160]}); {expected}")
 
 
@@ -170,14 +190,19 @@ def align_defaults(own, given, config):
     similarity = given.similarity or (None if given.keep_bare_pieces else own.get("similarity"))
     if similarity is None:
         similarity = "dot" if method in ("softmax", "entmax") else "cosine" if given.keep_bare_pieces else "csls"
-    fitting = own if similarity == own.get("similarity", similarity) else {}  # numbers that fit one similarity say nothing of another
+    fitting = (
+        own if similarity == own.get("similarity", similarity) else {}
+    )  # numbers that fit one similarity say nothing of another
     return {
         "layer": given.layer or align_layer(own, config),
         "method": method,
-        "threshold": given.threshold or (0.0 if method == "entmax" else fitting.get("threshold", 1e-3 if similarity == "dot" else 0.45)),
+        "threshold": given.threshold
+        or (0.0 if method == "entmax" else fitting.get("threshold", 1e-3 if similarity == "dot" else 0.45)),
         "similarity": similarity,
         "temperature": given.temperature or fitting.get("temperature", 1.0 if similarity == "dot" else 0.05),
-        "diagonal": fitting.get("diagonal", 0.1 if similarity == "csls" else 0.0) if given.diagonal is None else given.diagonal,
+        "diagonal": fitting.get("diagonal", 0.1 if similarity == "csls" else 0.0)
+        if given.diagonal is None
+        else given.diagonal,
     }
 
 
@@ -271,14 +296,18 @@ def pad(sequences, value):
 
 def pick_device():
     """The GPU of this process where there is one, else the CPU."""
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+    return (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+    )
 
 
 def pick_precision(device):
     """'bf16' where the machine multiplies bfloat16 natively, else 'f32'."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "f32"
-    flags = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)() or getattr(torch.cpu, "_is_amx_tile_supported", bool)()
+    flags = (
+        getattr(torch.cpu, "_is_avx512_bf16_supported", bool)() or getattr(torch.cpu, "_is_amx_tile_supported", bool)()
+    )
     return "bf16" if flags else "f32"
 
 
@@ -294,17 +323,14 @@ def store_linear_in_bf16(model):
             module.to(torch.bfloat16)
 
 
-def note(message):
-    """A line for the person at the terminal, on stderr."""
-    print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr)
-
-
 # ---- training ------------------------------------------------------------------------------------
 
 
 def add_training_arguments(parser, epochs):
     """The options that every train script has."""
-    parser.add_argument("--model", required=True, help="Hugging Face folder or hub name of a BERT or XLM-R type encoder")
+    parser.add_argument(
+        "--model", required=True, help="Hugging Face folder or hub name of a BERT or XLM-R type encoder"
+    )
     parser.add_argument("--train", required=True, metavar="FILE", help="file to train on, in XTREME's layout")
     parser.add_argument(
         "--reordered",
@@ -313,7 +339,7 @@ def add_training_arguments(parser, epochs):
     )
     parser.add_argument(
         "--consistency",
-        type=weight,
+        type=non_negative,
         default=0.0,
         metavar="WEIGHT",
         help="of the divergence between the predictions for the two forms, which is added to the loss",
@@ -321,25 +347,43 @@ def add_training_arguments(parser, epochs):
     parser.add_argument("--data-dir", required=True, metavar="DIR", help="folder of the dev files in XTREME's layout")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for predictions and scores.json")
     parser.add_argument(
-        "--order", default="original", help="name of the word order of --train, for the report: original, a language, or a control"
+        "--order",
+        default="original",
+        help="name of the word order of --train, for the report: original, a language, or a control",
     )
     parser.add_argument(
-        "--aligner", default="none", help="name of the aligner that made the order, for the report: none, pretrained, separate or joint"
+        "--aligner",
+        default="none",
+        help="name of the aligner that made the order, for the report: none, pretrained, separate or joint",
     )
     parser.add_argument("--langs", default="all", help="dev languages, such as en,hi; all: every dev file there")
     parser.add_argument("--epochs", type=positive, default=epochs, help="passes over the training data")
     parser.add_argument("--batch-size", type=positive, default=32, help="examples in a batch, over all processes")
     parser.add_argument("--lr", type=positive_float, default=2e-5, help="highest learning rate of AdamW")
-    parser.add_argument("--warmup", type=share, default=0.1, help="share of the steps in which the rate rises; then it falls to 0")
-    parser.add_argument("--weight-decay", type=share, default=0.0, help="of AdamW")
-    parser.add_argument("--max-length", type=positive, default=128, help="most pieces in an input, special ones included")
-    parser.add_argument("--max-dev", type=positive, metavar="N", help="take the first N examples of each dev file (default: all)")
+    parser.add_argument(
+        "--warmup", type=fraction, default=0.1, help="share of the steps in which the rate rises; then it falls to 0"
+    )
+    parser.add_argument("--weight-decay", type=fraction, default=0.0, help="of AdamW")
+    parser.add_argument(
+        "--max-length", type=positive, default=128, help="most pieces in an input, special ones included"
+    )
+    parser.add_argument(
+        "--max-dev", type=positive, metavar="N", help="take the first N examples of each dev file (default: all)"
+    )
     parser.add_argument("--seed", type=random_seed, default=1, help="of the new layers, the batches and dropout")
     parser.add_argument(
-        "--save-every", type=positive, default=500, metavar="N", help="steps between checkpoints, from which a killed run goes on"
+        "--save-every",
+        type=positive,
+        default=500,
+        metavar="N",
+        help="steps between checkpoints, from which a killed run goes on",
     )
-    parser.add_argument("--save", action="store_true", help="also write the fine-tuned model, a Hugging Face folder, to OUTPUT/model")
-    parser.add_argument("--precision", choices=["bf16", "f32"], help="of matrix products (default: bf16 where the machine has it)")
+    parser.add_argument(
+        "--save", action="store_true", help="also write the fine-tuned model, a Hugging Face folder, to OUTPUT/model"
+    )
+    parser.add_argument(
+        "--precision", choices=["bf16", "f32"], help="of matrix products (default: bf16 where the machine has it)"
+    )
 
 
 def check_consistency(args):
@@ -357,7 +401,9 @@ def check_output(args, below=False):
     """
     output, data = os.path.realpath(args.output), os.path.realpath(args.data_dir)
     if output == data or below and output.startswith(data + os.sep):
-        raise InputError(f"{args.output}: lies in --data-dir {args.data_dir}, among the dev files; expected another folder")
+        raise InputError(
+            f"{args.output}: lies in --data-dir {args.data_dir}, among the dev files; expected another folder"
+        )
     check_writable(os.path.join(args.output, "scores.json"))
 
 
@@ -404,7 +450,7 @@ def write_scores(args, task, metric, precision, scores, langs, train):
             return
     content = {key: getattr(args, key) for key in ("model", "order", "aligner", "seed")}
     content = {"task": task, **content, "metric": metric, "dev": {lang: scores[lang] for lang in langs}, "train": train}
-    with output(os.path.join(args.output, "scores.json")) as stream:
+    with open_output(os.path.join(args.output, "scores.json")) as stream:
         json.dump({**content, "args": {**vars(args), "precision": precision}}, stream, indent=1)
     with contextlib.suppress(OSError):
         os.remove(checkpoint_path(args))  # the run is whole
@@ -436,8 +482,12 @@ def trim_embeddings(encoder, used):
     kept = np.array(sorted(set(used) | set(range(pad_id + 1))))
     check_fits(encoder, kept[-1])
     weight = embeddings.weight.detach()[torch.from_numpy(kept)].clone()
-    encoder.set_input_embeddings(torch.nn.Embedding(len(kept), weight.shape[1], padding_idx=embeddings.padding_idx, _weight=weight))
-    for parameter in encoder.parameters():  # copied out of the mapped file, so that the file's 250,002 rows can leave the memory
+    encoder.set_input_embeddings(
+        torch.nn.Embedding(len(kept), weight.shape[1], padding_idx=embeddings.padding_idx, _weight=weight)
+    )
+    for (
+        parameter
+    ) in encoder.parameters():  # copied out of the mapped file, so that the file's 250,002 rows can leave the memory
         parameter.data = parameter.data.clone()
     new_id = np.full(embeddings.num_embeddings, -1, np.int64)
     new_id[kept] = np.arange(len(kept))
@@ -518,13 +568,13 @@ def load_checkpoint(args, crc, modules, optimizer):
         reason = " ".join(str(error).split())[:100]
         raise InputError(f"{path}: cannot be read as a checkpoint ({reason}); remove it to start again") from None
     if not same:
-        note(f"{path}: is of other settings, data or another model, and is not used")
+        warn(f"{path}: is of other settings, data or another model, and is not used")
         return None
     for name, module in modules.items():
         module.load_state_dict(state["weights"][name], strict=False)
     optimizer.load_state_dict(state["optimizer"])
     if os.environ.get("RANK", "0") == "0":
-        note(f"goes on after step {state['step']}, from {path}")
+        warn(f"goes on after step {state['step']}, from {path}")
     return state
 
 
@@ -544,7 +594,9 @@ def save_model(args, kind, labels, encoder, new_id, heads):
     import transformers
 
     folder = os.path.join(args.output, "model")
-    whole = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(args.model, num_labels=len(labels), dtype=torch.float32)
+    whole = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(
+        args.model, num_labels=len(labels), dtype=torch.float32
+    )
     whole.config.id2label, whole.config.label2id = dict(enumerate(labels)), {label: n for n, label in enumerate(labels)}
     put_weights(whole, {key: value.cpu() for key, value in encoder.state_dict().items()}, new_id)
     for name, module in heads.items():

@@ -21,22 +21,18 @@ import re
 
 import numpy as np
 
-from data.files import (
-    Arguments,
-    InputError,
-    output,
-    positive,
-    read_label_predictions,
-    read_lines,
-    read_pairs,
-    read_tag_predictions,
-    read_udpos,
-    run_script,
-)
-from data.squad import QA_TASKS, gold_answers, qa_files, question_scores, read_answer_predictions, read_squad
+from data.cli import Arguments, InputError, positive, run_script
+from data.files import open_output, read_label_predictions, read_lines, read_pairs, read_tag_predictions, read_udpos
+from data.metrics import answer_counts, pair_counts, tagging_counts, task_metrics
+from data.squad import QA_TASKS, gold_answers, qa_files, read_answer_predictions, read_squad
 from report import markdown, results_page
 
-METRICS = {"udpos": ["accuracy", "f1"], "xnli": ["accuracy"], "pawsx": ["accuracy"], **dict.fromkeys(QA_TASKS, ["f1", "exact_match"])}
+METRICS = {
+    "udpos": ["accuracy", "f1"],
+    "xnli": ["accuracy"],
+    "pawsx": ["accuracy"],
+    **dict.fromkeys(QA_TASKS, ["f1", "exact_match"]),
+}
 ALIGNERS = {"none": 0, "pretrained": 0, "separate": 1, "joint": 2}  # the order of rows
 SETTINGS = [
     "epochs",
@@ -49,85 +45,6 @@ SETTINGS = [
     "label_on",
     "data_dir",
 ]  # alike in runs that are compared
-
-
-# ---- metrics --------------------------------------------------------------------------------------
-
-
-def spans(sentences):
-    """The entities that seqeval 1.2.2 (default mode), XTREME's metric for udpos, sees in lists of tags: a set of (type, first, last).
-
-    first and last number the words through all sentences, one number being left free after each sentence. A tag is read as a
-    prefix (its first letter) and a type (the rest, after a hyphen if there is one). UPOS tags have no prefixes, so
-    neighbouring equal tags are one entity, SCONJ and SYM ('S', a single one) always begin a new one, INTJ is an inside tag,
-    CCONJ and SCONJ are of one type, and an X at a sentence's end joins an X at the next one's beginning.
-    """
-    found, begin = set(), 0
-    last_prefix, last_type = "O", ""
-    for i, tag in enumerate(tag for tags in sentences for tag in [*tags, "O"]):
-        prefix, kind = tag[0], tag[1:].rsplit("-", 1)[-1] or "_"
-        pair = last_prefix + prefix
-        changed = kind != last_type
-        if last_prefix in "ES" or pair in ("BB", "BS", "BO", "IB", "IS", "IO") or (changed and last_prefix not in "O."):
-            found.add((last_type, begin, i - 1))
-        if prefix in "BS" or pair in ("EE", "EI", "SE", "SI", "OE", "OI") or (changed and prefix not in "O."):
-            begin = i
-        last_prefix, last_type = prefix, kind
-    return found
-
-
-def tagging_counts(gold, predicted):
-    """Counts of each sentence, (sentences, 5): right words, words, right entities, predicted entities, gold entities."""
-    counts = np.zeros((len(gold), 5))
-    for n, (ours, theirs) in enumerate(zip(gold, predicted)):
-        counts[n, :2] = sum(a == b for a, b in zip(ours, theirs)), len(ours)
-    sentence = np.repeat(np.arange(len(gold)), counts[:, 1].astype(int) + 1)
-    truth, guess = spans(gold), spans(predicted)
-    for column, entities in ((2, truth & guess), (3, guess), (4, truth)):
-        counts[:, column] = np.bincount(sentence[[first for _, first, _ in entities]], minlength=len(gold)) if entities else 0
-    return counts
-
-
-def tagging_metrics(counts):
-    """{'accuracy', 'f1'} from summed counts (..., 5): the share of right words; the harmonic mean of entities' precision and recall."""
-    right, words, hits, guessed, true = np.moveaxis(np.asarray(counts), -1, 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision, recall = hits / guessed, hits / true
-        f1 = 2 * precision * recall / (precision + recall)  # in seqeval's order of operations, for its very last digit
-    return {"accuracy": right / words, "f1": np.where(hits > 0, f1, 0.0)}
-
-
-def tagging_scores(gold, predicted):
-    """{'accuracy', 'f1', 'count'} of predicted tags (lists of lists); f1 as XTREME reports it; count is the number of words."""
-    total = tagging_counts(gold, predicted).sum(0)
-    return {**{name: float(value) for name, value in tagging_metrics(total).items()}, "count": int(total[1])}
-
-
-def pair_counts(gold, predicted):
-    """Counts of each pair, (pairs, 2): right labels, labels."""
-    right = np.array([a == b for a, b in zip(gold, predicted)], float)
-    return np.stack([right, np.ones_like(right)], 1)
-
-
-def pair_scores(gold, predicted):
-    """{'accuracy', 'count'} of predicted labels; count is the number of pairs."""
-    total = pair_counts(gold, predicted).sum(0)
-    return {"accuracy": float(total[0] / total[1]), "count": int(total[1])}
-
-
-def answer_counts(gold, predicted, lang, task):
-    """Counts of each question, (questions, 3): F1, exact match, questions. gold: data.squad.gold_answers'."""
-    scores = [question_scores(answers, predicted.get(name), lang, task) for name, answers in gold.items()]
-    return np.array([(f1, exact, 1.0) for exact, f1 in scores])
-
-
-def task_metrics(counts):
-    """Metrics from summed counts: tagging_metrics' of (..., 5), {'f1', 'exact_match'} of (..., 3), {'accuracy'} of (..., 2)."""
-    counts = np.asarray(counts)
-    if counts.shape[-1] == 5:
-        return tagging_metrics(counts)
-    names = ["f1", "exact_match"] if counts.shape[-1] == 3 else ["accuracy"]
-    return {name: counts[..., column] / counts[..., -1] for column, name in enumerate(names)}
 
 
 # ---- runs ------------------------------------------------------------------------------------------
@@ -150,7 +67,11 @@ def find_runs(folder):
             known = run["task"] in METRICS and run["metric"] in METRICS[run["task"]] and bool(run["dev"])
             known = known and all(isinstance(run[key], kind) for key, kind in kinds.items())
             known = known and all(isinstance(run["args"][key], str) for key in ("train", "data_dir"))
-            known = known and isinstance(run["args"].get("max_dev"), (int, type(None))) and float(run["train"]["tokens_per_second"]) > 0
+            known = (
+                known
+                and isinstance(run["args"].get("max_dev"), (int, type(None)))
+                and float(run["train"]["tokens_per_second"]) > 0
+            )
         except (ValueError, KeyError, TypeError):
             known = False
         if not known:
@@ -171,7 +92,9 @@ def count_run(run, gold_cache):
             continue
         gold_path = os.path.join(folder, f"dev-{lang}.tsv")
         if gold_path not in gold_cache:
-            gold_cache[gold_path] = [row[-1] for row in (read_udpos(gold_path) if task == "udpos" else read_pairs(gold_path, task))]
+            gold_cache[gold_path] = [
+                row[-1] for row in (read_udpos(gold_path) if task == "udpos" else read_pairs(gold_path, task))
+            ]
         gold = gold_cache[gold_path][:most]  # tags of a sentence, or the label of a pair
         path = os.path.join(run["folder"], f"dev-{lang}.tsv")
         predicted = read_tag_predictions(path) if task == "udpos" else read_label_predictions(path, task)
@@ -194,7 +117,9 @@ def count_answers(run, lang, gold_cache):
     path = os.path.join(run["folder"], f"dev-{lang}.json")
     predicted = read_answer_predictions(path)
     if predicted.keys() != gold.keys():
-        raise InputError(f"{path}: {len(predicted)} answers, not to the {len(gold)} questions of {gold_path}; train this run again")
+        raise InputError(
+            f"{path}: {len(predicted)} answers, not to the {len(gold)} questions of {gold_path}; train this run again"
+        )
     return answer_counts(gold, predicted, lang, run["task"])
 
 
@@ -222,11 +147,20 @@ def read_alignments(paths):
             for method, scores in methods.items():
                 numbers = {key: float(scores[key]) for key in ("aer", "precision", "recall", "f1")}
                 found[model].append(
-                    {"aligner": aligner, "pair": name.removesuffix(".json"), "method": method, **numbers, "pairs": int(scores["pairs"])}
+                    {
+                        "aligner": aligner,
+                        "pair": name.removesuffix(".json"),
+                        "method": method,
+                        **numbers,
+                        "pairs": int(scores["pairs"]),
+                    }
                 )
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(f"{path}: is not what align.py --scores writes; remove it and score again") from None
-    return {model: sorted(rows, key=lambda row: (ALIGNERS.get(row["aligner"], 3), row["aligner"])) for model, rows in found.items()}
+    return {
+        model: sorted(rows, key=lambda row: (ALIGNERS.get(row["aligner"], 3), row["aligner"]))
+        for model, rows in found.items()
+    }
 
 
 # ---- comparison ------------------------------------------------------------------------------------
@@ -266,7 +200,9 @@ def check_comparable(runs):
     for run in runs:
         key = run["order"], run["aligner"], run["seed"]
         if key in seen:
-            raise InputError(f"{run['folder']}: another run of {key[0]} ({key[1]}) has seed {key[2]} too; expected one run for each seed")
+            raise InputError(
+                f"{run['folder']}: another run of {key[0]} ({key[1]}) has seed {key[2]} too; expected one run for each seed"
+            )
         seen.add(key)
 
 
@@ -304,8 +240,13 @@ def resample(pooled, langs, averages, samples, seed=1):
             drawn[key, lang] = {metric: values[n] for metric, values in resampled.items()}
     for name, members in averages.items():
         for key in pooled:
-            for table, average in ((exact, lambda values: float(np.mean(values))), (drawn, lambda values: np.mean(values, axis=0))):
-                table[key, name] = {metric: average([table[key, lang][metric] for lang in members]) for metric in table[key, members[0]]}
+            for table, average in (
+                (exact, lambda values: float(np.mean(values))),
+                (drawn, lambda values: np.mean(values, axis=0)),
+            ):
+                table[key, name] = {
+                    metric: average([table[key, lang][metric] for lang in members]) for metric in table[key, members[0]]
+                }
     return exact, drawn
 
 
@@ -315,7 +256,9 @@ def differences(exact, drawn, key, other, columns):
         return {}
     return {
         column: {
-            metric: interval(value - exact[other, column][metric], drawn[key, column][metric] - drawn[other, column][metric])
+            metric: interval(
+                value - exact[other, column][metric], drawn[key, column][metric] - drawn[other, column][metric]
+            )
             for metric, value in exact[key, column].items()
         }
         for column in columns
@@ -351,7 +294,9 @@ def compare(runs, samples):
         order, _, trained = key[0].partition("+")
         strength, control = statistics[key].get("kendall_tau"), None
         if order in langs and strength is not None:
-            controls = [other for other in keys if other[0].startswith("random") and other[0].partition("+")[2] == trained]
+            controls = [
+                other for other in keys if other[0].startswith("random") and other[0].partition("+")[2] == trained
+            ]
             distance = {other: abs(statistics[other].get("kendall_tau", 2.0) - strength) for other in controls}
             control = min(
                 (other for other in distance if distance[other] < 0.01),
@@ -412,11 +357,11 @@ def main():
     results = [compare(runs, args.samples) for runs in groups.values()]
     alignments = read_alignments(args.alignments)
     text = markdown(results, alignments)
-    with output(os.path.join(args.output, "results.json")) as stream:
+    with open_output(os.path.join(args.output, "results.json")) as stream:
         json.dump({"results": results, "alignments": alignments}, stream, indent=1)
-    with output(os.path.join(args.output, "results.html")) as stream:
+    with open_output(os.path.join(args.output, "results.html")) as stream:
         stream.write(results_page(results, alignments))
-    with output(os.path.join(args.output, "results.md")) as stream:
+    with open_output(os.path.join(args.output, "results.md")) as stream:
         stream.write(text)
     print(text)
 

@@ -32,8 +32,8 @@ from tqdm import tqdm
 from align import (
     BUDGET,
     METHODS,
-    SIMILARITIES,
     Pieces,
+    SIMILARITIES,
     align_pairs,
     alignment_scores,
     both_directions,
@@ -44,50 +44,9 @@ from align import (
     pick_links,
     similarity_matrix,
 )
-from common import (
-    align_layer,
-    autocast,
-    bare_piece,
-    checkpoint_path,
-    linear_schedule,
-    load_checkpoint,
-    load_config,
-    load_encoder,
-    load_tokenizer,
-    load_whole,
-    note,
-    pad,
-    pick_device,
-    pick_precision,
-    piece_limit,
-    place_batch,
-    put_weights,
-    read_align_json,
-    release_memory,
-    replace_folder,
-    save_checkpoint,
-    seed_everything,
-    seed_step,
-    shuffled_batches,
-    special_pieces,
-    start_distributed,
-    training_crc,
-    trim_embeddings,
-    update,
-)
-from data.files import (
-    Arguments,
-    InputError,
-    check_writable,
-    output,
-    positive,
-    positive_float,
-    random_seed,
-    read_gold,
-    read_parallel,
-    run_script,
-    share,
-)
+import common
+from data.cli import Arguments, InputError, check_writable, positive, positive_float, random_seed, run_script
+from data.files import fraction, open_output, read_gold, read_parallel
 
 OBJECTIVES = ["so", "co", "psi", "contrast", "mlm", "tlm", "tlm-full"]
 LM = {"mlm", "tlm", "tlm-full"}
@@ -100,7 +59,10 @@ EXTRACTION = {
 }
 WARMUP = 0.1  # share of the steps in which the rate rises
 MASKED = 0.15  # share of the pieces that masked language modelling predicts (Devlin et al. 2019)
-HELD_OUT = 0.05, 100  # share of a file's pairs that is held out for validation where none is given, and the most of them
+HELD_OUT = (
+    0.05,
+    100,
+)  # share of a file's pairs that is held out for validation where none is given, and the most of them
 READ = 20_000  # pairs that are tokenised at a time
 
 
@@ -180,7 +142,9 @@ def read_training(path, tokenizer, settings, gold_path, gold_index):
     for number, pair in enumerate(read_parallel(path), 1):
         if gold is not None:
             if number > len(gold):
-                raise InputError(f"{gold_path}: {len(gold)} lines, but {path} has more; expected one line for each pair")
+                raise InputError(
+                    f"{gold_path}: {len(gold)} lines, but {path} has more; expected one line for each pair"
+                )
             check_gold(gold_path, number, gold[number - 1], pair, gold_index)
         if not all(pair):
             empty += 1
@@ -195,7 +159,7 @@ def read_training(path, tokenizer, settings, gold_path, gold_index):
     if gold is not None and number != len(gold):
         raise InputError(f"{gold_path}: {len(gold)} lines, but {path} has {number}; expected one line for each pair")
     if empty:
-        note(f"{path}: {empty} lines have an empty side and are left out")
+        common.warn(f"{path}: {empty} lines have an empty side and are left out")
     if not parts[0]:
         raise InputError(f"{path}: no pairs; expected `source words ||| target words` a line")
     sides = []
@@ -205,7 +169,9 @@ def read_training(path, tokenizer, settings, gold_path, gold_index):
     units = [np.add.reduceat(side.keep.astype(int), side.first) for side in sides]
     pairs = np.flatnonzero(np.minimum(*units))  # without those all of whose characters the tokenizer drops
     if not len(pairs):
-        raise InputError(f"{path}: the model's tokenizer drops every character of a side in every pair; expected another model")
+        raise InputError(
+            f"{path}: the model's tokenizer drops every character of a side in every pair; expected another model"
+        )
     return {"sides": sides, "lengths": sides[0].lengths + sides[1].lengths, "links": links or None, "pairs": pairs}
 
 
@@ -227,14 +193,16 @@ def training_batch(files, number, size, seed):
     file = files[which]
     epoch, place = divmod(turn, len(file["pairs"]) // size)
     if file.get("epoch") != epoch:
-        batches = shuffled_batches(file["lengths"][file["pairs"]], size, np.random.default_rng([seed, which, epoch]))
+        batches = common.shuffled_batches(
+            file["lengths"][file["pairs"]], size, np.random.default_rng([seed, which, epoch])
+        )
         file["epoch"], file["batches"] = epoch, [batch for batch in batches if len(batch) == size]
     return file, file["pairs"][file["batches"][place]].tolist()
 
 
 def tensors(side, batch, pad_id, device):
     """(ids, mask, units) of sentences of a side, (B, L) each: pieces, where they are, and which of them are compared."""
-    index, inside = place_batch(side, batch)
+    index, inside = common.place_batch(side, batch)
     arrays = np.where(inside, side.ids[index], pad_id), inside, inside & side.keep[index]
     return [torch.from_numpy(array).to(device) for array in arrays]
 
@@ -243,7 +211,7 @@ def gold_targets(file, batch):
     """Piece links, (B, S, T) bool, of the gold word links of a batch of pairs."""
     words = []
     for side in file["sides"]:
-        index, inside = place_batch(side, batch)
+        index, inside = common.place_batch(side, batch)
         words.append(np.where(inside, side.word[index], -1))
     found = np.zeros((len(batch), words[0].shape[1], words[1].shape[1]), bool)
     for row, pair in enumerate(batch):
@@ -311,7 +279,7 @@ def gather(tensor):
 def hidden_states(model, depth, ids, mask):
     """Hidden states after the first `depth` layers, (B, L, H) float32; the layers above do not run."""
     model.encoder.encoder.layer = model.layers[:depth]
-    with autocast(ids.device, model.precision):
+    with common.autocast(ids.device, model.precision):
         return model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float()
 
 
@@ -323,7 +291,9 @@ def alignment_losses(model, options, file, batch):
     cells = source_units[:, :, None] & target_units[:, None, :]
 
     def states():
-        return hidden_states(model, options.layer, ids, mask), hidden_states(model, options.layer, other_ids, other_mask)
+        return hidden_states(model, options.layer, ids, mask), hidden_states(
+            model, options.layer, other_ids, other_mask
+        )
 
     source, target = states()
     losses = source.new_zeros(len(batch))
@@ -355,14 +325,16 @@ def alignment_losses(model, options, file, batch):
 
 def language_model_losses(model, inputs, generators):
     """MLM losses of (ids, allowed) inputs, (B,): masked pieces are predicted by the checkpoint's own head."""
-    made = [mask_pieces(*item, model.mask_id, model.vocabulary, generator) for item, generator in zip(inputs, generators)]
-    ids = pad([ids for ids, _ in made], model.pad_id).to(model.device)
-    labels = pad([ids for ids, _ in inputs], model.pad_id).to(model.device)
-    chosen = pad([chosen for _, chosen in made], False).bool().to(model.device)
-    mask = pad([[True] * len(ids) for ids, _ in made], False).bool().to(model.device)
+    made = [
+        mask_pieces(*item, model.mask_id, model.vocabulary, generator) for item, generator in zip(inputs, generators)
+    ]
+    ids = common.pad([ids for ids, _ in made], model.pad_id).to(model.device)
+    labels = common.pad([ids for ids, _ in inputs], model.pad_id).to(model.device)
+    chosen = common.pad([chosen for _, chosen in made], False).bool().to(model.device)
+    mask = common.pad([[True] * len(ids) for ids, _ in made], False).bool().to(model.device)
     hidden = hidden_states(model, len(model.layers), ids, mask)
     row, _ = chosen.nonzero(as_tuple=True)
-    with autocast(ids.device, model.precision):
+    with common.autocast(ids.device, model.precision):
         scores = model.head(hidden[chosen]).float()
     return masked_language_model(scores, labels[chosen], row, len(inputs))
 
@@ -378,8 +350,8 @@ def identification_losses(model, options, file, batch, generators):
         for numbers in ((pair, pair), mixed):
             order = [(0, 1), (1, 0)][generator.integers(2)]
             inputs.append(joined(file, numbers, order, options.limit)[0])
-    ids = pad(inputs, model.pad_id).to(model.device)
-    mask = pad([[True] * len(ids) for ids in inputs], False).bool().to(model.device)
+    ids = common.pad(inputs, model.pad_id).to(model.device)
+    mask = common.pad([[True] * len(ids) for ids in inputs], False).bool().to(model.device)
     hidden = hidden_states(model, min(options.layer + 1, len(model.layers)), ids, mask)
     labels = torch.tensor([1, 0] * len(batch), device=model.device)
     return sentence_identification(model.psi_head(hidden[:, 0]), labels)
@@ -396,14 +368,20 @@ def batch_losses(model, options, file, batch, number):
     if "mlm" in options.objectives:
         for side in (0, 1):
             inputs = [joined(file, (pair, pair), (side,), 2 * options.limit) for pair in batch]
-            yield language_model_losses(model, [(ids, [of == side for of in sides]) for ids, sides in inputs], generators)
+            yield language_model_losses(
+                model, [(ids, [of == side for of in sides]) for ids, sides in inputs], generators
+            )
     if options.objectives & {"tlm", "tlm-full"}:
         both = [(0, 1), (1, 0)]
-        drawn = [both if "tlm-full" in options.objectives else [both[generator.integers(2)]] for generator in generators]
+        drawn = [
+            both if "tlm-full" in options.objectives else [both[generator.integers(2)]] for generator in generators
+        ]
         for orders in zip(*drawn):
             for masked in (0, 1):  # the language that is masked; the other one is whole
                 inputs = [joined(file, (pair, pair), order, options.limit) for pair, order in zip(batch, orders)]
-                yield language_model_losses(model, [(ids, [of == masked for of in sides]) for ids, sides in inputs], generators)
+                yield language_model_losses(
+                    model, [(ids, [of == masked for of in sides]) for ids, sides in inputs], generators
+                )
     if "psi" in options.objectives:
         yield identification_losses(model, options, file, batch, generators)
 
@@ -422,7 +400,7 @@ def load_model(name, options, used):
     model = SimpleNamespace(new_id=None, head=None, psi_head=None)
     depth = options.layer + ("psi" in options.objectives)
     if options.objectives & LM:
-        whole, missing = load_whole(name)
+        whole, missing = common.load_whole(name)
         model.head = language_model_head(whole)
         if any(key.startswith(HEADS) for key in missing):
             raise InputError(
@@ -432,10 +410,14 @@ def load_model(name, options, used):
         model.encoder = whole.base_model
         model.encoder.pooler = None
     else:
-        model.encoder = load_encoder(name, min(depth, load_config(name).num_hidden_layers), options.attention)
-        model.new_id = trim_embeddings(model.encoder, used)
+        model.encoder = common.load_encoder(
+            name, min(depth, common.load_config(name).num_hidden_layers), options.attention
+        )
+        model.new_id = common.trim_embeddings(model.encoder, used)
     if not hasattr(getattr(model.encoder, "encoder", None), "layer"):
-        raise InputError(f"{name}: a model of type {model.encoder.config.model_type}; expected a BERT or XLM-R type of encoder")
+        raise InputError(
+            f"{name}: a model of type {model.encoder.config.model_type}; expected a BERT or XLM-R type of encoder"
+        )
     model.layers = model.encoder.encoder.layer
     model.vocabulary = model.encoder.config.vocab_size
     if "psi" in options.objectives:
@@ -492,8 +474,8 @@ def validate(model, options, valid, files, held_out):
 
 def save_folder(name, weights, new_id, align, report, folder):
     """Write a whole Hugging Face folder: the checkpoint `name` with what was trained put in its place."""
-    whole, missing = load_whole(name)
-    put_weights(whole, weights["encoder"], new_id)
+    whole, missing = common.load_whole(name)
+    common.put_weights(whole, weights["encoder"], new_id)
     if "head" in weights:
         language_model_head(whole).load_state_dict(weights["head"], strict=False)
     headless = any(key.startswith(HEADS) for key in missing)
@@ -502,12 +484,14 @@ def save_folder(name, weights, new_id, align, report, folder):
     absent = {key.removeprefix(prefix) if headless else key for key in missing}
     temporary = f"{folder}.{os.getpid()}.tmp"
     try:
-        target.save_pretrained(temporary, state_dict={key: value for key, value in target.state_dict().items() if key not in absent})
-        load_tokenizer(name).save_pretrained(temporary)
+        target.save_pretrained(
+            temporary, state_dict={key: value for key, value in target.state_dict().items() if key not in absent}
+        )
+        common.load_tokenizer(name).save_pretrained(temporary)
         for file, content in (("align.json", align), ("finetuning.json", report)):
-            with output(os.path.join(temporary, file)) as stream:
+            with open_output(os.path.join(temporary, file)) as stream:
                 json.dump(content, stream, indent=1)
-        replace_folder(temporary, folder)
+        common.replace_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -515,9 +499,15 @@ def save_folder(name, weights, new_id, align, report, folder):
 def parse_arguments():
     """The command line. Raises InputError for options that do not go together."""
     parser = Arguments(__doc__)
-    parser.add_argument("--model", required=True, help="Hugging Face folder or hub name of a BERT or XLM-R type encoder")
     parser.add_argument(
-        "--train", required=True, nargs="+", metavar="FILE", help="`source ||| target` a line; several files: a joint aligner"
+        "--model", required=True, help="Hugging Face folder or hub name of a BERT or XLM-R type encoder"
+    )
+    parser.add_argument(
+        "--train",
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="`source ||| target` a line; several files: a joint aligner",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="model folder to write")
     parser.add_argument(
@@ -529,49 +519,89 @@ def parse_arguments():
     )
     parser.add_argument("--max-steps", type=positive, default=500, metavar="N", help="steps of the optimizer")
     parser.add_argument("--batch-size", type=positive, default=32, help="pairs in a batch, over all processes")
-    parser.add_argument("--accumulate", type=positive, default=1, metavar="N", help="batches whose gradients are added up for a step")
+    parser.add_argument(
+        "--accumulate", type=positive, default=1, metavar="N", help="batches whose gradients are added up for a step"
+    )
     parser.add_argument("--lr", type=positive_float, default=3e-5, help="highest learning rate of AdamW")
     parser.add_argument(
-        "--layer", type=positive, metavar="N", help="hidden layer to train for (default: the model's align.json, else 8 of 12)"
+        "--layer",
+        type=positive,
+        metavar="N",
+        help="hidden layer to train for (default: the model's align.json, else 8 of 12)",
     )
     parser.add_argument("--method", choices=METHODS, default="argmax", help="how so picks the links that it trains on")
     parser.add_argument("--threshold", type=positive_float, help="of --method softmax (default: 0.001, for entmax 0)")
     parser.add_argument(
-        "--similarity", choices=SIMILARITIES, default="cosine", help="of so and co; dot is awesome-align's, with --temperature 1 by default"
+        "--similarity",
+        choices=SIMILARITIES,
+        default="cosine",
+        help="of so and co; dot is awesome-align's, with --temperature 1 by default",
     )
     parser.add_argument("--temperature", type=positive_float, help="divides the similarity (default: 0.05, for dot 1)")
-    parser.add_argument("--dropout", type=share, default=0.0, help="of the encoder while it is trained")
-    parser.add_argument("--gold", nargs="+", metavar="FILE", help="gold alignments of the --train files: so trains on these links instead")
-    parser.add_argument("--gold-index", type=int, choices=[0, 1], default=1, help="number of the first word in gold files")
+    parser.add_argument("--dropout", type=fraction, default=0.0, help="of the encoder while it is trained")
     parser.add_argument(
-        "--valid", metavar="FILE", help="pairs to choose the best weights by (default: the objective on pairs held out of --train)"
-    )
-    parser.add_argument("--valid-gold", metavar="FILE", help="gold alignments of --valid: the weights with the lowest AER are kept")
-    parser.add_argument("--evaluate-every", type=positive, metavar="N", help="steps between validations (default: a fifth of all)")
-    parser.add_argument(
-        "--save-every", type=positive, default=200, metavar="N", help="steps between checkpoints, from which a killed run goes on"
+        "--gold",
+        nargs="+",
+        metavar="FILE",
+        help="gold alignments of the --train files: so trains on these links instead",
     )
     parser.add_argument(
-        "--max-length", type=positive, default=128, help="most pieces of a sentence, special ones included; the rest is cut off"
+        "--gold-index", type=int, choices=[0, 1], default=1, help="number of the first word in gold files"
     )
-    parser.add_argument("--seed", type=random_seed, default=1, help="of the batches, masks, negative examples and dropout")
-    parser.add_argument("--precision", choices=["bf16", "f32"], help="of matrix products (default: bf16 where the machine has it)")
+    parser.add_argument(
+        "--valid",
+        metavar="FILE",
+        help="pairs to choose the best weights by (default: the objective on pairs held out of --train)",
+    )
+    parser.add_argument(
+        "--valid-gold", metavar="FILE", help="gold alignments of --valid: the weights with the lowest AER are kept"
+    )
+    parser.add_argument(
+        "--evaluate-every", type=positive, metavar="N", help="steps between validations (default: a fifth of all)"
+    )
+    parser.add_argument(
+        "--save-every",
+        type=positive,
+        default=200,
+        metavar="N",
+        help="steps between checkpoints, from which a killed run goes on",
+    )
+    parser.add_argument(
+        "--max-length",
+        type=positive,
+        default=128,
+        help="most pieces of a sentence, special ones included; the rest is cut off",
+    )
+    parser.add_argument(
+        "--seed", type=random_seed, default=1, help="of the batches, masks, negative examples and dropout"
+    )
+    parser.add_argument(
+        "--precision", choices=["bf16", "f32"], help="of matrix products (default: bf16 where the machine has it)"
+    )
     args = parser.parse_args()
 
     objectives = args.objectives.split(",")
     if not set(objectives) <= set(OBJECTIVES) or len(set(objectives)) < len(objectives):
-        raise InputError(f"--objectives {args.objectives}: expected some of {','.join(OBJECTIVES)}, each once, separated by commas")
+        raise InputError(
+            f"--objectives {args.objectives}: expected some of {','.join(OBJECTIVES)}, each once, separated by commas"
+        )
     if args.gold and len(args.gold) != len(args.train):
         raise InputError(f"--gold: {len(args.gold)} files for {len(args.train)} of --train; expected one for each")
     if args.gold and "so" not in objectives:
         raise InputError(f"--gold: is for the objective so, which --objectives {args.objectives} lacks")
     if bool(args.valid) != bool(args.valid_gold):
-        raise InputError("--valid and --valid-gold belong together; give both, or neither to validate on pairs held out of --train")
+        raise InputError(
+            "--valid and --valid-gold belong together; give both, or neither to validate on pairs held out of --train"
+        )
     args.output = args.output.rstrip("/")
-    check_writable(checkpoint_path(args))
+    check_writable(common.checkpoint_path(args))
     if os.path.exists(args.output) and not os.path.isdir(args.output):
         raise InputError(f"{args.output}: is a file; expected the name of a folder to write")
-    if os.path.isdir(args.output) and os.listdir(args.output) and not os.path.isfile(os.path.join(args.output, "finetuning.json")):
+    if (
+        os.path.isdir(args.output)
+        and os.listdir(args.output)
+        and not os.path.isfile(os.path.join(args.output, "finetuning.json"))
+    ):
         raise InputError(f"{args.output}: a folder that this script did not write; expected a new folder")
     args.temperature = args.temperature or (1.0 if args.similarity == "dot" else 0.05)
     args.threshold = args.threshold or (0.0 if args.method == "entmax" else 1e-3)
@@ -584,7 +614,9 @@ def read_validation(args):
         return None
     pairs, gold = list(read_parallel(args.valid)), read_gold(args.valid_gold, args.gold_index)
     if len(pairs) != len(gold):
-        raise InputError(f"{args.valid_gold}: {len(gold)} lines, but {args.valid} has {len(pairs)}; expected one line for each pair")
+        raise InputError(
+            f"{args.valid_gold}: {len(gold)} lines, but {args.valid} has {len(pairs)}; expected one line for each pair"
+        )
     for number, (pair, links) in enumerate(zip(pairs, gold), 1):
         check_gold(args.valid_gold, number, links, pair, args.gold_index)
     return pairs, gold
@@ -592,18 +624,22 @@ def read_validation(args):
 
 def main():
     args = parse_arguments()
-    config, tokenizer, device = load_config(args.model), load_tokenizer(args.model), pick_device()
-    rank, world = start_distributed(device)
+    config, tokenizer, device = common.load_config(args.model), common.load_tokenizer(args.model), common.pick_device()
+    rank, world = common.start_distributed(device)
     if args.batch_size % world:
-        raise InputError(f"--batch-size {args.batch_size}: does not divide by {world} processes; expected a multiple of {world}")
-    args.layer = args.layer or align_layer(read_align_json(args.model, config, METHODS, SIMILARITIES), config)
+        raise InputError(
+            f"--batch-size {args.batch_size}: does not divide by {world} processes; expected a multiple of {world}"
+        )
+    args.layer = args.layer or common.align_layer(
+        common.read_align_json(args.model, config, METHODS, SIMILARITIES), config
+    )
     if args.layer > config.num_hidden_layers:
         raise InputError(f"--layer {args.layer}: {args.model} has {config.num_hidden_layers} layers")
-    args.precision = args.precision or pick_precision(device)
+    args.precision = args.precision or common.pick_precision(device)
     align = {"layer": args.layer, **EXTRACTION["dot" if args.similarity == "dot" else "cosine"]}
 
     # Data.
-    limit = min(args.max_length, piece_limit(tokenizer, config))
+    limit = min(args.max_length, common.piece_limit(tokenizer, config))
     if limit < 8:
         raise InputError(f"--max-length {limit}: leaves no room for a sentence; expected 8 or more")
     settings = SimpleNamespace(
@@ -612,14 +648,14 @@ def main():
         centre=False,
         budget=BUDGET[device.type],
         precision=args.precision,
-        special=special_pieces(tokenizer),
+        special=common.special_pieces(tokenizer),
         limit=limit,
-        bare=bare_piece(tokenizer),
+        bare=common.bare_piece(tokenizer),
     )
     golds = args.gold or [None] * len(args.train)
     files = [read_training(path, tokenizer, settings, gold, args.gold_index) for path, gold in zip(args.train, golds)]
     valid = read_validation(args)
-    seed_everything(args.seed)
+    common.seed_everything(args.seed)
     generator = np.random.default_rng(args.seed)
     held_out = [[] if valid else hold_out(file, generator) for file in files]
     size = min(args.batch_size, min(len(file["pairs"]) for file in files)) // world * world
@@ -627,13 +663,22 @@ def main():
         raise InputError(f"{args.train[0]}: fewer pairs than the {world} processes; expected more, or fewer processes")
 
     # Model.
-    options = SimpleNamespace(**{**vars(args), "objectives": set(args.objectives.split(",")), "limit": limit, "batch_size": size})
+    options = SimpleNamespace(
+        **{**vars(args), "objectives": set(args.objectives.split(",")), "limit": limit, "batch_size": size}
+    )
     if options.objectives & LM and tokenizer.mask_token_id is None:
-        raise InputError(f"{args.model}: its tokenizer has no mask, which mlm and tlm need; expected another model, or other --objectives")
-    options.align, options.attention = settings, "eager" if device.type == "cpu" else None  # the faster one on short inputs
+        raise InputError(
+            f"{args.model}: its tokenizer has no mask, which mlm and tlm need; expected another model, or other --objectives"
+        )
+    options.align, options.attention = (
+        settings,
+        "eager" if device.type == "cpu" else None,
+    )  # the faster one on short inputs
     sides = [side.ids for file in files for side in file["sides"]]
     if valid:
-        sides += [flatten(tokenizer, [pair[side] for pair in valid[0] if all(pair)], settings)[0].ids for side in (0, 1)]
+        sides += [
+            flatten(tokenizer, [pair[side] for pair in valid[0] if all(pair)], settings)[0].ids for side in (0, 1)
+        ]
     used = np.unique(np.concatenate([np.unique(ids) for ids in sides])).tolist()
     model = load_model(args.model, options, {*used, tokenizer.pad_token_id})
     model.device, model.precision, model.rank, model.tokenizer = device, args.precision, rank, tokenizer
@@ -641,19 +686,30 @@ def main():
     if model.new_id is not None:  # ids up to the pad id keep their number
         for file in files:
             file["sides"] = [side._replace(ids=model.new_id[side.ids]) for side in file["sides"]]
-    release_memory()
+    common.release_memory()
     for module in trained_modules(model).values():
         module.to(device)
     parameters = list({id(p): p for module in trained_modules(model).values() for p in module.parameters()}.values())
     optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=0.0, fused=True)
 
     # Where a killed run of the same settings, data and model stood.
-    crc = training_crc(args, [*sides, *(p.detach().cpu().numpy() for p in parameters)])
-    state = load_checkpoint(args, crc, trained_modules(model), optimizer) or {"step": 0, "history": [], "best": None, "seconds": 0.0}
+    crc = common.training_crc(args, [*sides, *(p.detach().cpu().numpy() for p in parameters)])
+    state = common.load_checkpoint(args, crc, trained_modules(model), optimizer) or {
+        "step": 0,
+        "history": [],
+        "best": None,
+        "seconds": 0.0,
+    }
 
     # Training. Every process takes its share of each batch; the gradients of all are added up.
     every = args.evaluate_every or -(-args.max_steps // 5)
-    history, best, started, total, count = state["history"], state["best"], time.perf_counter() - state["seconds"], 0.0, 0
+    history, best, started, total, count = (
+        state["history"],
+        state["best"],
+        time.perf_counter() - state["seconds"],
+        0.0,
+        0,
+    )
     pairs_per_step = size * args.accumulate
     with tqdm(
         total=args.max_steps * pairs_per_step,
@@ -664,14 +720,14 @@ def main():
         for step in range(state["step"], args.max_steps):
             for module in trained_modules(model).values():
                 module.train()
-            seed_step(args, step, rank)
+            common.seed_step(args, step, rank)
             for number in range(step * args.accumulate, (step + 1) * args.accumulate):
                 file, batch = training_batch(files, number, size, args.seed)
                 mine = batch[rank * size // world : (rank + 1) * size // world]
                 for losses in batch_losses(model, options, file, mine, number):
                     (losses.sum() / pairs_per_step).backward()
                     total = total + losses.detach().sum()
-            update(optimizer, parameters, args.lr * linear_schedule(step, args.max_steps, WARMUP))
+            common.update(optimizer, parameters, args.lr * common.linear_schedule(step, args.max_steps, WARMUP))
             count += pairs_per_step
             bar.update(pairs_per_step)
             done = step + 1
@@ -683,7 +739,10 @@ def main():
                     scores = validate(model, options, valid, files, held_out)
                     history.append({"step": done, "train_loss": float(total) / count, **scores})
                     bar.set_postfix(
-                        {"loss": f"{float(total) / count:.3f}", **{key: f"{scores[key]:.3f}" for key in ("aer", "loss") if key in scores}}
+                        {
+                            "loss": f"{float(total) / count:.3f}",
+                            **{key: f"{scores[key]:.3f}" for key in ("aer", "loss") if key in scores},
+                        }
                     )
                     score = scores["aer"] if valid else scores["loss"]
                     if best is None or score <= best["score"]:
@@ -691,7 +750,9 @@ def main():
                 total, count = 0.0, 0
             if rank == 0 and done % args.save_every == 0 and done < args.max_steps:
                 seconds = time.perf_counter() - started
-                save_checkpoint(args, crc, trained_modules(model), optimizer, step=done, history=history, best=best, seconds=seconds)
+                common.save_checkpoint(
+                    args, crc, trained_modules(model), optimizer, step=done, history=history, best=best, seconds=seconds
+                )
             if done % args.save_every == 0:  # so that a run that goes on from here reports the same mean loss
                 total, count = 0.0, 0
     seconds = time.perf_counter() - started
@@ -710,9 +771,13 @@ def main():
         weights, name, new_id = best["weights"], args.model, model.new_id
         del model, optimizer, parameters, best, files
         save_folder(name, weights, new_id, align, report, args.output)
-        if os.path.exists(checkpoint_path(args)):
-            os.remove(checkpoint_path(args))
-        print(json.dumps({key: report[key] for key in ("steps", "kept_step", "seconds", "pairs_per_second")} | history[-1]))
+        if os.path.exists(common.checkpoint_path(args)):
+            os.remove(common.checkpoint_path(args))
+        print(
+            json.dumps(
+                {key: report[key] for key in ("steps", "kept_step", "seconds", "pairs_per_second")} | history[-1]
+            )
+        )
     if world > 1:
         dist.destroy_process_group()
 

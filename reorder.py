@@ -29,7 +29,6 @@ Sentences of xnli and pawsx are text: they are split by the rule in data/split.p
 spaces around them that they had. Everything but udpos is read and written a line at a time.
 """
 
-import collections
 import contextlib
 import functools
 import json
@@ -37,26 +36,23 @@ import os
 
 import numpy as np
 
+from data.cli import Arguments, InputError, check_writable, random_seed, run_script
 from data.files import (
-    Arguments,
-    InputError,
-    at,
-    check_writable,
+    error_at,
     file_style,
     iterate_pairs,
-    output,
+    open_output,
     parse_links,
-    random_seed,
     read_lines,
     read_udpos,
-    run_script,
     split_words,
     write_lines,
     write_pairs,
     write_udpos,
 )
-from data.split import WORD, context_sentences, join_words, joined_parts, split_with_spaces
-from data.squad import read_squad, stripped, write_squad
+from data.paragraphs import paragraph_sentences, reorder_paragraph
+from data.squad import read_squad, write_squad
+from data.words import join_words, split_with_spaces
 
 
 EXACT = 128  # longest sentence whose random permutations are exactly uniform; the table grows with its cube
@@ -158,9 +154,13 @@ def read_sentences(task, path):
 def write_sentences(task, path, sentences, style, source):
     """Write an iterable of (words, order, rest): words by read_sentences, `order` the permutation to write them in; source: the file that they are of."""
     if task == "udpos":
-        write_udpos(path, (([words[i] for i in order], tags and [tags[i] for i in order]) for words, order, tags in sentences), style)
+        write_udpos(
+            path,
+            (([words[i] for i in order], tags and [tags[i] for i in order]) for words, order, tags in sentences),
+            style,
+        )
     elif task == "text":
-        with output(path) as stream:
+        with open_output(path) as stream:
             stream.writelines(" ".join(words[i] for i in order) + style[0] for words, order, _ in sentences)
     elif task == "qa":
         paragraphs, sentences = [], iter(sentences)
@@ -177,66 +177,6 @@ def write_sentences(task, path, sentences, style, source):
         write_pairs(path, ((one, two, row[2]) for (row, one), (_, two) in zip(texts, texts)), style)
 
 
-# What a sentence of a paragraph is put in order by. words; units: of each word the number of what moves as one, a word or all the
-# words of an answer; spans: (begin, end) of each unit in the text; before, after: split_with_spaces' marks of each unit.
-Sentence = collections.namedtuple("Sentence", "words units spans before after")
-
-
-def units_of(text, begin=0, end=None, answers=()):
-    """The Sentence that lies from `begin` to `end` in a text. answers: (begin, end) in the text."""
-    part = text[begin:end]
-    words, before, after = split_with_spaces(part)
-    units, spans, first, last = [], [], [], []
-    for k, match in enumerate(WORD.finditer(part)):
-        a, b = begin + match.start(), begin + match.end()
-        if k and any(start < spans[-1][1] and stop > a for start, stop in answers):
-            spans[-1], last[-1] = (spans[-1][0], b), after[k]
-        else:
-            spans.append((a, b))
-            first.append(before[k])
-            last.append(after[k])
-        units.append(len(spans) - 1)
-    return Sentence(words, units, spans, first, last)
-
-
-def paragraph_sentences(context, questions):
-    """The Sentences of a paragraph (see data.squad.read_squad): those of its context, then its questions."""
-    answers = [(start, start + len(text)) for _, _, found in questions for text, start in (stripped(*answer) for answer in found or [])]
-    inside = [units_of(context, begin, end, answers) for begin, end in context_sentences(context, questions)]
-    return inside + [units_of(question) for _, question, _ in questions]
-
-
-def reordered_text(text, sentences, orders):
-    """(text, moves): the text with the units of its sentences in their orders; moves: (begin, end, new begin) of every unit.
-
-    What lies between the sentences stays where it is.
-    """
-    made, moves, done = "", [], 0
-    for sentence, order in zip(sentences, orders):
-        if not order:
-            continue
-        made += text[done : sentence.spans[0][0]]
-        done = sentence.spans[-1][1]
-        spans, before, after = ([kept[i] for i in order] for kept in (sentence.spans, sentence.before, sentence.after))
-        for (begin, end), part in zip(spans, joined_parts([text[begin:end] for begin, end in spans], before, after)):
-            made += part
-            moves.append((begin, end, len(made) - (end - begin)))
-    return made + text[done:], moves
-
-
-def reorder_paragraph(paragraph, sentences, orders):
-    """((context, questions), moves): a paragraph in the orders of its sentences, answers found at their new places; reordered_text's moves."""
-    context, questions = paragraph
-    inside = len(sentences) - len(questions)
-    text, moves = reordered_text(context, sentences[:inside], orders[:inside])
-    made = []
-    for (identifier, question, answers), sentence, order in zip(questions, sentences[inside:], orders[inside:]):
-        asked, found = reordered_text(question, [sentence], [order])[0], [stripped(*answer) for answer in answers or []]
-        places = [next(new + start - begin for begin, end, new in moves if begin <= start < end) for _, start in found]
-        made.append((identifier, asked, answers and [(answer, place) for (answer, _), place in zip(found, places)]))
-    return (text, made), moves
-
-
 def read_alignment(path, sentences, sentences_path):
     """Yield (words, links, rest) of each of the `sentences`. Raises InputError for another number of lines and for a word that is not there."""
     lines, number = read_lines(path), 0
@@ -244,14 +184,22 @@ def read_alignment(path, sentences, sentences_path):
         line = next(lines, None)
         if line is None:
             count = number + sum(1 for _ in sentences)
-            raise InputError(f"{path}: {number - 1} lines, but {sentences_path} has {count} sentences; expected one for each")
+            raise InputError(
+                f"{path}: {number - 1} lines, but {sentences_path} has {count} sentences; expected one for each"
+            )
         links = parse_links(path, number, line.removesuffix("\r"), "-")
         for i, j in links:
             if i >= len(words):
-                raise at(path, number, f"link {i}-{j}: sentence {number} of {sentences_path} has {len(words)} words (the first is 0)")
+                raise error_at(
+                    path,
+                    number,
+                    f"link {i}-{j}: sentence {number} of {sentences_path} has {len(words)} words (the first is 0)",
+                )
         yield words, links, rest
     if next(lines, None) is not None:
-        raise at(path, number + 1, f"more lines than the {number} sentences of {sentences_path}; expected one for each")
+        raise error_at(
+            path, number + 1, f"more lines than the {number} sentences of {sentences_path}; expected one for each"
+        )
 
 
 def main():
@@ -264,28 +212,40 @@ def main():
     )
     parser.add_argument("--input", required=True, metavar="FILE", help="English sentences")
     parser.add_argument(
-        "--alignment", required=True, metavar="FILE", help="`i-j` links, English word - word of the translation, a line a sentence"
+        "--alignment",
+        required=True,
+        metavar="FILE",
+        help="`i-j` links, English word - word of the translation, a line a sentence",
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="file to write")
     parser.add_argument(
-        "--unaligned", choices=["previous", "next", "nearest"], default="next", help="which neighbour words without links go with"
+        "--unaligned",
+        choices=["previous", "next", "nearest"],
+        default="next",
+        help="which neighbour words without links go with",
     )
     parser.add_argument("--identity", action="store_true", help="write the control: the English order")
-    parser.add_argument("--random", action="store_true", help="write the control: random permutations with as many inversions")
+    parser.add_argument(
+        "--random", action="store_true", help="write the control: random permutations with as many inversions"
+    )
     parser.add_argument("--seed", type=random_seed, default=1, help="of the random permutations")
     parser.add_argument(
         "--permutations",
         metavar="FILE",
         help="write each sentence's order too, a line of word numbers from 0, for --consistency in training",
     )
-    parser.add_argument("--stats", metavar="FILE", help="write the statistics to this file too; eval.py reads them from TRAIN_FILE.json")
+    parser.add_argument(
+        "--stats", metavar="FILE", help="write the statistics to this file too; eval.py reads them from TRAIN_FILE.json"
+    )
     args = parser.parse_args()
 
     if "-" in (args.input, args.alignment, args.output):
         raise InputError("-: standard input and output are taken by the statistics; expected the names of files")
     written = [os.path.abspath(path) for path in (args.output, args.stats, args.permutations) if path]
     if len(set(written)) < len(written):
-        raise InputError(f"{args.output}: --output, --stats and --permutations are different files; expected a name for each")
+        raise InputError(
+            f"{args.output}: --output, --stats and --permutations are different files; expected a name for each"
+        )
     for path in written:
         check_writable(path)
     if args.random and args.identity:
@@ -304,7 +264,11 @@ def main():
             order = list(range(len(words))) if args.identity else reordering(len(words), links, args.unaligned)
             if args.random:
                 order = random_permutation(len(order), inversions(order), generator)
-            sentences, words_seen, aligned = sentences + 1, words_seen + len(words), aligned + len({i for i, _ in links})
+            sentences, words_seen, aligned = (
+                sentences + 1,
+                words_seen + len(words),
+                aligned + len({i for i, _ in links}),
+            )
             if listed:
                 listed.write(" ".join(map(str, order)) + "\n")
             moved += sum(i != k for k, i in enumerate(order))
@@ -312,7 +276,7 @@ def main():
                 several, tau = several + 1, tau + kendall_tau(order)
             yield words, order, rest
 
-    with output(args.permutations) if args.permutations else contextlib.nullcontext() as listed:
+    with open_output(args.permutations) if args.permutations else contextlib.nullcontext() as listed:
         write_sentences(args.task, args.output, reordered(), style, args.input)
     statistics = json.dumps(
         {

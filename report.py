@@ -8,9 +8,11 @@ import html
 import itertools
 import json
 
-from data.files import InputError, iterate_pairs, read_udpos
-from data.split import paragraph_texts, split_text
+from data.cli import InputError
+from data.files import iterate_pairs, read_udpos
+from data.paragraphs import paragraph_texts
 from data.squad import QA_TASKS, read_squad
+from data.words import split_text
 
 NAMES = {"accuracy": "accuracy", "f1": "F1", "exact_match": "exact match"}
 
@@ -49,7 +51,9 @@ def in_words(result):
         for column, where in (("en", "on English"), ("mean_not_english", "on average over the other languages"))
         if column in base
     ]
-    text = [f"Trained on original English, {result['model']} reaches {' and '.join(reached)} ({NAMES[metric]}, percent)."]
+    text = [
+        f"Trained on original English, {result['model']} reaches {' and '.join(reached)} ({NAMES[metric]}, percent)."
+    ]
 
     better, worse, unclear = [], [], []
     for row in rows:
@@ -58,16 +62,22 @@ def in_words(result):
             group = better if entry["low"] > 0 else worse if entry["high"] < 0 else unclear
             group.append(f"{row_name(row)} {points(entry)}")
     if better:
-        text.append(f"Taking the target language's word order raised the score on that language for {'; '.join(better)}.")
+        text.append(
+            f"Taking the target language's word order raised the score on that language for {'; '.join(better)}."
+        )
     if worse:
-        text.append(f"Taking the target language's word order lowered the score on that language for {'; '.join(worse)}.")
+        text.append(
+            f"Taking the target language's word order lowered the score on that language for {'; '.join(worse)}."
+        )
     if unclear:
         text.append(f"On its own language, no difference is shown for {'; '.join(unclear)}: the interval includes 0.")
 
     for row in rows:
         entry = row["difference"].get("mean_not_english", {}).get(metric)
         if row["order"].startswith("random") and entry:
-            text.append(f"The control {row['order']}, a random order, changes the average over the other languages by {points(entry)}.")
+            text.append(
+                f"The control {row['order']}, a random order, changes the average over the other languages by {points(entry)}."
+            )
     for row in rows:
         entry = row["against_control"].get(row["target"], {}).get(metric)
         if entry:
@@ -87,7 +97,9 @@ def in_words(result):
             "many of these differences. Train several seeds before believing a small difference."
         )
     else:
-        text.append(f"Chance in training is averaged over {seeds} seeds or more; results.json has the deviation between seeds.")
+        text.append(
+            f"Chance in training is averaged over {seeds} seeds or more; results.json has the deviation between seeds."
+        )
     tests = sum(lang in row["difference"] for row in rows for lang in result["languages"])
     if tests:
         text.append(
@@ -98,21 +110,32 @@ def in_words(result):
 
 def tally(entries):
     """How many differences are clear of 0 on which side, as text."""
-    better, worse = (sum(function(entry) for entry in entries) for function in (lambda e: e["low"] > 0, lambda e: e["high"] < 0))
+    better, worse = (
+        sum(function(entry) for entry in entries) for function in (lambda e: e["low"] > 0, lambda e: e["high"] < 0)
+    )
     return f"{better} better, {worse} worse, {len(entries) - better - worse} not clear" if entries else "–"
 
 
 def overview(results):
     """(header, lines) of a table of all tasks and models, cells as text: how many reordered trainings did better on their own language."""
-    header = ["task", "model", "original, average without en", "own language, against original", "own language, against disorder"]
+    header = [
+        "task",
+        "model",
+        "original, average without en",
+        "own language, against original",
+        "own language, against disorder",
+    ]
     lines = []
     for result in results:
         metric, rows = result["metric"], result["rows"]
         base = next((row["scores"] for row in rows if row["order"] == "original"), {}).get("mean_not_english")
         sides = (
-            [row[key][row["target"]][metric] for row in rows if row["target"] in row[key]] for key in ("difference", "against_control")
+            [row[key][row["target"]][metric] for row in rows if row["target"] in row[key]]
+            for key in ("difference", "against_control")
         )
-        lines.append([result["task"], result["model"], f"{100 * base[metric]:.1f}" if base else "–", *map(tally, sides)])
+        lines.append(
+            [result["task"], result["model"], f"{100 * base[metric]:.1f}" if base else "–", *map(tally, sides)]
+        )
     return header, lines
 
 
@@ -135,7 +158,11 @@ def alignment_table(rows):
         cells = []
         for pair in pairs:
             row = found.get((aligner, method, pair))
-            text = "–" if row is None else f"{100 * row['aer']:.1f} ({100 * row['precision']:.0f}, {100 * row['recall']:.0f})"
+            text = (
+                "–"
+                if row is None
+                else f"{100 * row['aer']:.1f} ({100 * row['precision']:.0f}, {100 * row['recall']:.0f})"
+            )
             cells.append((text, row is not None and row["aer"] == best[pair]))
         lines.append(([aligner, method], cells))
     return ["aligner", "method", *pairs], lines
@@ -146,19 +173,39 @@ def markdown(results, alignments):
     lines = ["# Does the word order of the English training data matter?", ""]
     if len(results) > 1:
         header, table = overview(results)
-        lines += ["## All tasks and models", "", OVERVIEW, "", "| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+        lines += [
+            "## All tasks and models",
+            "",
+            OVERVIEW,
+            "",
+            "| " + " | ".join(header) + " |",
+            "|---" * len(header) + "|",
+        ]
         lines += ["| " + " | ".join(cells) + " |" for cells in table] + [""]
     for result in results:
         metric = result["metric"]
         lines += [f"## {result['task']}, {result['model']}", "", " ".join(in_words(result)), ""]
-        for name in [metric] + [other for other in result["rows"][0]["scores"][result["columns"][0]] if other != metric]:
-            header = "| trained on | " + " | ".join(map(column_name, result["columns"])) + " |\n|---|" + "---:|" * len(result["columns"])
+        for name in [metric] + [
+            other for other in result["rows"][0]["scores"][result["columns"][0]] if other != metric
+        ]:
+            header = (
+                "| trained on | "
+                + " | ".join(map(column_name, result["columns"]))
+                + " |\n|---|"
+                + "---:|" * len(result["columns"])
+            )
             lines += [f"### {NAMES[name]}, percent", "", header]
             for row in result["rows"]:
-                cells = [f"{100 * row['scores'][column][name]:.1f}" if column in row["scores"] else "–" for column in result["columns"]]
+                cells = [
+                    f"{100 * row['scores'][column][name]:.1f}" if column in row["scores"] else "–"
+                    for column in result["columns"]
+                ]
                 lines.append(
                     f"| {row_name(row)} | "
-                    + " | ".join(f"**{cell}**" if column == row["target"] else cell for cell, column in zip(cells, result["columns"]))
+                    + " | ".join(
+                        f"**{cell}**" if column == row["target"] else cell
+                        for cell, column in zip(cells, result["columns"])
+                    )
                     + " |"
                 )
             if any(row["difference"] for row in result["rows"]):
@@ -171,7 +218,8 @@ def markdown(results, alignments):
                 for row in result["rows"]:
                     if row["difference"]:
                         cells = [
-                            points(row["difference"][column][name]) + ("\\*" if clear(row["difference"][column][name]) else "")
+                            points(row["difference"][column][name])
+                            + ("\\*" if clear(row["difference"][column][name]) else "")
                             if column in row["difference"]
                             else "–"
                             for column in result["columns"]
@@ -179,7 +227,8 @@ def markdown(results, alignments):
                         lines.append(
                             f"| {row_name(row)} | "
                             + " | ".join(
-                                f"**{cell}**" if column == row["target"] else cell for cell, column in zip(cells, result["columns"])
+                                f"**{cell}**" if column == row["target"] else cell
+                                for cell, column in zip(cells, result["columns"])
                             )
                             + " |"
                         )
@@ -195,7 +244,9 @@ def markdown(results, alignments):
             for row in result["rows"]:
                 if row["statistics"]:
                     s = row["statistics"]
-                    lines.append(f"| {row_name(row)} | {100 * s['aligned']:.1f} % | {100 * s['moved']:.1f} % | {s['kendall_tau']:.2f} |")
+                    lines.append(
+                        f"| {row_name(row)} | {100 * s['aligned']:.1f} % | {100 * s['moved']:.1f} % | {s['kendall_tau']:.2f} |"
+                    )
             lines.append("")
     for model, rows in alignments.items():
         header, table = alignment_table(rows)
@@ -207,7 +258,9 @@ def markdown(results, alignments):
         ]
         lines += ["| " + " | ".join(header) + " |", "|---|---|" + "---:|" * (len(header) - 2)]
         for names, cells in table:
-            lines.append("| " + " | ".join(names + [f"**{text}**" if lowest else text for text, lowest in cells]) + " |")
+            lines.append(
+                "| " + " | ".join(names + [f"**{text}**" if lowest else text for text, lowest in cells]) + " |"
+            )
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 
@@ -234,9 +287,17 @@ def shade(value, scale):
 def heat_map(result):
     """HTML table: scores of the baseline, then differences of every condition."""
     metric, columns = result["metric"], result["columns"]
-    entries = [row["difference"][column][metric]["value"] for row in result["rows"] for column in columns if column in row["difference"]]
+    entries = [
+        row["difference"][column][metric]["value"]
+        for row in result["rows"]
+        for column in columns
+        if column in row["difference"]
+    ]
     scale = max((abs(value) for value in entries), default=0.0)
-    parts = ["<div class=scroll><table><tr><th>trained on" + "".join(f"<th>{html.escape(column_name(column))}" for column in columns)]
+    parts = [
+        "<div class=scroll><table><tr><th>trained on"
+        + "".join(f"<th>{html.escape(column_name(column))}" for column in columns)
+    ]
     for row in result["rows"]:
         parts.append(f"<tr><th>{html.escape(row_name(row))}")
         for column in columns:
@@ -261,13 +322,22 @@ def forest_plot(result):
     for row in result["rows"]:
         for column in ([row["target"]] if row["target"] else []) + ["mean_not_english"]:
             if row["difference"].get(column):
-                lines.append((f"{row_name(row)} on {column_name(column)}", row["difference"][column][metric], column == row["target"]))
+                lines.append(
+                    (
+                        f"{row_name(row)} on {column_name(column)}",
+                        row["difference"][column][metric],
+                        column == row["target"],
+                    )
+                )
     if not lines:
         return ""
     left, width, step = 330, 520, 26
     low, high = (
         function(values)
-        for function, values in ((min, [e["low"] for _, e, _ in lines] + [0]), (max, [e["high"] for _, e, _ in lines] + [0]))
+        for function, values in (
+            (min, [e["low"] for _, e, _ in lines] + [0]),
+            (max, [e["high"] for _, e, _ in lines] + [0]),
+        )
     )
     pad = (high - low or 0.01) * 0.06
 
@@ -318,11 +388,15 @@ def examples(result, count=5):
         except InputError:  # the training file is gone: the report does without it
             continue
     original = texts.get("original", [])
-    others = {name: sentences for name, sentences in texts.items() if name != "original" and len(sentences) == len(original)}
+    others = {
+        name: sentences for name, sentences in texts.items() if name != "original" and len(sentences) == len(original)
+    }
     if not others:
         return ""
     fitting = [n for n, words in enumerate(original) if 6 <= len(words) <= 14] or list(range(len(original)))
-    fitting.sort(key=lambda n: -len({tuple(sentences[n]) for sentences in others.values()}))  # stable: the first of those that differ most
+    fitting.sort(
+        key=lambda n: -len({tuple(sentences[n]) for sentences in others.values()})
+    )  # stable: the first of those that differ most
     parts = [
         "<h3>The training sentences in every order</h3><p class=muted>A word's colour is its place in the original sentence, from blue to orange."
     ]
@@ -331,7 +405,9 @@ def examples(result, count=5):
         for name, sentences in {"original": original, **others}.items():
             spans_ = []
             for word, place in zip(sentences[n], match_order(original[n], sentences[n])):
-                hue = "#eee" if place is None else f"hsl({210 + 180 * place / max(1, len(original[n]) - 1):.0f} 70% 85%)"
+                hue = (
+                    "#eee" if place is None else f"hsl({210 + 180 * place / max(1, len(original[n]) - 1):.0f} 70% 85%)"
+                )
                 spans_.append(f'<span style="background:{hue}">{html.escape(word)}</span>')
             parts.append(f"<div><b>{html.escape(name)}</b>{''.join(spans_)}</div>")
         parts.append("</div>")
@@ -346,7 +422,10 @@ def results_page(results, alignments):
     ]
     if len(results) > 1:
         header, table = overview(results)
-        parts.append(f"<h2>All tasks and models</h2><p>{OVERVIEW}<div class=scroll><table><tr>" + "".join(f"<th>{name}" for name in header))
+        parts.append(
+            f"<h2>All tasks and models</h2><p>{OVERVIEW}<div class=scroll><table><tr>"
+            + "".join(f"<th>{name}" for name in header)
+        )
         parts += [
             f"<tr><th>{html.escape(task)}<th>{html.escape(model)}" + "".join(f"<td>{cell}" for cell in cells)
             for task, model, *cells in table
@@ -451,4 +530,6 @@ def links_page(shown, total, name):
         text += " Blue: in the gold alignment. Red: not in it. Dashed: a sure link that was not found."
     text = text.replace("&", "&amp;").replace("<", "&lt;")
     before, after = LINKS_PAGE.replace("NOTE", text, 1).rsplit("DATA", 1)
-    return before + json.dumps(data, ensure_ascii=False).replace("<", "\\u003c") + after  # a `<` in a word must not end the script
+    return (
+        before + json.dumps(data, ensure_ascii=False).replace("<", "\\u003c") + after
+    )  # a `<` in a word must not end the script

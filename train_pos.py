@@ -26,49 +26,10 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from common import (
-    add_training_arguments,
-    autocast,
-    bare_piece,
-    check_consistency,
-    check_output,
-    length_sorted,
-    linear_schedule,
-    load_checkpoint,
-    load_config,
-    load_encoder,
-    load_tokenizer,
-    pad,
-    pick_device,
-    pick_precision,
-    piece_limit,
-    release_memory,
-    save_checkpoint,
-    save_model,
-    seed_everything,
-    seed_step,
-    special_pieces,
-    start_distributed,
-    store_linear_in_bf16,
-    symmetric_divergence,
-    training_crc,
-    training_steps,
-    trim_embeddings,
-    update,
-    words_to_pieces,
-    write_scores,
-)
-from data.files import (
-    UPOS,
-    Arguments,
-    InputError,
-    languages_in,
-    read_permutations,
-    read_udpos,
-    run_script,
-    write_lines,
-)
-from eval import tagging_scores
+import common
+from data.cli import Arguments, InputError, run_script
+from data.files import UPOS, languages_in, read_permutations, read_udpos, write_lines
+from data.metrics import tagging_scores
 
 DROPOUT = 0.1  # before the linear layer, as in BertForTokenClassification
 TEST_BUDGET = {"cpu": 1024, "cuda": 65536}  # padded pieces in a batch of testing
@@ -81,11 +42,11 @@ def segments(tokenizer, sentences, max_length, label_on):
     that carries its tag, and the index of the sentence. A word that the tokenizer drops is an unknown piece; the pieces
     of a single word beyond the length are left out.
     """
-    before, after = special_pieces(tokenizer)
-    bare = bare_piece(tokenizer) if label_on == "content" else None
+    before, after = common.special_pieces(tokenizer)
+    bare = common.bare_piece(tokenizer) if label_on == "content" else None
     room = max_length - len(before) - len(after)
     made = []
-    for number, (ids, word) in enumerate(words_to_pieces(tokenizer, sentences)):
+    for number, (ids, word) in enumerate(common.words_to_pieces(tokenizer, sentences)):
         words = [[] for _ in sentences[number]]
         for piece, index in zip(ids, word):
             words[index].append(piece)
@@ -104,7 +65,7 @@ def segments(tokenizer, sentences, max_length, label_on):
 
 def collate(batch, pad_id, device):
     """Tensors of a list of segments: ids (B, L), mask (B, L), and the (row, column) of every word's piece, 2 x (W,)."""
-    ids = pad([ids for ids, _, _ in batch], pad_id)
+    ids = common.pad([ids for ids, _, _ in batch], pad_id)
     lengths = torch.tensor([len(ids) for ids, _, _ in batch])
     mask = torch.arange(ids.shape[1]) < lengths[:, None]
     rows = torch.tensor([row for row, (_, positions, _) in enumerate(batch) for _ in positions], dtype=torch.int64)
@@ -115,7 +76,7 @@ def collate(batch, pad_id, device):
 def word_scores(encoder, classifier, batch, precision, dropout=0.0):
     """Scores of every tag for every word of a collated batch, (W, tags) float32."""
     ids, mask, rows, columns = batch
-    with autocast(ids.device, precision):
+    with common.autocast(ids.device, precision):
         hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state  # (B, L, H)
     words = hidden[rows, columns].float()  # (W, H)
     return classifier(F.dropout(words, dropout, training=encoder.training))
@@ -126,12 +87,22 @@ def match_forms(args, train, second):
     if not second:
         return []
     if len(second) != len(train):
-        raise InputError(f"{args.reordered}: {len(second)} sentences, but {args.train} has {len(train)}; expected the same ones")
+        raise InputError(
+            f"{args.reordered}: {len(second)} sentences, but {args.train} has {len(train)}; expected the same ones"
+        )
     lengths = [len(words) for words, _ in train]
-    orders = read_permutations(args.permutations, lengths) if args.permutations else [list(range(length)) for length in lengths]
+    orders = (
+        read_permutations(args.permutations, lengths)
+        if args.permutations
+        else [list(range(length)) for length in lengths]
+    )
     for number, ((words, tags), other, order) in enumerate(zip(train, second, orders), 1):
         if ([words[i] for i in order], tags and [tags[i] for i in order]) != other:
-            source = f"in the order of {args.permutations}" if args.permutations else "in its order; expected --permutations FILE"
+            source = (
+                f"in the order of {args.permutations}"
+                if args.permutations
+                else "in its order; expected --permutations FILE"
+            )
             raise InputError(f"{args.reordered}: sentence {number} is not that of {args.train} {source}")
     return orders
 
@@ -142,7 +113,7 @@ def predict(encoder, classifier, items, count, pad_id, precision):
     predicted = [None] * len(items)
     encoder.eval()
     with torch.inference_mode():
-        for batch in length_sorted([len(ids) for ids, _, _ in items], TEST_BUDGET[device.type]):
+        for batch in common.length_sorted([len(ids) for ids, _, _ in items], TEST_BUDGET[device.type]):
             scores = word_scores(encoder, classifier, collate([items[n] for n in batch], pad_id, device), precision)
             tags = iter(scores.argmax(1).tolist())
             for n in batch:
@@ -155,7 +126,7 @@ def predict(encoder, classifier, items, count, pad_id, precision):
 
 def main():
     parser = Arguments(__doc__)
-    add_training_arguments(parser, epochs=10)
+    common.add_training_arguments(parser, epochs=10)
     parser.add_argument(
         "--label-on",
         choices=["content", "first"],
@@ -163,23 +134,27 @@ def main():
         help="piece that carries a word's tag: the first that is not a bare `▁`, or the first",
     )
     parser.add_argument(
-        "--permutations", metavar="FILE", help="what reorder.py --permutations wrote beside --reordered (default: the orders are the same)"
+        "--permutations",
+        metavar="FILE",
+        help="what reorder.py --permutations wrote beside --reordered (default: the orders are the same)",
     )
     args = parser.parse_args()
-    check_consistency(args)
+    common.check_consistency(args)
 
     # Data. Everything is read and checked before the model is loaded.
-    check_output(args)
+    common.check_output(args)
     langs = languages_in(args.data_dir) if args.langs == "all" else list(dict.fromkeys(args.langs.split(",")))
     train = read_udpos(args.train)
     second = read_udpos(args.reordered) if args.reordered else []
     orders = match_forms(args, train, second)
     dev = {lang: read_udpos(os.path.join(args.data_dir, f"dev-{lang}.tsv"))[: args.max_dev] for lang in langs}
-    for path, sentences in [(args.train, train)] + [(os.path.join(args.data_dir, f"dev-{lang}.tsv"), dev[lang]) for lang in langs]:
+    for path, sentences in [(args.train, train)] + [
+        (os.path.join(args.data_dir, f"dev-{lang}.tsv"), dev[lang]) for lang in langs
+    ]:
         if sentences[0][1] is None:
             raise InputError(f"{path}:1: no tags; expected word<TAB>TAG")
-    config, tokenizer = load_config(args.model), load_tokenizer(args.model)
-    limit = min(args.max_length, piece_limit(tokenizer, config))
+    config, tokenizer = common.load_config(args.model), common.load_tokenizer(args.model)
+    limit = min(args.max_length, common.piece_limit(tokenizer, config))
     if limit < 8:
         raise InputError(f"--max-length {limit}: leaves no room for a sentence; expected 8 or more")
     # An example is a sentence: its inputs are one segment or several. The second forms follow the first ones.
@@ -192,16 +167,18 @@ def main():
 
     pad_piece = tokenizer.pad_token_id
     del tokenizer
-    release_memory()
+    common.release_memory()
 
     # Model: encoder, dropout, linear layer.
-    device = pick_device()
-    precision = args.precision or pick_precision(device)
-    rank, world = start_distributed(device)
-    seed_everything(args.seed)
-    encoder = load_encoder(args.model, attention="eager" if device.type == "cpu" else None)  # the faster one on short inputs
+    device = common.pick_device()
+    precision = args.precision or common.pick_precision(device)
+    rank, world = common.start_distributed(device)
+    common.seed_everything(args.seed)
+    encoder = common.load_encoder(
+        args.model, attention="eager" if device.type == "cpu" else None
+    )  # the faster one on short inputs
     every_item = [item for items in (*train_items, *dev_items.values()) for item in items]
-    new_id = trim_embeddings(encoder, {pad_piece, *(piece for ids, _, _ in every_item for piece in ids)})
+    new_id = common.trim_embeddings(encoder, {pad_piece, *(piece for ids, _, _ in every_item for piece in ids)})
     for ids, _, _ in every_item:
         ids[:] = new_id[ids].tolist()
     pad_id = int(new_id[pad_piece])
@@ -216,8 +193,11 @@ def main():
 
     # Where a killed run of the same settings, data and model stood.
     data = [np.array([number for ids, positions, _ in items for number in ids + positions]) for items in train_items]
-    crc = training_crc(args, [*data, *map(np.array, train_tags), *map(np.array, orders), *(p.detach().cpu().numpy() for p in parameters)])
-    state = load_checkpoint(args, crc, modules, optimizer) or {"step": 0, "seconds": 0.0}
+    crc = common.training_crc(
+        args,
+        [*data, *map(np.array, train_tags), *map(np.array, orders), *(p.detach().cpu().numpy() for p in parameters)],
+    )
+    state = common.load_checkpoint(args, crc, modules, optimizer) or {"step": 0, "seconds": 0.0}
 
     # Training. Every process takes its share of each batch; the gradients of all are added up.
     pieces = [sum(len(ids) for ids, _, _ in items) for items in train_items]
@@ -227,36 +207,42 @@ def main():
     started = time.perf_counter() - state["seconds"]
     encoder.train()
     done = tokens * state["step"] // steps
-    with tqdm(total=tokens, initial=done, unit=" tokens", unit_scale=True, desc="train", disable=None if rank == 0 else True) as bar:
-        for step, batch in training_steps(lengths, args, state["step"]):
-            seed_step(args, step, rank)
+    with tqdm(
+        total=tokens, initial=done, unit=" tokens", unit_scale=True, desc="train", disable=None if rank == 0 else True
+    ) as bar:
+        for step, batch in common.training_steps(lengths, args, state["step"]):
+            common.seed_step(args, step, rank)
             mine = batch[rank::world]
             if mine:
                 both = mine + [len(train) + n for n in mine if second]
                 inputs = collate([item for n in both for item in train_items[n]], pad_id, device)
                 tags = torch.tensor([tag for n in both for tag in train_tags[n]], device=device)
-                scores = word_scores(encoder, classifier, inputs, precision, DROPOUT)  # (W, tags), with second forms (2 W, tags)
+                scores = word_scores(
+                    encoder, classifier, inputs, precision, DROPOUT
+                )  # (W, tags), with second forms (2 W, tags)
                 words = sum(len(train_tags[n]) for n in batch)
                 loss = F.cross_entropy(scores, tags, reduction="sum") / (words * len(both) / len(mine))
                 if args.consistency:
                     first, other = F.log_softmax(scores, 1).chunk(2)
                     starts = np.cumsum([0] + [len(orders[n]) for n in mine])
                     same = torch.tensor([start + i for start, n in zip(starts, mine) for i in orders[n]], device=device)
-                    loss = loss + args.consistency * symmetric_divergence(first[same], other).sum() / words
+                    loss = loss + args.consistency * common.symmetric_divergence(first[same], other).sum() / words
                 loss.backward()
-            update(optimizer, parameters, args.lr * linear_schedule(step, steps, args.warmup))
+            common.update(optimizer, parameters, args.lr * common.linear_schedule(step, steps, args.warmup))
             if step % 20 == 19 and mine and not bar.disable:  # reading the loss makes the GPU wait
                 bar.set_postfix(loss=f"{loss.item() * world:.3f}", refresh=False)
             bar.update(sum(pieces[n] for n in batch + [len(train) + n for n in batch if second]))
             if (step + 1) % args.save_every == 0 and rank == 0:
-                save_checkpoint(args, crc, modules, optimizer, step=step + 1, seconds=time.perf_counter() - started)
+                common.save_checkpoint(
+                    args, crc, modules, optimizer, step=step + 1, seconds=time.perf_counter() - started
+                )
     if device.type == "cuda":
         torch.cuda.synchronize()
     seconds = time.perf_counter() - started
     if args.save and rank == 0:
-        save_model(args, "TokenClassification", UPOS, encoder, new_id, {"classifier": classifier})
+        common.save_model(args, "TokenClassification", UPOS, encoder, new_id, {"classifier": classifier})
     if precision == "bf16":
-        store_linear_in_bf16(encoder)
+        common.store_linear_in_bf16(encoder)
 
     # Testing. Every process takes its share of the languages.
     scores = {}
@@ -265,7 +251,7 @@ def main():
         write_lines(os.path.join(args.output, f"dev-{lang}.tsv"), ("\n".join(sentence) + "\n" for sentence in tags))
         scores[lang] = tagging_scores([sentence for _, sentence in dev[lang]], tags)
     train = {"examples": len(train), "steps": steps, "seconds": seconds, "tokens_per_second": tokens / seconds}
-    write_scores(args, "udpos", "accuracy", precision, scores, langs, train)
+    common.write_scores(args, "udpos", "accuracy", precision, scores, langs, train)
 
 
 if __name__ == "__main__":

@@ -31,53 +31,12 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from common import (
-    add_training_arguments,
-    autocast,
-    check_consistency,
-    check_output,
-    length_sorted,
-    linear_schedule,
-    load_checkpoint,
-    load_config,
-    load_encoder,
-    load_tokenizer,
-    note,
-    pad,
-    pick_device,
-    pick_precision,
-    piece_limit,
-    release_memory,
-    save_checkpoint,
-    save_model,
-    seed_everything,
-    seed_step,
-    start_distributed,
-    store_linear_in_bf16,
-    symmetric_divergence,
-    training_crc,
-    training_steps,
-    trim_embeddings,
-    update,
-    write_scores,
-)
-from data.files import (
-    Arguments,
-    InputError,
-    output,
-    read_permutations,
-    run_script,
-)
-from data.squad import (
-    QA_TASKS,
-    gold_answers,
-    qa_files,
-    question_scores,
-    read_squad,
-    squad_scores,
-    stripped,
-)
-from reorder import paragraph_sentences, reorder_paragraph
+import common
+from data.cli import Arguments, InputError, run_script
+from data.files import open_output, read_permutations
+from data.metrics import question_scores, squad_scores
+from data.paragraphs import paragraph_sentences, reorder_paragraph
+from data.squad import QA_TASKS, gold_answers, qa_files, read_squad, stripped
 
 STRIDE = 128  # pieces between the beginnings of a context's windows (XTREME's doc_stride)
 LONGEST_QUESTION = 64  # pieces (XTREME's max_query_length)
@@ -112,7 +71,9 @@ def special_pair_pieces(tokenizer):
 
 def pieces_with_spans(tokenizer, texts):
     """(ids, spans) of each text, spans being the characters (begin, end) of each piece without the spaces that it may include."""
-    encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False)
+    encoded = tokenizer(
+        texts, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False
+    )
     found = []
     for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"]):
         spans = []
@@ -130,7 +91,9 @@ def make_windows(tokenizer, paragraphs, limit):
     limit: most pieces of an input. In training files the first of a question's answers counts.
     """
     before, between, after = special_pair_pieces(tokenizer)
-    second = tokenizer("a", "b", return_token_type_ids=True)["token_type_ids"][-1]  # 0 where the tokenizer numbers no sentences
+    second = tokenizer("a", "b", return_token_type_ids=True)["token_type_ids"][
+        -1
+    ]  # 0 where the tokenizer numbers no sentences
     contexts = pieces_with_spans(tokenizer, [context for context, _ in paragraphs])
     texts = [text for _, questions in paragraphs for _, text, _ in questions]
     asked = iter(tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"])
@@ -168,11 +131,23 @@ def read_forms(args, train):
     else:
         sentences = [paragraph_sentences(*paragraph) for paragraph in train]
         orders = iter(read_permutations(args.permutations, [len(one.spans) for inside in sentences for one in inside]))
-        made = [reorder_paragraph(paragraph, inside, [next(orders) for _ in inside]) for paragraph, inside in zip(train, sentences)]
-        expected, moves = [paragraph for paragraph, _ in made], [sorted((new, begin) for begin, _, new in found) for _, found in made]
+        made = [
+            reorder_paragraph(paragraph, inside, [next(orders) for _ in inside])
+            for paragraph, inside in zip(train, sentences)
+        ]
+        expected, moves = (
+            [paragraph for paragraph, _ in made],
+            [sorted((new, begin) for begin, _, new in found) for _, found in made],
+        )
     if second != expected:
-        number = next((n for n, pair in enumerate(zip(second, expected)) if pair[0] != pair[1]), min(len(second), len(expected)))
-        source = f"in the order of {args.permutations}" if args.permutations else "in its order; expected --permutations FILE"
+        number = next(
+            (n for n, pair in enumerate(zip(second, expected)) if pair[0] != pair[1]), min(len(second), len(expected))
+        )
+        source = (
+            f"in the order of {args.permutations}"
+            if args.permutations
+            else "in its order; expected --permutations FILE"
+        )
         raise InputError(f"{args.reordered}: paragraph {number + 1} is not that of {args.train} {source}")
     return second, moves
 
@@ -199,7 +174,7 @@ def same_words(first, second, moves):
 
 def grouped_log_probabilities(scores, groups):
     """Log probabilities of each group, (2 B, G), of scores (B, L, 2): of the first pieces, then the last. groups: B lists of numbers."""
-    index = pad(groups, 0).to(scores.device)[:, :, None].expand(-1, -1, 2)
+    index = common.pad(groups, 0).to(scores.device)[:, :, None].expand(-1, -1, 2)
     index = F.pad(index, (0, 0, 0, scores.shape[1] - index.shape[1]))  # padding has no probability
     summed = scores.new_zeros(len(scores), max(map(max, groups)) + 1, 2).scatter_add(1, index, scores.softmax(1))
     return summed.clamp_min(1e-12).log().transpose(1, 2).flatten(0, 1)
@@ -227,17 +202,20 @@ def consistency(scores, examples):
     pairs = [(int(start), groups) for start, (_, groups) in zip(starts, examples) if groups]
     if not pairs:
         return 0.0
-    forms = (grouped_log_probabilities(scores[[row + k for row, _ in pairs]], [groups[k] for _, groups in pairs]) for k in (0, 1))
-    return 0.5 * symmetric_divergence(*forms).sum()
+    forms = (
+        grouped_log_probabilities(scores[[row + k for row, _ in pairs]], [groups[k] for _, groups in pairs])
+        for k in (0, 1)
+    )
+    return 0.5 * common.symmetric_divergence(*forms).sum()
 
 
 def position_scores(encoder, head, batch, pad_id, precision):
     """Scores of every piece of a list of windows as the answer's first and last one, (B, L, 2) float32, -inf at padding."""
     device = head.weight.device
-    ids = pad([window.ids for window in batch], pad_id).to(device)
-    mask = pad([[1] * len(window.ids) for window in batch], 0).bool().to(device)
-    types = pad([window.types for window in batch], 0).to(device) if encoder.config.type_vocab_size > 1 else None
-    with autocast(device, precision):
+    ids = common.pad([window.ids for window in batch], pad_id).to(device)
+    mask = common.pad([[1] * len(window.ids) for window in batch], 0).bool().to(device)
+    types = common.pad([window.types for window in batch], 0).to(device) if encoder.config.type_vocab_size > 1 else None
+    with common.autocast(device, precision):
         hidden = encoder(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state
     return head(hidden.float()).masked_fill(~mask[:, :, None], float("-inf"))
 
@@ -251,7 +229,9 @@ def best_spans(scores, batch):
     inside = (place >= first[:, None]) & (place < last[:, None])  # (B, L)
     begin, end = scores.masked_fill(~inside[:, :, None], float("-inf")).unbind(2)
     distance = place[None, :] - place[:, None]
-    sums = (begin[:, :, None] + end[:, None, :]).masked_fill((distance < 0) | (distance >= LONGEST_ANSWER), float("-inf"))
+    sums = (begin[:, :, None] + end[:, None, :]).masked_fill(
+        (distance < 0) | (distance >= LONGEST_ANSWER), float("-inf")
+    )
     best, index = sums.flatten(1).max(1)
     return list(zip(best.tolist(), (index // length - first).tolist(), (index % length - first).tolist()))
 
@@ -261,11 +241,18 @@ def predict(encoder, head, windows, paragraphs, pad_id, precision):
     answers = {}
     encoder.eval()
     with torch.inference_mode():
-        for numbers in length_sorted([len(window.ids) for window in windows], TEST_BUDGET[head.weight.device.type]):
+        for numbers in common.length_sorted(
+            [len(window.ids) for window in windows], TEST_BUDGET[head.weight.device.type]
+        ):
             batch = [windows[n] for n in numbers]
-            for window, (score, first, last) in zip(batch, best_spans(position_scores(encoder, head, batch, pad_id, precision), batch)):
+            for window, (score, first, last) in zip(
+                batch, best_spans(position_scores(encoder, head, batch, pad_id, precision), batch)
+            ):
                 if window.question not in answers or score > answers[window.question][0]:
-                    answers[window.question] = score, (window.spans[first][0], window.spans[last][1]) if score > float("-inf") else (0, 0)
+                    answers[window.question] = (
+                        score,
+                        (window.spans[first][0], window.spans[last][1]) if score > float("-inf") else (0, 0),
+                    )
     asked = [(context, identifier) for context, questions in paragraphs for identifier, _, _ in questions]
     return {identifier: context[slice(*answers[number][1])] for number, (context, identifier) in enumerate(asked)}
 
@@ -273,16 +260,18 @@ def predict(encoder, head, windows, paragraphs, pad_id, precision):
 def main():
     parser = Arguments(__doc__)
     parser.add_argument("--task", choices=QA_TASKS, required=True, help="whose dev files and metric (mlqa has its own)")
-    add_training_arguments(parser, epochs=3)
+    common.add_training_arguments(parser, epochs=3)
     parser.set_defaults(lr=3e-5, max_length=384)
     parser.add_argument(
-        "--permutations", metavar="FILE", help="what reorder.py --permutations wrote beside --reordered (default: the orders are the same)"
+        "--permutations",
+        metavar="FILE",
+        help="what reorder.py --permutations wrote beside --reordered (default: the orders are the same)",
     )
     args = parser.parse_args()
-    check_consistency(args)
+    common.check_consistency(args)
 
     # Data. Everything is read and checked before the model is loaded.
-    check_output(args, below=True)
+    common.check_output(args, below=True)
     files = qa_files(args.data_dir, args.task)
     langs = sorted(files) if args.langs == "all" else list(dict.fromkeys(args.langs.split(",")))
     for lang in langs:
@@ -296,8 +285,8 @@ def main():
     gold = {lang: gold_answers(files[lang], dev[lang]) for lang in langs}
     for lang in langs:
         question_scores([""], "", lang, args.task)  # raises InputError where MLQA has no rules for the language
-    config, tokenizer = load_config(args.model), load_tokenizer(args.model)
-    limit = min(args.max_length, piece_limit(tokenizer, config))
+    config, tokenizer = common.load_config(args.model), common.load_tokenizer(args.model)
+    limit = min(args.max_length, common.piece_limit(tokenizer, config))
     if limit < 32:
         raise InputError(f"--max-length {limit}: leaves no room for a question and a context; expected 32 or more")
     train_windows, cut = make_windows(tokenizer, train, limit)
@@ -306,22 +295,30 @@ def main():
         moved = [found for found, (_, asked) in zip(moves, train) for _ in asked]
         examples = pair_windows(train_windows, make_windows(tokenizer, second, limit)[0], moved)
     dev_windows = {lang: make_windows(tokenizer, dev[lang], limit)[0] for lang in langs}
-    unanswered = len({window.question for window in train_windows} - {w.question for w in train_windows if w.answer != (0, 0)})
+    unanswered = len(
+        {window.question for window in train_windows} - {w.question for w in train_windows if w.answer != (0, 0)}
+    )
     questions = sum(len(asked) for _, asked in train)
     pad_piece = tokenizer.pad_token_id
     del tokenizer
-    release_memory()
+    common.release_memory()
 
     # Model: encoder and linear layer.
-    device = pick_device()
-    precision = args.precision or pick_precision(device)
-    rank, world = start_distributed(device)
+    device = common.pick_device()
+    precision = args.precision or common.pick_precision(device)
+    rank, world = common.start_distributed(device)
     if rank == 0 and cut + unanswered:
-        note(f"{args.train}: of {questions} answers {cut} begin or end inside a piece, {unanswered} lie in no window")
-    seed_everything(args.seed)
-    encoder = load_encoder(args.model, attention="eager" if device.type == "cpu" else None)  # the faster one on short inputs
-    every_window = [window for windows in (*(inputs for inputs, _ in examples), *dev_windows.values()) for window in windows]
-    new_id = trim_embeddings(encoder, {pad_piece, *(piece for window in every_window for piece in window.ids)})
+        common.warn(
+            f"{args.train}: of {questions} answers {cut} begin or end inside a piece, {unanswered} lie in no window"
+        )
+    common.seed_everything(args.seed)
+    encoder = common.load_encoder(
+        args.model, attention="eager" if device.type == "cpu" else None
+    )  # the faster one on short inputs
+    every_window = [
+        window for windows in (*(inputs for inputs, _ in examples), *dev_windows.values()) for window in windows
+    ]
+    new_id = common.trim_embeddings(encoder, {pad_piece, *(piece for window in every_window for piece in window.ids)})
     for window in every_window:
         window.ids[:] = new_id[window.ids].tolist()
     pad_id = int(new_id[pad_piece])
@@ -337,8 +334,8 @@ def main():
     # Where a killed run of the same settings, data and model stood.
     data = [np.concatenate([window.ids, window.answer]) for inputs, _ in examples for window in inputs]
     data += [np.concatenate(groups) for _, groups in examples if groups]
-    crc = training_crc(args, [*data, *(p.detach().cpu().numpy() for p in parameters)])
-    state = load_checkpoint(args, crc, modules, optimizer) or {"step": 0, "seconds": 0.0}
+    crc = common.training_crc(args, [*data, *(p.detach().cpu().numpy() for p in parameters)])
+    state = common.load_checkpoint(args, crc, modules, optimizer) or {"step": 0, "seconds": 0.0}
 
     # Training. Every process takes its share of each batch; the gradients of all are added up.
     lengths = [sum(len(window.ids) for window in inputs) for inputs, _ in examples]
@@ -347,12 +344,16 @@ def main():
     started = time.perf_counter() - state["seconds"]
     encoder.train()
     done = tokens * state["step"] // steps
-    with tqdm(total=tokens, initial=done, unit=" tokens", unit_scale=True, desc="train", disable=None if rank == 0 else True) as bar:
-        for step, batch in training_steps(lengths, args, state["step"]):
-            seed_step(args, step, rank)
+    with tqdm(
+        total=tokens, initial=done, unit=" tokens", unit_scale=True, desc="train", disable=None if rank == 0 else True
+    ) as bar:
+        for step, batch in common.training_steps(lengths, args, state["step"]):
+            common.seed_step(args, step, rank)
             count = sum(len(examples[n][0]) for n in batch)
             mine, total = batch[rank::world], 0.0
-            for part in length_sorted([lengths[n] for n in mine], TRAIN_BUDGET[device.type]):  # gradients add up; memory stays bounded
+            for part in common.length_sorted(
+                [lengths[n] for n in mine], TRAIN_BUDGET[device.type]
+            ):  # gradients add up; memory stays bounded
                 inputs = [examples[mine[k]] for k in part]
                 windows = [window for forms, _ in inputs for window in forms]
                 scores = position_scores(encoder, head, windows, pad_id, precision)  # (B, L, 2)
@@ -362,31 +363,33 @@ def main():
                     loss = loss + args.consistency * consistency(scores, inputs) / len(batch)
                 loss.backward()
                 total = total + loss.detach()
-            update(optimizer, parameters, args.lr * linear_schedule(step, steps, args.warmup))
+            common.update(optimizer, parameters, args.lr * common.linear_schedule(step, steps, args.warmup))
             if device.type == "cpu":
-                release_memory()  # between tensors of many lengths glibc would leave gaps of several GB
+                common.release_memory()  # between tensors of many lengths glibc would leave gaps of several GB
             if step % 20 == 19 and not bar.disable:  # reading the loss makes the GPU wait
                 bar.set_postfix(loss=f"{float(total) * world:.3f}", refresh=False)
             bar.update(sum(lengths[n] for n in batch))
             if (step + 1) % args.save_every == 0 and rank == 0:
-                save_checkpoint(args, crc, modules, optimizer, step=step + 1, seconds=time.perf_counter() - started)
+                common.save_checkpoint(
+                    args, crc, modules, optimizer, step=step + 1, seconds=time.perf_counter() - started
+                )
     if device.type == "cuda":
         torch.cuda.synchronize()
     seconds = time.perf_counter() - started
     if args.save and rank == 0:
-        save_model(args, "QuestionAnswering", ["first", "last"], encoder, new_id, {"qa_outputs": head})
+        common.save_model(args, "QuestionAnswering", ["first", "last"], encoder, new_id, {"qa_outputs": head})
     if precision == "bf16":
-        store_linear_in_bf16(encoder)
+        common.store_linear_in_bf16(encoder)
 
     # Testing. Every process takes its share of the languages.
     scores = {}
     for lang in tqdm(langs[rank::world], unit=" languages", desc="dev", disable=None if rank == 0 else True):
         answers = predict(encoder, head, dev_windows[lang], dev[lang], pad_id, precision)
-        with output(os.path.join(args.output, f"dev-{lang}.json")) as stream:
+        with open_output(os.path.join(args.output, f"dev-{lang}.json")) as stream:
             json.dump(answers, stream, ensure_ascii=False, indent=1)
         scores[lang] = squad_scores(gold[lang], answers, lang, args.task)
     report = {"examples": questions, "steps": steps, "seconds": seconds, "tokens_per_second": tokens / seconds}
-    write_scores(args, args.task, "f1", precision, scores, langs, report)
+    common.write_scores(args, args.task, "f1", precision, scores, langs, report)
 
 
 if __name__ == "__main__":

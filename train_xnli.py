@@ -28,46 +28,10 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from common import (
-    add_training_arguments,
-    autocast,
-    check_consistency,
-    check_output,
-    length_sorted,
-    linear_schedule,
-    load_checkpoint,
-    load_config,
-    load_encoder,
-    load_tokenizer,
-    pick_device,
-    pick_precision,
-    piece_limit,
-    place_batch,
-    release_memory,
-    save_checkpoint,
-    save_model,
-    seed_everything,
-    seed_step,
-    start_distributed,
-    store_linear_in_bf16,
-    symmetric_divergence,
-    training_crc,
-    training_steps,
-    trim_embeddings,
-    update,
-    write_scores,
-)
-from data.files import (
-    PAIR_LABELS,
-    Arguments,
-    InputError,
-    at,
-    iterate_pairs,
-    languages_in,
-    run_script,
-    write_lines,
-)
-from eval import pair_scores
+import common
+from data.cli import Arguments, InputError, run_script
+from data.files import PAIR_LABELS, error_at, iterate_pairs, languages_in, write_lines
+from data.metrics import pair_scores
 
 DROPOUT = 0.1  # before each new layer, as in BertForSequenceClassification and RobertaClassificationHead
 TEST_BUDGET = {"cpu": 2048, "cuda": 65536}  # padded pieces in a batch of testing
@@ -85,7 +49,7 @@ def read_inputs(path, task, tokenizer, limit, most=None):
         for row in chunk:
             number += 1
             if row[2] is None:
-                raise at(path, number, "no label; expected sentence1<TAB>sentence2<TAB>label")
+                raise error_at(path, number, "no label; expected sentence1<TAB>sentence2<TAB>label")
         encoded = tokenizer(
             [row[0] for row in chunk],
             [row[1] for row in chunk],
@@ -111,7 +75,11 @@ def check_same_words(args):
     for number, rows in enumerate(zip(first, second), 1):
         for one, other in zip(*(row[:2] for row in rows)):
             if characters(one) != characters(other):
-                raise at(args.reordered, number, f"is not line {number} of {args.train} in another word order; expected the same words")
+                raise error_at(
+                    args.reordered,
+                    number,
+                    f"is not line {number} of {args.train} in another word order; expected the same words",
+                )
 
 
 def characters(text):
@@ -131,7 +99,9 @@ def build_head(config, labels):
     if has_pooler(config):
         return torch.nn.Sequential(torch.nn.Dropout(DROPOUT), linear(labels))
     dense = linear(config.hidden_size)
-    return torch.nn.Sequential(torch.nn.Dropout(DROPOUT), dense, torch.nn.Tanh(), torch.nn.Dropout(DROPOUT), linear(labels))
+    return torch.nn.Sequential(
+        torch.nn.Dropout(DROPOUT), dense, torch.nn.Tanh(), torch.nn.Dropout(DROPOUT), linear(labels)
+    )
 
 
 def has_pooler(config):
@@ -142,12 +112,12 @@ def has_pooler(config):
 def label_scores(encoder, head, inputs, batch, pad_id, precision):
     """Scores of every label for a batch of pairs (their numbers), (B, labels) float32."""
     device = next(head.parameters()).device
-    index, inside = place_batch(inputs, batch)
+    index, inside = common.place_batch(inputs, batch)
     ids = torch.from_numpy(np.where(inside, inputs.ids[index], pad_id).astype(np.int64)).to(device)
     types = torch.from_numpy(np.where(inside, inputs.types[index], 0).astype(np.int64)).to(device)
     if encoder.config.type_vocab_size < 2:
         types = None
-    with autocast(device, precision):
+    with common.autocast(device, precision):
         output = encoder(input_ids=ids, attention_mask=torch.from_numpy(inside).to(device), token_type_ids=types)
     first = output.pooler_output if has_pooler(encoder.config) else output.last_hidden_state[:, 0]
     return head(first.float())
@@ -159,7 +129,7 @@ def predict(encoder, head, inputs, pad_id, precision):
     encoder.eval()
     head.eval()
     with torch.inference_mode():
-        for batch in length_sorted(inputs.lengths, TEST_BUDGET[next(head.parameters()).device.type]):
+        for batch in common.length_sorted(inputs.lengths, TEST_BUDGET[next(head.parameters()).device.type]):
             predicted[batch] = label_scores(encoder, head, inputs, batch, pad_id, precision).argmax(1).cpu().numpy()
     return predicted
 
@@ -167,15 +137,15 @@ def predict(encoder, head, inputs, pad_id, precision):
 def main():
     parser = Arguments(__doc__)
     parser.add_argument("--task", choices=list(PAIR_LABELS), required=True, help="xnli: three labels, pawsx: two")
-    add_training_arguments(parser, epochs=5)
+    common.add_training_arguments(parser, epochs=5)
     args = parser.parse_args()
-    check_consistency(args)
+    common.check_consistency(args)
 
     # Data. Everything is read and checked before the model is loaded.
-    check_output(args)
+    common.check_output(args)
     langs = languages_in(args.data_dir) if args.langs == "all" else list(dict.fromkeys(args.langs.split(",")))
-    config, tokenizer = load_config(args.model), load_tokenizer(args.model)
-    limit = min(args.max_length, piece_limit(tokenizer, config))
+    config, tokenizer = common.load_config(args.model), common.load_tokenizer(args.model)
+    limit = min(args.max_length, common.piece_limit(tokenizer, config))
     if limit < 8:
         raise InputError(f"--max-length {limit}: leaves no room for two sentences; expected 8 or more")
     train = read_inputs(args.train, args.task, tokenizer, limit)
@@ -183,25 +153,34 @@ def main():
     if args.reordered:  # the second forms follow the first ones
         second = read_inputs(args.reordered, args.task, tokenizer, limit)
         if not np.array_equal(second.labels, train.labels):
-            raise InputError(f"{args.reordered}: other labels, or another number of pairs, than {args.train}; expected the same ones")
+            raise InputError(
+                f"{args.reordered}: other labels, or another number of pairs, than {args.train}; expected the same ones"
+            )
         check_same_words(args)
         train = Inputs(*map(np.concatenate, zip(train, second._replace(first=second.first + len(train.ids)))))
-    dev = {lang: read_inputs(os.path.join(args.data_dir, f"dev-{lang}.tsv"), args.task, tokenizer, limit, args.max_dev) for lang in langs}
+    dev = {
+        lang: read_inputs(os.path.join(args.data_dir, f"dev-{lang}.tsv"), args.task, tokenizer, limit, args.max_dev)
+        for lang in langs
+    }
     pad_piece = tokenizer.pad_token_id
     del tokenizer
-    release_memory()
+    common.release_memory()
 
     # Model: encoder and head.
-    device = pick_device()
-    precision = args.precision or pick_precision(device)
-    rank, world = start_distributed(device)
-    seed_everything(args.seed)
+    device = common.pick_device()
+    precision = args.precision or common.pick_precision(device)
+    rank, world = common.start_distributed(device)
+    common.seed_everything(args.seed)
     attention = "eager" if device.type == "cpu" else None  # the faster one on short inputs
-    encoder = load_encoder(args.model, attention=attention, pooler=has_pooler(config))
-    new_id = trim_embeddings(
-        encoder, {pad_piece, *np.unique(np.concatenate([np.unique(part.ids) for part in (train, *dev.values())])).tolist()}
+    encoder = common.load_encoder(args.model, attention=attention, pooler=has_pooler(config))
+    new_id = common.trim_embeddings(
+        encoder,
+        {pad_piece, *np.unique(np.concatenate([np.unique(part.ids) for part in (train, *dev.values())])).tolist()},
     )
-    train, dev = train._replace(ids=new_id[train.ids]), {lang: part._replace(ids=new_id[part.ids]) for lang, part in dev.items()}
+    train, dev = (
+        train._replace(ids=new_id[train.ids]),
+        {lang: part._replace(ids=new_id[part.ids]) for lang, part in dev.items()},
+    )
     pad_id = int(new_id[pad_piece])
     head = build_head(config, len(PAIR_LABELS[args.task]))
     encoder.to(device)
@@ -211,8 +190,8 @@ def main():
     modules = {"encoder": encoder, "head": head}
 
     # Where a killed run of the same settings, data and model stood.
-    crc = training_crc(args, [*train, *(p.detach().cpu().numpy() for p in parameters)])
-    state = load_checkpoint(args, crc, modules, optimizer) or {"step": 0, "seconds": 0.0}
+    crc = common.training_crc(args, [*train, *(p.detach().cpu().numpy() for p in parameters)])
+    state = common.load_checkpoint(args, crc, modules, optimizer) or {"step": 0, "seconds": 0.0}
 
     # Training. Every process takes its share of each batch; the gradients of all are added up.
     lengths = train.lengths[:pairs]
@@ -222,41 +201,55 @@ def main():
     encoder.train()
     head.train()
     done = tokens * state["step"] // steps
-    with tqdm(total=tokens, initial=done, unit=" tokens", unit_scale=True, desc="train", disable=None if rank == 0 else True) as bar:
-        for step, batch in training_steps(lengths, args, state["step"]):
-            seed_step(args, step, rank)
+    with tqdm(
+        total=tokens, initial=done, unit=" tokens", unit_scale=True, desc="train", disable=None if rank == 0 else True
+    ) as bar:
+        for step, batch in common.training_steps(lengths, args, state["step"]):
+            common.seed_step(args, step, rank)
             mine = batch[rank::world]
             if mine:
                 both = mine + [pairs + n for n in mine if args.reordered]
-                scores = label_scores(encoder, head, train, both, pad_id, precision)  # (B, labels), with second forms (2 B, labels)
+                scores = label_scores(
+                    encoder, head, train, both, pad_id, precision
+                )  # (B, labels), with second forms (2 B, labels)
                 labels = torch.from_numpy(train.labels[both]).to(device)
                 loss = F.cross_entropy(scores, labels, reduction="sum") / (len(batch) * len(both) / len(mine))
                 if args.consistency:
-                    loss = loss + args.consistency * symmetric_divergence(*F.log_softmax(scores, 1).chunk(2)).sum() / len(batch)
+                    loss = loss + args.consistency * common.symmetric_divergence(
+                        *F.log_softmax(scores, 1).chunk(2)
+                    ).sum() / len(batch)
                 loss.backward()
-            update(optimizer, parameters, args.lr * linear_schedule(step, steps, args.warmup))
+            common.update(optimizer, parameters, args.lr * common.linear_schedule(step, steps, args.warmup))
             if step % 20 == 19 and mine and not bar.disable:  # reading the loss makes the GPU wait
                 bar.set_postfix(loss=f"{loss.item() * world:.3f}", refresh=False)
             bar.update(int(train.lengths[batch + [pairs + n for n in batch if args.reordered]].sum()))
             if (step + 1) % args.save_every == 0 and rank == 0:
-                save_checkpoint(args, crc, modules, optimizer, step=step + 1, seconds=time.perf_counter() - started)
+                common.save_checkpoint(
+                    args, crc, modules, optimizer, step=step + 1, seconds=time.perf_counter() - started
+                )
     if device.type == "cuda":
         torch.cuda.synchronize()
     seconds = time.perf_counter() - started
     if args.save and rank == 0:
-        names = {"classifier": head[1]} if has_pooler(config) else {"classifier.dense": head[1], "classifier.out_proj": head[4]}
-        save_model(args, "SequenceClassification", PAIR_LABELS[args.task], encoder, new_id, names)
+        names = (
+            {"classifier": head[1]}
+            if has_pooler(config)
+            else {"classifier.dense": head[1], "classifier.out_proj": head[4]}
+        )
+        common.save_model(args, "SequenceClassification", PAIR_LABELS[args.task], encoder, new_id, names)
     if precision == "bf16":
-        store_linear_in_bf16(encoder)
+        common.store_linear_in_bf16(encoder)
 
     # Testing. Every process takes its share of the languages.
     scores = {}
     for lang in tqdm(langs[rank::world], unit=" languages", desc="dev", disable=None if rank == 0 else True):
         predicted = predict(encoder, head, dev[lang], pad_id, precision)
-        write_lines(os.path.join(args.output, f"dev-{lang}.tsv"), (PAIR_LABELS[args.task][label] for label in predicted))
+        write_lines(
+            os.path.join(args.output, f"dev-{lang}.tsv"), (PAIR_LABELS[args.task][label] for label in predicted)
+        )
         scores[lang] = pair_scores(dev[lang].labels, predicted)
     train_report = {"examples": pairs, "steps": steps, "seconds": seconds, "tokens_per_second": tokens / seconds}
-    write_scores(args, args.task, "accuracy", precision, scores, langs, train_report)
+    common.write_scores(args, args.task, "accuracy", precision, scores, langs, train_report)
 
 
 if __name__ == "__main__":

@@ -31,21 +31,16 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from common import (
-    autocast,
-    length_sorted,
-    load_pretrained,
-    note,
-    pad,
-    pick_device,
-    pick_precision,
-    start_distributed,
-    store_linear_in_bf16,
-)
-from data.files import PAIR_LABELS, Arguments, InputError, check_writable, positive, read_udpos, run_script, split_words, write_lines
-from data.split import read_rows, split_text
+import common
+from data.cli import Arguments, InputError, check_writable, positive, run_script
+from data.files import PAIR_LABELS, read_udpos, split_words, write_lines
+from data.split import read_rows
+from data.words import split_text
 
-BUDGET = {"cpu": 8192, "cuda": 131072}  # pieces of translations in a batch, all beams together, each as long as it may become
+BUDGET = {
+    "cpu": 8192,
+    "cuda": 131072,
+}  # pieces of translations in a batch, all beams together, each as long as it may become
 BEAMS = 4  # where the model's folder names no number; OPUS-MT's folders say 4 or 6
 EXPECTED = (
     "expected a Marian folder (config.json, model.safetensors or pytorch_model.bin, source.spm, target.spm, vocab.json) or the name of "
@@ -72,7 +67,9 @@ def natural_text(words):
     for k, word in enumerate(words):
         left, stuck = stuck or CLOSES.fullmatch(word), OPENS.fullmatch(word)
         if word in ('"', "'"):
-            possessive = word == "'" and word not in quotes and word not in words[k + 1 :] and k and words[k - 1][-1] in "sS"
+            possessive = (
+                word == "'" and word not in quotes and word not in words[k + 1 :] and k and words[k - 1][-1] in "sS"
+            )
             closes = possessive or word in quotes
             left, stuck = left or closes, not closes
             if not possessive:
@@ -106,12 +103,16 @@ def load_translator(name):
 
     set_verbosity_error()
     disable_progress_bar()
-    warnings.filterwarnings("ignore", "Recommended: pip install sacremoses")  # transformers' tokenizer loads it and never uses it
-    config = load_pretrained(name, lambda: AutoConfig.from_pretrained(name), EXPECTED)
+    warnings.filterwarnings(
+        "ignore", "Recommended: pip install sacremoses"
+    )  # transformers' tokenizer loads it and never uses it
+    config = common.load_pretrained(name, lambda: AutoConfig.from_pretrained(name), EXPECTED)
     if config.model_type != "marian":
         raise InputError(f"{name}: is a model of type {config.model_type}; {EXPECTED}")
-    tokenizer = load_pretrained(name, lambda: AutoTokenizer.from_pretrained(name), EXPECTED)
-    model = load_pretrained(name, lambda: AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32), EXPECTED)
+    tokenizer = common.load_pretrained(name, lambda: AutoTokenizer.from_pretrained(name), EXPECTED)
+    model = common.load_pretrained(
+        name, lambda: AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32), EXPECTED
+    )
     return model.eval(), tokenizer
 
 
@@ -127,7 +128,9 @@ def target_code(name, tokenizer, lang, code):
         if wanted in codes:
             return f">>{wanted}<< "
     wanted = f"--code {code}" if code else f"--lang {lang}"
-    raise InputError(f"{wanted}: {name} has no target language of this name; expected --code with one of {' '.join(codes) or '(none)'}")
+    raise InputError(
+        f"{wanted}: {name} has no target language of this name; expected --code with one of {' '.join(codes) or '(none)'}"
+    )
 
 
 def most_pieces(length):
@@ -145,15 +148,19 @@ def encode(tokenizer, text, code, limit):
         return [np.array(ids)]
     words = split_words(text)
     middle = len(words) // 2
-    halves = (" ".join(words[:middle]), " ".join(words[middle:])) if middle else (text[: len(text) // 2], text[len(text) // 2 :])
+    halves = (
+        (" ".join(words[:middle]), " ".join(words[middle:]))
+        if middle
+        else (text[: len(text) // 2], text[len(text) // 2 :])
+    )
     return [part for half in halves for part in encode(tokenizer, half, code, limit)]
 
 
 def translate_batch(model, tokenizer, pieces, beams, precision):
     """(translations, how many have as many pieces as they may) of a list of arrays of pieces."""
     pad_id, most = model.config.pad_token_id, most_pieces(max(map(len, pieces)))
-    ids = pad([array.tolist() for array in pieces], pad_id).to(model.device)
-    with torch.inference_mode(), autocast(model.device, precision):
+    ids = common.pad([array.tolist() for array in pieces], pad_id).to(model.device)
+    with torch.inference_mode(), common.autocast(model.device, precision):
         made = model.generate(
             input_ids=ids,
             attention_mask=ids != pad_id,
@@ -210,9 +217,16 @@ def main():
     parser.add_argument("--lang", required=True, metavar="LANG", help="language to translate into, such as fr")
     parser.add_argument("--output", required=True, metavar="FILE", help="parallel file to write")
     parser.add_argument("--model", help="Marian folder or hub name (default: Helsinki-NLP/opus-mt-en-LANG)")
-    parser.add_argument("--code", help="name of the target language in a model of several (default: LANG; for zh cmn_Hans if it has that)")
-    parser.add_argument("--beams", type=positive, metavar="N", help=f"of beam search (default: the model's own number, else {BEAMS})")
-    parser.add_argument("--precision", choices=["bf16", "f32"], help="of matrix products (default: bf16 on a GPU that has it, else f32)")
+    parser.add_argument(
+        "--code",
+        help="name of the target language in a model of several (default: LANG; for zh cmn_Hans if it has that)",
+    )
+    parser.add_argument(
+        "--beams", type=positive, metavar="N", help=f"of beam search (default: the model's own number, else {BEAMS})"
+    )
+    parser.add_argument(
+        "--precision", choices=["bf16", "f32"], help="of matrix products (default: bf16 on a GPU that has it, else f32)"
+    )
     args = parser.parse_args()
 
     # Sentences, each distinct one as pieces: text k is pieces[first[k] : first[k + 1]], more than one where it was cut.
@@ -226,10 +240,12 @@ def main():
     code = target_code(name, tokenizer, args.lang, args.code)
     positions = min(tokenizer.model_max_length, model.config.max_position_embeddings)
     limit = max(2, (positions - 1 - most_pieces(0)) // 2)  # so that most_pieces(limit) and the decoder's start fit
-    device = pick_device()
+    device = common.pick_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    rank, world = start_distributed(torch.device("cpu"))  # no tensor is exchanged; processes only wait for one another
+    rank, world = common.start_distributed(
+        torch.device("cpu")
+    )  # no tensor is exchanged; processes only wait for one another
     quiet = None if rank == 0 else True
     pieces, first = [], [0]
     for text in tqdm(texts, unit=" sentences", desc="split into pieces", disable=quiet):
@@ -238,30 +254,38 @@ def main():
 
     # Batches. What a killed run finished is read back; the others are shared out, the longest first.
     beams = args.beams or model.generation_config.num_beams or BEAMS
-    precision = args.precision or (pick_precision(device) if device.type == "cuda" else "f32")
-    batches = length_sorted([most_pieces(len(array)) for array in pieces], BUDGET[device.type] // beams)
+    precision = args.precision or (common.pick_precision(device) if device.type == "cuda" else "f32")
+    batches = common.length_sorted([most_pieces(len(array)) for array in pieces], BUDGET[device.type] // beams)
     crc = run_checksum(model, pieces, [batches, beams, precision, device.type])
     done, others = read_partials(args.output, crc)
     if rank == 0 and others:
-        note(f"{args.output}.partial.*: {others} batches are of another input, model or setting, and are not used")
+        common.warn(
+            f"{args.output}.partial.*: {others} batches are of another input, model or setting, and are not used"
+        )
     if rank == 0 and done:
-        note(f"goes on after {len(done)} of {len(batches)} batches, from {args.output}.partial.*")
+        common.warn(f"goes on after {len(done)} of {len(batches)} batches, from {args.output}.partial.*")
     model.to(device)
     if precision == "bf16":
-        store_linear_in_bf16(model)
+        common.store_linear_in_bf16(model)
     if world > 1:
         dist.barrier()  # all have read the same before any writes
     mine = [number for number in reversed(range(len(batches))) if number not in done][rank::world]
     os.makedirs(os.path.dirname(os.path.abspath(args.output)), exist_ok=True)
     with (
         open(f"{args.output}.partial.{rank}", "a", encoding="ascii") as stream,
-        tqdm(total=sum(len(batches[number]) for number in mine), unit=" sentences", desc="translate", disable=quiet) as bar,
+        tqdm(
+            total=sum(len(batches[number]) for number in mine), unit=" sentences", desc="translate", disable=quiet
+        ) as bar,
     ):
         if world > 1:
             bar.set_description(f"translate, process 1 of {world}")
         for number in mine:
-            translations, full = translate_batch(model, tokenizer, [pieces[k] for k in batches[number]], beams, precision)
-            stream.write("\n" + json.dumps([crc, number, translations, full]))  # a line begins with its line end: the last may be torn
+            translations, full = translate_batch(
+                model, tokenizer, [pieces[k] for k in batches[number]], beams, precision
+            )
+            stream.write(
+                "\n" + json.dumps([crc, number, translations, full])
+            )  # a line begins with its line end: the last may be torn
             stream.flush()
             bar.update(len(translations))
     if world > 1:
@@ -272,7 +296,9 @@ def main():
 
     # The file.
     done, _ = read_partials(args.output, crc)
-    translation = {k: text for number, (translations, _) in done.items() for k, text in zip(batches[number], translations)}
+    translation = {
+        k: text for number, (translations, _) in done.items() for k, text in zip(batches[number], translations)
+    }
     joined = {text: " ".join(translation[k] for k in range(a, b)) for text, a, b in zip(texts, first, first[1:])}
     sides = ((words, " ".join(split_text(joined.get(text, "")))) for words, text in rows)
     write_lines(args.output, (" ||| ".join(re.sub(r"\|{3,}", "|", side) for side in pair) for pair in sides))
@@ -280,11 +306,17 @@ def main():
         os.remove(partial)
     for count, what in (
         (sum(not split_text(joined.get(text, "")) for _, text in rows), "lines have an empty right side"),
-        (sum(b - a > 1 for a, b in zip(first, first[1:])), f"sentences have more than {limit} pieces and were translated in parts"),
-        (sum(full for _, full in done.values()), "translations have as many pieces as they may (2 n + 20); their end may be missing"),
+        (
+            sum(b - a > 1 for a, b in zip(first, first[1:])),
+            f"sentences have more than {limit} pieces and were translated in parts",
+        ),
+        (
+            sum(full for _, full in done.values()),
+            "translations have as many pieces as they may (2 n + 20); their end may be missing",
+        ),
     ):
         if count:
-            note(f"{count} {what}")
+            common.warn(f"{count} {what}")
 
 
 if __name__ == "__main__":

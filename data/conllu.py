@@ -15,7 +15,8 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data.files import UPOS, Arguments, at, InputError, read_lines, run_script, write_udpos
+from data.cli import Arguments, InputError, run_script
+from data.files import UPOS, error_at, read_lines, write_udpos
 
 TAG_PRECEDENCE = {
     "default": "VERB NOUN PROPN PRON ADJ NUM ADV INTJ AUX ADP DET PART CCONJ SCONJ X PUNCT".split(),
@@ -37,7 +38,11 @@ def read_conllu(path):
     def sentence():
         for first, last, _ in spans:
             if last > len(words):
-                raise at(path, number, f"multiword token {first}-{last} in a sentence of {len(words)} words; expected its last word there")
+                raise error_at(
+                    path,
+                    number,
+                    f"multiword token {first}-{last} in a sentence of {len(words)} words; expected its last word there",
+                )
         return comments, words, spans
 
     for number, line in enumerate(read_lines(path), 1):
@@ -53,24 +58,26 @@ def read_conllu(path):
             continue
         fields = line.split("\t")
         if len(fields) != 10:
-            raise at(path, number, f"{len(fields)} columns; expected CoNLL-U's 10 columns separated by tabs")
+            raise error_at(path, number, f"{len(fields)} columns; expected CoNLL-U's 10 columns separated by tabs")
         identifier, form, tag, head = fields[0], fields[1], fields[3], fields[6]
         if "." in identifier:
             continue
         if not plain(form):
-            raise at(path, number, f"the form {form!r} in column 2 is empty; expected a word")
+            raise error_at(path, number, f"the form {form!r} in column 2 is empty; expected a word")
         if "-" in identifier:
             first, _, last = identifier.partition("-")
             if not (first.isdecimal() and last.isdecimal() and int(first) == len(words) + 1 and int(last) > int(first)):
-                raise at(path, number, f"multiword token {identifier!r}; expected {len(words) + 1}-N before its first word")
+                raise error_at(
+                    path, number, f"multiword token {identifier!r}; expected {len(words) + 1}-N before its first word"
+                )
             spans.append((int(first), int(last), form))
             continue
         if identifier != str(len(words) + 1):
-            raise at(path, number, f"word id {identifier!r}; expected {len(words) + 1}")
+            raise error_at(path, number, f"word id {identifier!r}; expected {len(words) + 1}")
         if tag not in UPOS:
-            raise at(path, number, f"unknown tag {tag!r} in column 4; expected one of {' '.join(UPOS)}")
+            raise error_at(path, number, f"unknown tag {tag!r} in column 4; expected one of {' '.join(UPOS)}")
         if not head.isdecimal():
-            raise at(path, number, f"head {head!r} in column 7; expected a word's number, 0 for the root")
+            raise error_at(path, number, f"head {head!r} in column 7; expected a word's number, 0 for the root")
         words.append((form, tag, int(head)))
     if words:
         yield sentence()
@@ -97,7 +104,13 @@ def merge_multiword(words, spans, lang):
     while i <= len(words):
         last, form = fused.get(i, (i, words[i - 1][0]))
         parts = range(i - 1, min(last, len(words)))
-        head = min(parts, key=lambda part: (depth(words, part), order.index(words[part][1]) if words[part][1] in order else len(order)))
+        head = min(
+            parts,
+            key=lambda part: (
+                depth(words, part),
+                order.index(words[part][1]) if words[part][1] in order else len(order),
+            ),
+        )
         forms.append(plain(form))
         tags.append(words[head][1])
         i = last + 1
@@ -118,7 +131,9 @@ def convert(path, lang):
 
 def main():
     parser = Arguments(__doc__)
-    parser.add_argument("--input", nargs="+", required=True, metavar="FILE", help="CoNLL-U files of one language and split")
+    parser.add_argument(
+        "--input", nargs="+", required=True, metavar="FILE", help="CoNLL-U files of one language and split"
+    )
     parser.add_argument("--lang", required=True, help="language code; it picks the tag of multiword tokens")
     parser.add_argument("--output", required=True, metavar="FILE", help="udpos file to write")
     args = parser.parse_args()

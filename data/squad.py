@@ -13,10 +13,9 @@ import collections
 import json
 import os
 import re
-import string
-import unicodedata
 
-from data.files import InputError, at, output, read_lines
+from data.cli import InputError
+from data.files import error_at, open_output, read_lines
 
 LAYOUT = '{"data": [{"paragraphs": [{"context": "", "qas": [{"id": "", "question": "", "answers": [{"text": "", "answer_start": 0}]}]}]}]}'
 KINDS = {str: "text", int: "whole number", list: "list"}
@@ -40,14 +39,21 @@ def load_json(path):
     def unique(pairs):
         count = collections.Counter(name for name, _ in pairs)
         if len(count) < len(pairs):
-            raise InputError(f"{path}: {count.most_common(1)[0][0]!r} stands twice in one object; leave one of them out")
+            raise InputError(
+                f"{path}: {count.most_common(1)[0][0]!r} stands twice in one object; leave one of them out"
+            )
         return dict(pairs)
 
     try:
         return json.loads("\n".join(read_lines(path)), object_pairs_hook=unique)
     except json.JSONDecodeError as error:
-        raise at(path, error.lineno, f"no JSON at column {error.colno} ({error.msg}); get or write the file again") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets within brackets without end
+        raise error_at(
+            path, error.lineno, f"no JSON at column {error.colno} ({error.msg}); get or write the file again"
+        ) from None
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # a number of thousands of digits, brackets within brackets without end
         raise InputError(f"{path}: no JSON that can be read ({error}); get or write the file again") from None
 
 
@@ -77,10 +83,14 @@ def read_squad(path):
                 name = field(path, f"{place}, question {q}", entry, "id", str)
                 this = f"question {name!r}"
                 if name in questions:
-                    raise InputError(f"{path}: {this}: another question of this paragraph has its id; expected different ones")
+                    raise InputError(
+                        f"{path}: {this}: another question of this paragraph has its id; expected different ones"
+                    )
                 question = field(path, this, entry, "question", str)
                 found = field(path, this, entry, "answers", list) if "answers" in entry else []
-                answers = [(field(path, this, one, "text", str), field(path, this, one, "answer_start", int)) for one in found]
+                answers = [
+                    (field(path, this, one, "text", str), field(path, this, one, "answer_start", int)) for one in found
+                ]
                 if not any(text for text, _ in answers):
                     unanswered, answers = this, None
                 for text, start in answers or []:
@@ -119,7 +129,7 @@ def write_squad(path, paragraphs, source):
             one["question"], answers = kept[one["id"]]
             if answers is not None:
                 one["answers"] = [{"answer_start": start, "text": text} for text, start in answers]
-    with output(path) as stream:
+    with open_output(path) as stream:
         stream.write(json.dumps(document))
 
 
@@ -138,13 +148,21 @@ def qa_files(folder, task):
     files = {}
     for parent, folders, names in os.walk(folder):
         folders.sort()
-        for match in filter(None, (re.fullmatch(rf"{NAMES[task]}|dev-([a-z]{{2,3}})\.json", name) for name in sorted(names))):
+        for match in filter(
+            None, (re.fullmatch(rf"{NAMES[task]}|dev-([a-z]{{2,3}})\.json", name) for name in sorted(names))
+        ):
             lang, path = match[1] or match[2], os.path.join(parent, match[0])
             if lang in files:
-                raise InputError(f"{path}: {files[lang]} is of the same language; expected one dev file of {task} each, name its folder")
+                raise InputError(
+                    f"{path}: {files[lang]} is of the same language; expected one dev file of {task} each, name its folder"
+                )
             files[lang] = path
     if not files:
-        expected = {"tydiqa": "tydiqa.goldp.fi.dev.json", "xquad": "xquad.hi.json", "mlqa": "dev-context-hi-question-hi.json"}[task]
+        expected = {
+            "tydiqa": "tydiqa.goldp.fi.dev.json",
+            "xquad": "xquad.hi.json",
+            "mlqa": "dev-context-hi-question-hi.json",
+        }[task]
         raise InputError(f"{folder}: no dev files of {task} below it; expected names such as {expected} or dev-hi.json")
     return dict(sorted(files.items()))
 
@@ -159,7 +177,9 @@ def gold_answers(path, paragraphs):
                 "XTREME removes them from test files, take the file of the dataset's own release"
             )
         if name in gold:
-            raise InputError(f"{path}: question {name!r}: its id is used twice; expected different ones, predictions are found by them")
+            raise InputError(
+                f"{path}: question {name!r}: its id is used twice; expected different ones, predictions are found by them"
+            )
         gold[name] = [text for text, _ in answers]
     return gold
 
@@ -171,69 +191,7 @@ def read_answer_predictions(path):
         raise InputError(f'{path}: no object; expected {{"question id": "answer text"}}')
     for name, text in predictions.items():
         if not isinstance(text, str):
-            raise InputError(f'{path}: question {name!r}: the prediction is no text; expected {{"question id": "answer text"}}')
+            raise InputError(
+                f'{path}: question {name!r}: the prediction is no text; expected {{"question id": "answer text"}}'
+            )
     return predictions
-
-
-# ---- metrics ---------------------------------------------------------------------------------------
-# XTREME scores xquad and tydiqa as SQuAD 1.1's script does, in every language by English rules, and mlqa as MLQA's script.
-
-ENGLISH = "a an the"
-ARTICLES = {
-    "ar": None,  # the letters of the article are taken out wherever they stand
-    "de": "ein eine einen einem eines einer der die das den dem des",
-    "en": ENGLISH,
-    "es": "un una unos unas el la los las",
-    "hi": "",
-    "vi": "của là cái chiếc những",
-    "zh": "",
-}
-
-
-def answer_tokens(text, lang, task):
-    """The tokens of an answer that are compared, a list: lower case, without punctuation and articles, cut at white space.
-
-    For mlqa, punctuation is that of Unicode too, articles are the language's, and every Han character of zh is a token.
-    Raises InputError for a language that MLQA has no rules for.
-    """
-    mlqa = task == "mlqa"
-    if mlqa and lang not in ARTICLES:
-        raise InputError(f"language {lang!r}: MLQA has no rules to score it; expected one of {' '.join(ARTICLES)}")
-    text = "".join(c for c in text.lower() if c not in string.punctuation and not (mlqa and unicodedata.category(c)[0] == "P"))
-    if mlqa and lang == "ar":
-        return text.replace("ال", " ").split()
-    if mlqa and lang == "zh":
-        text = re.sub("([\u4e00-\u9fa5])", r" \1 ", text)
-    articles = ARTICLES[lang] if mlqa else ENGLISH
-    if articles:
-        text = re.sub(rf"\b({articles.replace(' ', '|')})\b", " ", text)
-    return text.split()
-
-
-def question_scores(answers, prediction, lang, task):
-    """(exact match, F1), 0.0 to 1.0 each, of a predicted text, the best over the gold answers; (0, 0) where it is None.
-
-    F1 is the harmonic mean of the shares of common tokens in both; it is 0 where both are empty, as in the official scripts.
-    """
-    if prediction is None:
-        return 0.0, 0.0
-    exact, f1 = 0.0, 0.0
-    guess = answer_tokens(prediction, lang, task)
-    for answer in answers:
-        gold = answer_tokens(answer, lang, task)
-        exact = max(exact, float(guess == gold))
-        common = sum((collections.Counter(guess) & collections.Counter(gold)).values())
-        if common:
-            precision, recall = common / len(guess), common / len(gold)
-            f1 = max(f1, 2 * precision * recall / (precision + recall))  # in the scripts' order of operations, for its very last digit
-    return exact, f1
-
-
-def squad_scores(gold, predictions, lang, task):
-    """{'exact_match', 'f1', 'count'} of {question id: text} against gold_answers'; count is the number of gold questions.
-
-    The official scripts' numbers, as shares of 1. A question without a prediction counts 0; one that gold lacks is left out.
-    """
-    scores = [question_scores(answers, predictions.get(name), lang, task) for name, answers in gold.items()]
-    exact, f1 = (sum(column) / len(scores) for column in zip(*scores))
-    return {"exact_match": exact, "f1": f1, "count": len(scores)}

@@ -17,7 +17,8 @@ SHARED = os.path.join(os.path.dirname(ROOT), "shared", "data")
 DEFAULT_MODEL = os.path.join(ROOT, "models", "multilingual-e5-small")
 sys.path.insert(0, ROOT)
 
-from data.files import read_parallel, read_udpos, run_script  # noqa: E402
+from data.cli import run_script  # noqa: E402
+from data.files import read_parallel, read_udpos  # noqa: E402
 
 
 def sample_words():
@@ -34,7 +35,13 @@ def sample_words():
     return words
 
 
-SHAPE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64, "initializer_range": 0.2}
+SHAPE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "initializer_range": 0.2,
+}
 
 
 def save_tiny(folder, tokenizer, names, build, config):
@@ -73,9 +80,14 @@ def build_tiny_xlmr(folder):
     from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
     tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
     trainer = trainers.UnigramTrainer(
-        vocab_size=1500, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"], unk_token="<unk>", show_progress=False
+        vocab_size=1500,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        unk_token="<unk>",
+        show_progress=False,
     )
     tokenizer.train_from_iterator([" ".join(sample_words())], trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -91,7 +103,9 @@ def build_tiny_xlmr(folder):
         eos_token_id=2,
         **SHAPE,
     )
-    save_tiny(folder, tokenizer, {name + "_token": token for name, token in names.items()}, XLMRobertaForMaskedLM, config)
+    save_tiny(
+        folder, tokenizer, {name + "_token": token for name, token in names.items()}, XLMRobertaForMaskedLM, config
+    )
 
 
 @pytest.fixture(scope="session")
@@ -120,7 +134,9 @@ def without_dropout(model, folder):
     """A copy of a model folder whose encoder drops nothing, for runs that must compute the same; returns `folder`."""
     shutil.copytree(model, folder)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}))
+    (folder / "config.json").write_text(
+        json.dumps({**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
+    )
     return folder
 
 
@@ -146,7 +162,16 @@ if os.environ["RANK"] == "0":
 """
     )
     for processes in (1, 2):
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", processes, "--master_port", port, launcher]
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc_per_node",
+            processes,
+            "--master_port",
+            port,
+            launcher,
+        ]
         command += [*options, "--precision", "f32", "--output", folder / str(processes)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, timeout=300)

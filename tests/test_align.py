@@ -33,7 +33,9 @@ def batch_links(cases, method, threshold):
         sides.append(
             (
                 torch.nn.utils.rnn.pad_sequence(vectors, batch_first=True),
-                torch.nn.utils.rnn.pad_sequence([torch.ones(len(v), dtype=torch.bool) for v in vectors], batch_first=True),
+                torch.nn.utils.rnn.pad_sequence(
+                    [torch.ones(len(v), dtype=torch.bool) for v in vectors], batch_first=True
+                ),
             )
         )
     (source, source_mask), (target, target_mask) = sides
@@ -89,7 +91,18 @@ def test_centring_takes_the_mean_of_each_side_away(run, tmp_path, tiny_bert, mon
     monkeypatch.setattr(align, "encode", shifted)
     links = []
     for moved[0], options in ((0.0, ["--centre"]), (3.0, ["--centre"]), (0.0, []), (3.0, [])):
-        run("align", "--model", tiny_bert, "--input", PAIRS, "--output", tmp_path / "out", "--precision", "f32", *options)
+        run(
+            "align",
+            "--model",
+            tiny_bert,
+            "--input",
+            PAIRS,
+            "--output",
+            tmp_path / "out",
+            "--precision",
+            "f32",
+            *options,
+        )
         links.append((tmp_path / "out").read_text())
     assert links[0] == links[1] and links[2] != links[3]
 
@@ -104,7 +117,9 @@ def test_a_pair_that_comes_again_is_aligned_once(run, tmp_path, tiny_bert, monke
     monkeypatch.setattr(
         align,
         "align_pairs",
-        lambda model, tokenizer, pairs, settings: aligned.extend(pairs) or align_pairs(model, tokenizer, pairs, settings),
+        lambda model, tokenizer, pairs, settings: (
+            aligned.extend(pairs) or align_pairs(model, tokenizer, pairs, settings)
+        ),
     )
     arguments = ["--model", tiny_bert, "--input", tmp_path / "in", "--output"]
     assert run("align", *arguments, tmp_path / "out", "--html", tmp_path / "page").code == 0
@@ -172,7 +187,9 @@ def test_links_equal_simalign_on_real_gold_data(run, tmp_path, default_model, sh
     simalign = pytest.importorskip("simalign", reason="SimAlign is not installed")
     pairs = list(read_parallel(os.path.join(shared, "align", pair + ".src-tgt")))
     pairs = pairs[:: max(1, len(pairs) // SIMALIGN_PAIRS)]
-    (tmp_path / "in").write_text("".join(" ".join(s) + " ||| " + " ".join(t) + "\n" for s, t in pairs), encoding="utf-8")
+    (tmp_path / "in").write_text(
+        "".join(" ".join(s) + " ||| " + " ".join(t) + "\n" for s, t in pairs), encoding="utf-8"
+    )
     peer = simalign.SentenceAligner(model=default_model, token_type="bpe", matching_methods="ai", layer=7)
     theirs = [peer.get_word_aligns(source, target) for source, target in pairs]
     for method, key in (("argmax", "inter"), ("itermax", "itermax")):
@@ -239,25 +256,40 @@ def test_bare_pieces_are_left_out_unless_a_word_has_nothing_else(tiny_xlmr):
     split = next(word for word in sample_words() if tokenizer.tokenize(word)[0] == "▁")
     words = ["the", split, "▁"]
     settings = SimpleNamespace(
-        special=special_pieces(tokenizer), limit=64, bare=bare, budget=100, precision="f32", level="subword", new_id=None
+        special=special_pieces(tokenizer),
+        limit=64,
+        bare=bare,
+        budget=100,
+        precision="f32",
+        level="subword",
+        new_id=None,
     )
     with torch.inference_mode():
         kept, start, word, *_ = align.encode(model, tokenizer, [words], settings)
         settings.bare = None
         every, _, every_word, *_ = align.encode(model, tokenizer, [words], settings)
     ids = tokenizer([words], is_split_into_words=True, add_special_tokens=False)["input_ids"][0]
-    stays = [k for k, w in enumerate(every_word) if ids[k] != bare or all(ids[n] == bare for n in np.flatnonzero(every_word == w))]
+    stays = [
+        k
+        for k, w in enumerate(every_word)
+        if ids[k] != bare or all(ids[n] == bare for n in np.flatnonzero(every_word == w))
+    ]
     assert set(every_word) == set(word) == {0, 1, 2} and len(word) == len(stays) < len(ids) and start[-1] == len(word)
     assert torch.equal(kept[:-1], every[:-1][stays]) and kept[-1].abs().sum() == 0
 
 
 def test_sentences_longer_than_the_model_and_dropped_words_are_handled(run, tmp_path, tiny_model):
     (tmp_path / "in").write_text(
-        " ".join(["bread"] * 300) + " ||| " + " ".join(["Brot"] * 300) + "\nI \u200b see ||| ich \u200b sehe\n\u200b ||| \u200b\n",
+        " ".join(["bread"] * 300)
+        + " ||| "
+        + " ".join(["Brot"] * 300)
+        + "\nI \u200b see ||| ich \u200b sehe\n\u200b ||| \u200b\n",
         encoding="utf-8",
     )
     for level in ("subword", "word"):
-        done = run("align", "--model", tiny_model, "--input", tmp_path / "in", "--output", tmp_path / "out", "--level", level)
+        done = run(
+            "align", "--model", tiny_model, "--input", tmp_path / "in", "--output", tmp_path / "out", "--level", level
+        )
         assert done.code == 0 and done.err.count("\n") <= 2
         assert "1 lines are longer than the model's 128 pieces" in done.err
         links = list(read_pharaoh(str(tmp_path / "out")))
@@ -277,15 +309,33 @@ def test_a_last_line_without_newline_counts_and_markup_in_words_stays_text(run, 
 def test_scores_are_och_and_neys():
     # |A & S| = 2, |A & P| = 3, |A| = 4, |S| = 3
     scores = align.alignment_scores([2, 3, 4, 3])
-    assert scores == {"aer": 1 - 5 / 7, "precision": 3 / 4, "recall": 2 / 3, "f1": 2 * (3 / 4) * (2 / 3) / (3 / 4 + 2 / 3)}
+    assert scores == {
+        "aer": 1 - 5 / 7,
+        "precision": 3 / 4,
+        "recall": 2 / 3,
+        "f1": 2 * (3 / 4) * (2 / 3) / (3 / 4 + 2 / 3),
+    }
 
 
 def test_gold_prints_one_json_object_and_html_shows_every_script(run, tmp_path, tiny_model):
     gold = os.path.join(SAMPLE, "align", "enzh.gold")
     done = run(
-        "align", "--model", tiny_model, "--input", PAIRS, "--output", tmp_path / "out", "--gold", gold, "--html", tmp_path / "page.html"
+        "align",
+        "--model",
+        tiny_model,
+        "--input",
+        PAIRS,
+        "--output",
+        tmp_path / "out",
+        "--gold",
+        gold,
+        "--html",
+        tmp_path / "page.html",
     )
-    assert set(json.loads(done.out)) == {"aer", "precision", "recall", "f1", "pairs"} and json.loads(done.out)["pairs"] == 40
+    assert (
+        set(json.loads(done.out)) == {"aer", "precision", "recall", "f1", "pairs"}
+        and json.loads(done.out)["pairs"] == 40
+    )
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "祖母" in page or "奶奶" in page
     assert "</script>" in page and page.count("</script>") == 1
@@ -310,7 +360,11 @@ def test_word_vectors_are_means_of_their_pieces():
     vectors = torch.arange(12.0).view(6, 2)
     vectors[5] = 0
     means, start, word = align.average_words(vectors, np.array([0, 3, 5]), np.array([0, 0, 2, 2, 2]))
-    assert means.tolist() == [[1, 2], [4, 5], [7, 8], [0, 0]] and start.tolist() == [0, 2, 3] and word.tolist() == [0, 2, 2]
+    assert (
+        means.tolist() == [[1, 2], [4, 5], [7, 8], [0, 0]]
+        and start.tolist() == [0, 2, 3]
+        and word.tolist() == [0, 2, 2]
+    )
 
 
 def test_a_hub_name_loads_from_a_hub(tiny_xlmr, tmp_path):
@@ -387,8 +441,18 @@ def test_two_processes_find_the_links_of_one(tmp_path, tiny_xlmr):
     for options in ([], ["--centre", "--method", "itermax"]):
         for processes in (1, 2):
             launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "29541"]
-            command = [sys.executable, *launcher, os.path.join(ROOT, "align.py"), "--model", tiny_xlmr, "--input", str(tmp_path / "in")]
+            command = [
+                sys.executable,
+                *launcher,
+                os.path.join(ROOT, "align.py"),
+                "--model",
+                tiny_xlmr,
+                "--input",
+                str(tmp_path / "in"),
+            ]
             command += ["--output", str(tmp_path / str(processes)), "--precision", "f32", *options]
-            subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+            subprocess.run(
+                command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300
+            )
         assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
         assert len((tmp_path / "1").read_text().splitlines()) == 69

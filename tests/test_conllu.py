@@ -28,8 +28,14 @@ def test_the_part_nearest_the_root_gives_the_tag_then_the_precedence():
     words = [("a", "NOUN", 0), ("b", "VERB", 1), ("c", "PRON", 1)]
     assert merge_multiword(words, [(1, 2, "ab")], "fr")[1] == ["NOUN", "PRON"]  # a is the root itself
     assert merge_multiword(words, [(2, 3, "bc")], "fr")[1] == ["NOUN", "VERB"]
-    assert merge_multiword([("a", "ADP", 3), ("b", "PRON", 3), ("c", "VERB", 0)], [(1, 2, "ab")], "xx")[1] == ["PRON", "VERB"]
-    assert merge_multiword([("a", "ADV", 3), ("b", "PRON", 3), ("c", "VERB", 0)], [(1, 2, "ab")], "it")[1] == ["ADV", "VERB"]
+    assert merge_multiword([("a", "ADP", 3), ("b", "PRON", 3), ("c", "VERB", 0)], [(1, 2, "ab")], "xx")[1] == [
+        "PRON",
+        "VERB",
+    ]
+    assert merge_multiword([("a", "ADV", 3), ("b", "PRON", 3), ("c", "VERB", 0)], [(1, 2, "ab")], "it")[1] == [
+        "ADV",
+        "VERB",
+    ]
 
 
 def test_sentences_without_text_are_dropped(tmp_path):
@@ -40,7 +46,18 @@ def test_sentences_without_text_are_dropped(tmp_path):
 
 def test_chinese_gsd_converts_to_xtremes_dev_file(shared, run, tmp_path):
     output = str(tmp_path / "zh.tsv")
-    assert run("data/conllu", "--lang", "zh", "--input", os.path.join(shared, "ud25", "zh_gsd-ud-dev.conllu"), "--output", output).code == 0
+    assert (
+        run(
+            "data/conllu",
+            "--lang",
+            "zh",
+            "--input",
+            os.path.join(shared, "ud25", "zh_gsd-ud-dev.conllu"),
+            "--output",
+            output,
+        ).code
+        == 0
+    )
     ours = read_udpos(output)
     assert len(ours) == 500 and ours == read_udpos(os.path.join(shared, "xtreme", "udpos", "dev-zh.tsv"))[:500]
 
@@ -48,7 +65,10 @@ def test_chinese_gsd_converts_to_xtremes_dev_file(shared, run, tmp_path):
 def test_german_and_french_gsd_convert_to_xtremes_files_but_for_the_later_release(shared):
     for lang in ("de", "fr"):
         ours = [sentence for _, sentence in convert(os.path.join(shared, "ud25", f"{lang}_gsd-ud-dev.conllu"), lang)]
-        theirs = {" ".join(words): tags for words, tags in read_udpos(os.path.join(shared, "xtreme", "udpos", f"dev-{lang}.tsv"))}
+        theirs = {
+            " ".join(words): tags
+            for words, tags in read_udpos(os.path.join(shared, "xtreme", "udpos", f"dev-{lang}.tsv"))
+        }
         found = [(tags, theirs[" ".join(words)]) for words, tags in ours if " ".join(words) in theirs]
         assert len(found) > 0.9 * len(ours)
         assert sum(a == b for x, y in found for a, b in zip(x, y)) > 0.97 * sum(len(x) for x, _ in found)

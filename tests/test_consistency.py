@@ -45,7 +45,9 @@ def train(run, task, model, folder, name, *options):
     """The bytes of the predictions, and what train_*.py says; a rate at which every step shows."""
     script = ("train_pos",) if task == "udpos" else ("train_xnli", "--task", task)
     data = ["--train", folder / "train-en.tsv", "--data-dir", folder, "--output", folder / name, "--epochs", "2"]
-    done = run(*script, "--model", model, *data, "--lr", "3e-3", "--batch-size", "5", "--precision", "f32", "--save", *options)
+    done = run(
+        *script, "--model", model, *data, "--lr", "3e-3", "--batch-size", "5", "--precision", "f32", "--save", *options
+    )
     assert done.code == 0, done.err
     weights = (folder / name / "model" / "model.safetensors").read_bytes()
     return (folder / name / "dev-en.tsv").read_bytes(), weights
@@ -61,7 +63,9 @@ def test_weight_0_gives_the_very_same_weights_as_without(run, tiny_bert, forms, 
     plain = train(run, task, tiny_bert, folder, "plain")
     assert train(run, task, tiny_bert, folder, "zero", "--consistency", "0") == plain
     both = train(run, task, tiny_bert, folder, "both", *second(task, folder))
-    assert train(run, task, tiny_bert, folder, "both-zero", *second(task, folder), "--consistency", "0") == both != plain
+    assert (
+        train(run, task, tiny_bert, folder, "both-zero", *second(task, folder), "--consistency", "0") == both != plain
+    )
     assert train(run, task, tiny_bert, folder, "one", *second(task, folder), "--consistency", "1")[1] != both[1]
 
 
@@ -70,14 +74,18 @@ def test_equal_forms_without_dropout_add_nothing(run, tmp_path, tiny_bert, forms
     """And so the weights are those of training without it; with dropout, which is R-Drop, they are not."""
     folder = forms(task)
     same = ["--reordered", folder / "train-en.tsv"]
-    dropped = [train(run, task, tiny_bert, folder, f"drop{weight}", *same, "--consistency", weight)[1] for weight in ("0", "5")]
+    dropped = [
+        train(run, task, tiny_bert, folder, f"drop{weight}", *same, "--consistency", weight)[1] for weight in ("0", "5")
+    ]
     assert dropped[0] != dropped[1]
     model = without_dropout(tiny_bert, tmp_path / "model")
     monkeypatch.setattr(importlib.import_module("train_pos" if task == "udpos" else "train_xnli"), "DROPOUT", 0.0)
     for name, weight in (("none", "0"), ("five", "5")):
         train(run, task, model, folder, name, *same, "--consistency", weight)
     none, five = (load_file(folder / name / "model" / "model.safetensors") for name in ("none", "five"))
-    assert all(torch.allclose(none[key], five[key], atol=1e-4) for key in none)  # sums of the same numbers in another place of a batch
+    assert all(
+        torch.allclose(none[key], five[key], atol=1e-4) for key in none
+    )  # sums of the same numbers in another place of a batch
 
 
 def test_a_word_is_compared_with_itself(run, tiny_bert, forms, monkeypatch):
@@ -96,8 +104,12 @@ def test_a_word_is_compared_with_itself(run, tiny_bert, forms, monkeypatch):
 def test_the_divergence_is_the_formula():
     generator = np.random.default_rng(0)
     p, q = (values / values.sum(1, keepdims=True) for values in generator.random((2, 7, 4)))
-    expected = [0.5 * sum(a * np.log(a / b) + b * np.log(b / a) for a, b in zip(one, other)) for one, other in zip(p, q)]
-    assert common.symmetric_divergence(torch.tensor(p).log(), torch.tensor(q).log()).numpy() == pytest.approx(np.array(expected))
+    expected = [
+        0.5 * sum(a * np.log(a / b) + b * np.log(b / a) for a, b in zip(one, other)) for one, other in zip(p, q)
+    ]
+    assert common.symmetric_divergence(torch.tensor(p).log(), torch.tensor(q).log()).numpy() == pytest.approx(
+        np.array(expected)
+    )
 
 
 def test_its_gradient_is_right_through_a_model(tiny_bert):
@@ -125,14 +137,25 @@ def test_its_gradient_is_right_through_a_model(tiny_bert):
 
 def test_forms_that_do_not_fit_are_named(run, tiny_bert, forms):
     folder = forms("udpos")
-    options = ["--model", tiny_bert, "--train", folder / "train-en.tsv", "--data-dir", folder, "--output", folder / "run"]
+    options = [
+        "--model",
+        tiny_bert,
+        "--train",
+        folder / "train-en.tsv",
+        "--data-dir",
+        folder,
+        "--output",
+        folder / "run",
+    ]
 
     def error(*more, script=("train_pos",)):
         done = run(*script, *options, *more)
         assert done.code == 2 and done.err.count("\n") == 1, done.err
         return done.err
 
-    assert "--consistency: compares two forms of every example; expected --reordered FILE too" in error("--consistency", "1")
+    assert "--consistency: compares two forms of every example; expected --reordered FILE too" in error(
+        "--consistency", "1"
+    )
     assert "--permutations: belongs to a second form" in error("--permutations", folder / "orders")
     assert "second.tsv: sentence 1 is not that of" in error("--reordered", folder / "second.tsv")
     lines = (folder / "orders").read_text().split("\n")
@@ -159,12 +182,24 @@ def test_forms_that_do_not_fit_are_named(run, tiny_bert, forms):
 def test_reorder_writes_the_permutations_of_what_it_wrote(run, tmp_path, forms):
     folder = forms("udpos")
     rows = read_udpos(str(folder / "train-en.tsv"))
-    write_lines(str(folder / "align"), (" ".join(f"{i}-{(7 * i) % len(words)}" for i in range(len(words))) for words, _ in rows))
+    write_lines(
+        str(folder / "align"), (" ".join(f"{i}-{(7 * i) % len(words)}" for i in range(len(words))) for words, _ in rows)
+    )
     for control in ([], ["--random"]):
         output = ["--output", folder / "new.tsv", "--permutations", folder / "new.orders"]
-        done = run("reorder", "--task", "udpos", "--input", folder / "train-en.tsv", "--alignment", folder / "align", *output, *control)
+        done = run(
+            "reorder",
+            "--task",
+            "udpos",
+            "--input",
+            folder / "train-en.tsv",
+            "--alignment",
+            folder / "align",
+            *output,
+            *control,
+        )
         assert done.code == 0 and json.loads(done.out)["moved"] > 0.3
         orders = [list(map(int, line.split())) for line in (folder / "new.orders").read_text().splitlines()]
-        assert [([words[i] for i in order], [tags[i] for i in order]) for (words, tags), order in zip(rows, orders)] == read_udpos(
-            str(folder / "new.tsv")
-        )
+        assert [
+            ([words[i] for i in order], [tags[i] for i in order]) for (words, tags), order in zip(rows, orders)
+        ] == read_udpos(str(folder / "new.tsv"))

@@ -82,7 +82,10 @@ def serve(server, monkeypatch, files, addresses=("{}",), known=True):
     """Let the script's table name these files ({name: bytes}) at these addresses of the server, the first of which has them."""
     for name, content in files.items():
         server.files["/" + addresses[0].format(name)] = content
-    entries = {name: (len(content), hashlib.sha256(content).hexdigest()) if known else (None, None) for name, content in files.items()}
+    entries = {
+        name: (len(content), hashlib.sha256(content).hexdigest()) if known else (None, None)
+        for name, content in files.items()
+    }
     whole = [address if address.startswith("http") else f"{server.address}/{address}" for address in addresses]
     monkeypatch.setattr(download, "SOURCES", [(whole, entries)])
 
@@ -119,7 +122,9 @@ def read(path):
 
 def tree(folder):
     """Every file below a folder, hidden ones included."""
-    return sorted(os.path.relpath(os.path.join(top, name), folder) for top, _, names in os.walk(folder) for name in names)
+    return sorted(
+        os.path.relpath(os.path.join(top, name), folder) for top, _, names in os.walk(folder) for name in names
+    )
 
 
 PAWSX = {
@@ -176,7 +181,9 @@ def test_xnli_comes_out_as_xtremes_files(shared, server, monkeypatch, fetch):
     done = fetch("xnli")
     assert done.code == 0 and done.err == "" and "35 files written" in done.out
     names = sorted(os.listdir(theirs))
-    assert len(names) == 30 and all(read(done.folder / "xnli" / name) == read(os.path.join(theirs, name)) for name in names)
+    assert len(names) == 30 and all(
+        read(done.folder / "xnli" / name) == read(os.path.join(theirs, name)) for name in names
+    )
 
 
 def test_the_training_set_of_xnli_stays_parallel_with_its_translations(server, monkeypatch, fetch, run, tmp_path):
@@ -208,14 +215,18 @@ def test_pawsx_comes_out_as_xtremes_files(shared, server, monkeypatch, fetch):
     for name in sorted(os.listdir(theirs)):
         split, lang = name[:-4].split("-")
         rows = [
-            "\t".join([str(i), one, other, *(label or "0")]) for i, (one, other, *label) in enumerate(original_rows(f"{theirs}/{name}"), 1)
+            "\t".join([str(i), one, other, *(label or "0")])
+            for i, (one, other, *label) in enumerate(original_rows(f"{theirs}/{name}"), 1)
         ]
         members[f"x-final/{lang}/{split}_2k.tsv"] = "id\tsentence1\tsentence2\tlabel\n" + "\n".join(rows) + "\n"
     serve(server, monkeypatch, {"x-final.tar.gz": tarred(members)})
     done = fetch("pawsx")
     assert done.code == 0 and len(members) == 9
     assert all(read(done.folder / "pawsx" / name) == read(os.path.join(theirs, name)) for name in os.listdir(theirs))
-    assert read_pairs(str(done.folder / "pawsx" / "train-en.tsv"), "pawsx") == [("A dog .", "One dog .", "1"), ("A dog .", "A cat .", "0")]
+    assert read_pairs(str(done.folder / "pawsx" / "train-en.tsv"), "pawsx") == [
+        ("A dog .", "One dog .", "1"),
+        ("A dog .", "A cat .", "0"),
+    ]
 
 
 def test_pawsx_is_quoted_as_xtreme_does(pawsx, fetch):
@@ -237,7 +248,10 @@ TREEBANKS = {"en": "English EWT GUM:dev,test PUD:test", "tl": "Tagalog TRG:test"
 UD = {
     "UD_English-GUM/en_gum-ud-dev.conllu": treebank("gum"),
     "UD_English-GUM/en_gum-ud-test.conllu": treebank("gum"),
-    "UD_English-EWT/en_ewt-ud-train.conllu": treebank("one") + word(1, "broken", "NOUN").replace("\t_\n", "\n") + "\n" + treebank("three"),
+    "UD_English-EWT/en_ewt-ud-train.conllu": treebank("one")
+    + word(1, "broken", "NOUN").replace("\t_\n", "\n")
+    + "\n"
+    + treebank("three"),
     "UD_English-EWT/en_ewt-ud-dev.conllu": treebank("new\u00a0 york", "b\u200cc"),
     "UD_English-EWT/en_ewt-ud-test.conllu": treebank("a"),
     "UD_English-ESL/en_esl-ud-dev.conllu": treebank("_"),
@@ -261,7 +275,11 @@ def ud(server, monkeypatch):
     monkeypatch.setattr(download, "UD_GIT", server.address + "/UD_{language}-{treebank}/r2.5/{name}")
     for name, content in UD.items():
         server.files["/" + name.replace("/", "/r2.5/", 1)] = content.encode()
-    serve(server, monkeypatch, {"ud-treebanks-v2.5.tgz": tarred({f"./ud-treebanks-v2.5/{name}": content for name, content in UD.items()})})
+    serve(
+        server,
+        monkeypatch,
+        {"ud-treebanks-v2.5.tgz": tarred({f"./ud-treebanks-v2.5/{name}": content for name, content in UD.items()})},
+    )
     return server
 
 
@@ -280,7 +298,11 @@ def test_udpos_files_hold_all_treebanks_of_a_language_in_sorted_order(ud, fetch)
 def test_udpos_of_a_real_treebank_is_xtremes(shared, server, monkeypatch, fetch):
     monkeypatch.setattr(download, "UD_TREEBANKS", {"zh": "Chinese GSD:dev"})
     content = read(os.path.join(shared, "ud25", "zh_gsd-ud-dev.conllu"))
-    serve(server, monkeypatch, {"ud-treebanks-v2.5.tgz": tarred({"ud-treebanks-v2.5/UD_Chinese-GSD/zh_gsd-ud-dev.conllu": content})})
+    serve(
+        server,
+        monkeypatch,
+        {"ud-treebanks-v2.5.tgz": tarred({"ud-treebanks-v2.5/UD_Chinese-GSD/zh_gsd-ud-dev.conllu": content})},
+    )
     done = fetch("udpos")
     ours = read(done.folder / "udpos" / "dev-zh.tsv")
     theirs = os.path.join(shared, "xtreme", "udpos", "dev-zh.tsv")
@@ -300,14 +322,21 @@ def test_a_file_missing_at_the_git_tag_costs_its_own_output_alone(ud, fetch):
     ud.files.pop("/ud-treebanks-v2.5.tgz")
     ud.files.pop("/UD_English-EWT/r2.5/en_ewt-ud-train.conllu")
     done = fetch("udpos")
-    assert done.code == 2 and done.err.count("\n") == 1 and "r2.5-en_ewt-ud-train.conllu: could not be had (HTTP 404" in done.err
+    assert (
+        done.code == 2
+        and done.err.count("\n") == 1
+        and "r2.5-en_ewt-ud-train.conllu: could not be had (HTTP 404" in done.err
+    )
     assert sorted(os.listdir(done.folder / "udpos")) == sorted(UD_FILES.keys() - {"train-en.tsv"})
     assert not any(name.startswith("archives/") for name in tree(done.folder))
 
 
 def test_a_treebank_that_cannot_be_converted_is_named_and_the_others_are(ud, monkeypatch, fetch):
     content = tarred(
-        {f"ud-treebanks-v2.5/{name}": text.replace("\tNOUN\t", "\tN\t" if "tl_" in name else "\tNOUN\t") for name, text in UD.items()}
+        {
+            f"ud-treebanks-v2.5/{name}": text.replace("\tNOUN\t", "\tN\t" if "tl_" in name else "\tNOUN\t")
+            for name, text in UD.items()
+        }
     )
     serve(ud, monkeypatch, {"ud-treebanks-v2.5.tgz": content})
     done = fetch("udpos")
@@ -330,7 +359,9 @@ def test_pud_comes_from_the_git_tag_or_from_the_archive_that_is_fetched_anyway(
     done = fetch(tasks, "--keep-archives")
     assert done.code == 0 and len(ud.seen) == requests
     assert all(read(done.folder / "pud" / os.path.basename(name)) == content for name, content in members.items())
-    assert run("data/pud", "--input", done.folder, "--output", tmp_path / "pud").code == 0  # kept archives do not confuse it
+    assert (
+        run("data/pud", "--input", done.folder, "--output", tmp_path / "pud").code == 0
+    )  # kept archives do not confuse it
 
 
 def test_tydiqa_comes_out_as_xtremes_training_file(shared, server, monkeypatch, fetch):
@@ -344,7 +375,10 @@ def test_tydiqa_comes_out_as_xtremes_training_file(shared, server, monkeypatch, 
     finnish = {"question": "Mikä?", "id": "finnish--3-0", "answers": [{"text": "Se", "answer_start": 0}]}
     articles.insert(1, {"title": "t", "paragraphs": [{"context": "Se.", "qas": [finnish]}]})
     dev = {"version": "v", "data": [articles[1]]}
-    members = {f"tydiqa-goldp-v1.1-dev/tydiqa-goldp-dev-{lang}.json": json.dumps(dev) for lang in download.TYDIQA_LANGS.values()}
+    members = {
+        f"tydiqa-goldp-v1.1-dev/tydiqa-goldp-dev-{lang}.json": json.dumps(dev)
+        for lang in download.TYDIQA_LANGS.values()
+    }
     train = json.dumps({"version": document["version"], "data": articles}).encode()
     serve(server, monkeypatch, {"tydiqa-goldp-v1.1-train.json": train, "tydiqa-goldp-v1.1-dev.tgz": tarred(members)})
     done = fetch("tydiqa")
@@ -360,9 +394,17 @@ def test_question_answering_and_translations_come_as_they_are(server, monkeypatc
         for name in download.known_files()
         if name.endswith(".json") or "-translated" in name
     }
-    mlqa = {f"MLQA_V1/dev/dev-context-{one}-question-{two}.json": f"{one} {two}" for one in ("en", "zh") for two in ("en", "zh")}
+    mlqa = {
+        f"MLQA_V1/dev/dev-context-{one}-question-{two}.json": f"{one} {two}"
+        for one in ("en", "zh")
+        for two in ("en", "zh")
+    }
     monkeypatch.setattr(download, "MLQA_LANGS", ["en", "zh"])
-    serve(server, monkeypatch, {**texts, "MLQA_V1.zip": zipped({**mlqa, "MLQA_V1/test/test-context-en-question-en.json": "x"})})
+    serve(
+        server,
+        monkeypatch,
+        {**texts, "MLQA_V1.zip": zipped({**mlqa, "MLQA_V1/test/test-context-en-question-en.json": "x"})},
+    )
     done = fetch("squad,xquad,mlqa,translations")
     assert done.code == 0
     expected = [f"mlqa/MLQA_V1/dev/dev-context-{lang}-question-{lang}.json" for lang in ("en", "zh")]
@@ -394,7 +436,10 @@ def test_only_what_is_missing_is_written_again_and_kept_archives_are_used(pawsx,
     (done.folder / "pawsx" / "dev-en.tsv").write_text("mine")
     done = fetch("pawsx", "--keep-archives")
     assert done.code == 0 and len(pawsx.seen) == 1 and (done.archives / "x-final.tar.gz").exists()
-    assert read(done.folder / "pawsx" / "test-en.tsv") == b"a\tb\r\n" and read(done.folder / "pawsx" / "dev-en.tsv") == b"mine"
+    assert (
+        read(done.folder / "pawsx" / "test-en.tsv") == b"a\tb\r\n"
+        and read(done.folder / "pawsx" / "dev-en.tsv") == b"mine"
+    )
 
 
 # ---- servers and connections -------------------------------------------------------------------------------
@@ -481,7 +526,9 @@ def test_an_interruption_ends_it_soon_and_keeps_the_part(pawsx, tmp_path):
         f"sys.argv = ['download.py', '--output', {str(folder)!r}, '--tasks', 'pawsx']\n"
         "d.run_script(d.main)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, env={**os.environ, "no_proxy": "*"})
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, env={**os.environ, "no_proxy": "*"}
+    )
     part = folder / "archives" / "x-final.tar.gz.part"
     deadline = time.time() + 20
     while not (part.exists() and part.stat().st_size >= 60_000) and time.time() < deadline:
@@ -536,7 +583,9 @@ def test_without_a_network_the_git_tag_is_not_tried_file_by_file(ud, monkeypatch
 def test_where_the_git_tag_has_none_the_archive_alone_is_named(ud, monkeypatch, fetch):
     ud.files.clear()
     done = fetch("udpos")
-    assert done.code == 2 and done.err.count("\n") == 1 and "ud-treebanks-v2.5.tgz: could not be had (HTTP 404" in done.err
+    assert (
+        done.code == 2 and done.err.count("\n") == 1 and "ud-treebanks-v2.5.tgz: could not be had (HTTP 404" in done.err
+    )
 
 
 # ---- archives --------------------------------------------------------------------------------------------------
@@ -555,7 +604,11 @@ BAD = {
 def test_a_damaged_archive_is_fetched_once_more_then_named(pawsx, monkeypatch, fetch, damage):
     serve(pawsx, monkeypatch, {"x-final.tar.gz": BAD[damage]}, known=False)
     done = fetch("pawsx")
-    assert done.code == 2 and done.err.count("\n") == 1 and "x-final.tar.gz: cannot be converted, fetched twice (" in done.err
+    assert (
+        done.code == 2
+        and done.err.count("\n") == 1
+        and "x-final.tar.gz: cannot be converted, fetched twice (" in done.err
+    )
     assert len(pawsx.seen) == 2 and not any("archives" in name or "tmp" in name for name in tree(done.folder))
     pawsx.files["/x-final.tar.gz"] = GOOD
     assert fetch("pawsx").code == 0
@@ -570,7 +623,11 @@ def test_a_damaged_archive_is_mended_by_the_second_download(pawsx, monkeypatch, 
 def test_an_archive_with_the_right_sum_is_not_fetched_again(pawsx, monkeypatch, fetch):
     serve(pawsx, monkeypatch, {"x-final.tar.gz": BAD["incomplete"]})
     done = fetch("pawsx")
-    assert done.code == 2 and done.err.count("\n") == 1 and "cannot be converted (no x-final/en/dev_2k.tsv in it)" in done.err
+    assert (
+        done.code == 2
+        and done.err.count("\n") == 1
+        and "cannot be converted (no x-final/en/dev_2k.tsv in it)" in done.err
+    )
     assert len(pawsx.seen) == 1 and "archives/x-final.tar.gz" in tree(done.folder)
 
 
@@ -582,9 +639,18 @@ def test_members_that_lead_elsewhere_and_links_are_passed_over(server, monkeypat
         for start in ("../evil", "/tmp/dl-evil")
         for name in ("train", "dev_2k")
     }
-    serve(server, monkeypatch, {"x-final.tar.gz": tarred({**evil, **PAWSX}, {"a/x-final/en/dev_2k.tsv": str(tmp_path / "secret")})})
+    serve(
+        server,
+        monkeypatch,
+        {"x-final.tar.gz": tarred({**evil, **PAWSX}, {"a/x-final/en/dev_2k.tsv": str(tmp_path / "secret")})},
+    )
     done = fetch("pawsx")
-    assert done.code == 0 and tree(tmp_path) == ["data/pawsx/dev-en.tsv", "data/pawsx/test-en.tsv", "data/pawsx/train-en.tsv", "secret"]
+    assert done.code == 0 and tree(tmp_path) == [
+        "data/pawsx/dev-en.tsv",
+        "data/pawsx/test-en.tsv",
+        "data/pawsx/train-en.tsv",
+        "secret",
+    ]
     assert not any(b"evil" in read(path) or b"secret" in read(path) for path in (done.folder / "pawsx").iterdir())
 
 
@@ -596,10 +662,18 @@ def test_a_link_in_place_of_a_member_is_no_member(server, monkeypatch, fetch, tm
     serve(
         server,
         monkeypatch,
-        {"MLQA_V1.zip": zipped({"../MLQA_V1/dev/dev-context-en-question-en.json": "evil", link: str(tmp_path / "secret")})},
+        {
+            "MLQA_V1.zip": zipped(
+                {"../MLQA_V1/dev/dev-context-en-question-en.json": "evil", link: str(tmp_path / "secret")}
+            )
+        },
     )
     done = fetch("mlqa")
-    assert done.code == 2 and done.err.count("\n") == 1 and "no MLQA_V1/dev/dev-context-en-question-en.json in it" in done.err
+    assert (
+        done.code == 2
+        and done.err.count("\n") == 1
+        and "no MLQA_V1/dev/dev-context-en-question-en.json in it" in done.err
+    )
     assert tree(tmp_path) == ["data/archives/MLQA_V1.zip", "secret"]
 
 
@@ -628,7 +702,11 @@ def test_the_table_names_every_file_of_every_task(run):
     assert len(udpos) == 33 + 29 + 30 and {"test-th.tsv", "train-kk.tsv", "dev-mr.tsv"} < udpos
     assert not udpos & {f"dev-{lang}.tsv" for lang in ("kk", "th", "tl", "yo")}
     done = run("data/download", "--list", "--output", "here")
-    assert done.code == 0 and done.err == "" and all(address in done.out for _, _, group in known.values() for address in group)
+    assert (
+        done.code == 0
+        and done.err == ""
+        and all(address in done.out for _, _, group in known.values() for address in group)
+    )
     assert f"here/archives/XNLI-1.0.zip\t17865352\t{download.SOURCES[1][1]['XNLI-1.0.zip'][1]}\thttps://" in done.out
 
 

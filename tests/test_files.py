@@ -6,10 +6,11 @@ import unicodedata
 import pytest
 from conftest import SAMPLE
 
+from data.cli import InputError
 from data.files import (
     UPOS,
-    InputError,
     file_style,
+    format_links,
     read_gold,
     read_lines,
     read_pairs,
@@ -18,7 +19,6 @@ from data.files import (
     read_tag_predictions,
     read_udpos,
     read_xtune,
-    format_links,
     write_gold,
     write_lines,
     write_pairs,
@@ -38,7 +38,14 @@ def written(tmp_path, write, *arguments):
 
 
 @pytest.mark.parametrize(
-    "text", ["a\tNOUN\n\nb\tVERB\nc\u2028d\tX\n", "a\tNOUN\n\nb\u00a0\x85\tX\n\n", "a\tX", "a\tX\r\n\r\nb\tX\r\n", "a\nb\n\nc\n\n"]
+    "text",
+    [
+        "a\tNOUN\n\nb\tVERB\nc\u2028d\tX\n",
+        "a\tNOUN\n\nb\u00a0\x85\tX\n\n",
+        "a\tX",
+        "a\tX\r\n\r\nb\tX\r\n",
+        "a\nb\n\nc\n\n",
+    ],
 )
 def test_udpos_files_keep_every_byte(tmp_path, text):
     path = str(tmp_path / "in.tsv")
@@ -52,7 +59,8 @@ def test_udpos_is_split_at_newlines_and_tabs_only(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "task, text", [("xnli", '"a\tb"\tneutral\r\nc\td\tentailment\r\n'), ("pawsx", "a\tb\t0\nc\td\t1"), ("xnli", "a\tb\nc\td\n")]
+    "task, text",
+    [("xnli", '"a\tb"\tneutral\r\nc\td\tentailment\r\n'), ("pawsx", "a\tb\t0\nc\td\t1"), ("xnli", "a\tb\nc\td\n")],
 )
 def test_pair_files_keep_every_byte(tmp_path, task, text):
     path = str(tmp_path / "in.tsv")
@@ -128,10 +136,13 @@ def test_sample_dev_data_has_sixty_sentences_of_its_language(lang):
     dev = read_udpos(os.path.join(SAMPLE, "udpos", f"dev-{lang}.tsv"))
     assert len(dev) >= 60 and len({" ".join(words) for words, _ in dev}) == len(dev)
     letters = [letter for words, _ in dev for word in words for letter in word if letter.isalpha()]
-    assert sum(unicodedata.name(letter).startswith(SCRIPTS.get(lang, "LATIN")) for letter in letters) > 0.95 * len(letters)
+    assert sum(unicodedata.name(letter).startswith(SCRIPTS.get(lang, "LATIN")) for letter in letters) > 0.95 * len(
+        letters
+    )
     side = {"en": 0}.get(lang, 1)
     train = {
-        " ".join(pair[side]) for pair in read_parallel(os.path.join(SAMPLE, "udpos", f"train-en-{'fr' if lang == 'en' else lang}.txt"))
+        " ".join(pair[side])
+        for pair in read_parallel(os.path.join(SAMPLE, "udpos", f"train-en-{'fr' if lang == 'en' else lang}.txt"))
     }
     assert not train & {" ".join(words) for words, _ in dev}
 

@@ -43,12 +43,16 @@ def test_self_training_and_consistency_equal_awesome_aligns(method):
         source, target, cells, guide = padded_batch(case)
         scores = similarity_matrix(source, target, cells, "dot")
         forward, backward = both_directions(scores, cells, torch.softmax if method == "softmax" else entmax15)
-        assert ft.self_training(forward, backward, guide, cells).mean().item() == pytest.approx(case[f"so {method}"], abs=1e-5)
+        assert ft.self_training(forward, backward, guide, cells).mean().item() == pytest.approx(
+            case[f"so {method}"], abs=1e-5
+        )
         assert ft.consistency(forward, backward, cells).mean().item() == pytest.approx(case[f"co {method}"], abs=1e-5)
 
 
 def test_objectives_equal_the_installed_package():
-    modeling = pytest.importorskip("awesome_align.modeling", reason="awesome-align is not installed (pip install --no-deps awesome-align)")
+    modeling = pytest.importorskip(
+        "awesome_align.modeling", reason="awesome-align is not installed (pip install --no-deps awesome-align)"
+    )
     for case in recorded()["cases"]:
         source, target, cells, guide = padded_batch(case)
         ids = [torch.where(cells.any(dim), 5, 0) for dim in (2, 1)]
@@ -56,7 +60,9 @@ def test_objectives_equal_the_installed_package():
             forward, backward = both_directions(similarity_matrix(source, target, cells, "dot"), cells, probabilities)
             ours = (ft.self_training(forward, backward, guide, cells) + ft.consistency(forward, backward, cells)).mean()
             head = modeling.BertGuideHead(None)
-            theirs = head(source, target, *ids, guide=guide[:, None].float(), extraction=extraction, train_so=True, train_co=True)
+            theirs = head(
+                source, target, *ids, guide=guide[:, None].float(), extraction=extraction, train_so=True, train_co=True
+            )
             assert ours.item() == pytest.approx(theirs.item(), abs=1e-5)
 
 
@@ -102,7 +108,9 @@ def test_fifteen_percent_of_the_allowed_pieces_are_masked():
     masked, chosen = np.array(masked), np.array(chosen)
     assert not chosen[1::2].any() and (masked[~chosen] == 7).all()
     assert chosen[::2].mean() == pytest.approx(0.15, abs=0.01)
-    assert (masked[chosen] == 4).mean() == pytest.approx(0.8, abs=0.02) and (masked[chosen] == 7).mean() == pytest.approx(0.1, abs=0.02)
+    assert (masked[chosen] == 4).mean() == pytest.approx(0.8, abs=0.02) and (
+        masked[chosen] == 7
+    ).mean() == pytest.approx(0.1, abs=0.02)
 
 
 def small_file(tmp_path, lang="fr", count=24, first=0):
@@ -113,7 +121,20 @@ def small_file(tmp_path, lang="fr", count=24, first=0):
 
 
 def tune(run, model, output, files, *options):
-    done = run("finetune_aligner", "--model", model, "--train", *files, "--output", output, "--batch-size", "6", "--lr", "1e-3", *options)
+    done = run(
+        "finetune_aligner",
+        "--model",
+        model,
+        "--train",
+        *files,
+        "--output",
+        output,
+        "--batch-size",
+        "6",
+        "--lr",
+        "1e-3",
+        *options,
+    )
     assert done.code == 0, done.err
     return json.loads(done.out)
 
@@ -126,7 +147,18 @@ def weights(folder):
 def test_what_is_saved_is_whole_and_every_part_of_it_loads(run, tmp_path, tiny_model, objectives):
     from transformers import AutoModel
 
-    tune(run, tiny_model, tmp_path / "tuned", [small_file(tmp_path)], "--objectives", objectives, "--max-steps", "3", "--layer", "2")
+    tune(
+        run,
+        tiny_model,
+        tmp_path / "tuned",
+        [small_file(tmp_path)],
+        "--objectives",
+        objectives,
+        "--max-steps",
+        "3",
+        "--layer",
+        "2",
+    )
     before, after = load_file(os.path.join(tiny_model, "model.safetensors")), weights(tmp_path / "tuned")
     assert {name: value.shape for name, value in after.items()} == {name: value.shape for name, value in before.items()}
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -170,7 +202,20 @@ def test_align_py_takes_what_travels_with_the_model(run, tmp_path, tiny_bert):
     a, b, c = ((tmp_path / name).read_text() for name in "abc")
     assert a == b != c
     # awesome-align's dot products bring awesome-align's extraction.
-    tune(run, tiny_bert, tmp_path / "dot", [file], "--max-steps", "2", "--layer", "1", "--similarity", "dot", "--method", "softmax")
+    tune(
+        run,
+        tiny_bert,
+        tmp_path / "dot",
+        [file],
+        "--max-steps",
+        "2",
+        "--layer",
+        "1",
+        "--similarity",
+        "dot",
+        "--method",
+        "softmax",
+    )
     run("align", "--model", tmp_path / "dot", "--input", file, "--output", tmp_path / "d")
     given = ["--method", "softmax", "--similarity", "dot", "--threshold", "0.001"]
     run("align", "--model", tmp_path / "dot", "--input", file, "--output", tmp_path / "e", *given)
@@ -183,7 +228,7 @@ def test_trimmed_embeddings_give_the_same_weights(run, tmp_path, tiny_model, mon
 
     options = ["--max-steps", "4", "--precision", "f32"]
     tune(run, tiny_model, tmp_path / "trimmed", [small_file(tmp_path)], *options)
-    monkeypatch.setattr(ft, "trim_embeddings", every_row)
+    monkeypatch.setattr(common, "trim_embeddings", every_row)
     tune(run, tiny_model, tmp_path / "whole", [small_file(tmp_path)], *options)
     one, two = weights(tmp_path / "trimmed"), weights(tmp_path / "whole")
     assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
@@ -218,14 +263,20 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path, tiny_mode
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def start(output):
-        return subprocess.Popen(list(map(str, [*command, "--output", tmp_path / output])), env=environment, stderr=subprocess.PIPE)
+        return subprocess.Popen(
+            list(map(str, [*command, "--output", tmp_path / output])), env=environment, stderr=subprocess.PIPE
+        )
 
     assert start("whole").wait(120) == 0
     checkpoint, seen = tmp_path / "killed.checkpoint", None
     for _ in range(2):
         process = start("killed")
         deadline = time.time() + 60
-        while process.poll() is None and time.time() < deadline and (not checkpoint.exists() or checkpoint.stat().st_mtime_ns == seen):
+        while (
+            process.poll() is None
+            and time.time() < deadline
+            and (not checkpoint.exists() or checkpoint.stat().st_mtime_ns == seen)
+        ):
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -251,7 +302,18 @@ def test_another_settings_checkpoint_is_not_used(run, tmp_path, tiny_bert, monke
         tune(run, tiny_bert, tmp_path / "tuned", files, *options)
     monkeypatch.undo()
     assert os.path.exists(str(tmp_path / "tuned.checkpoint"))
-    done = run("finetune_aligner", "--model", tiny_bert, "--train", *files, "--output", tmp_path / "tuned", "--seed", "2", *options)
+    done = run(
+        "finetune_aligner",
+        "--model",
+        tiny_bert,
+        "--train",
+        *files,
+        "--output",
+        tmp_path / "tuned",
+        "--seed",
+        "2",
+        *options,
+    )
     assert done.code == 0 and "is not used" in done.err and "goes on" not in done.err
 
 
@@ -262,7 +324,9 @@ def test_files_take_turns_whatever_their_size():
     large = [pair for file, batch in drawn if file is files[0] for pair in batch]
     small = [pair for file, batch in drawn if file is files[1] for pair in batch]
     assert len(set(large)) == len(large) == 80 and len(small) == 80
-    assert all(len(set(small[start : start + 8])) == 8 for start in range(0, 80, 8))  # an epoch: two batches of ten pairs, two left out
+    assert all(
+        len(set(small[start : start + 8])) == 8 for start in range(0, 80, 8)
+    )  # an epoch: two batches of ten pairs, two left out
     assert drawn[7] == ft.training_batch(files, 7, 4, 1)  # it can be drawn alone
 
 
@@ -283,11 +347,14 @@ def test_supervision_and_self_training_lower_the_error_rate(run, tmp_path, defau
     """The default model on the sample: trained on its gold links, and without any, validated by AER."""
     pairs, gold = (os.path.join(SAMPLE, "align", f"ende.{kind}") for kind in ("src-tgt", "gold"))
     rates = {
-        "before": json.loads(run("align", "--model", default_model, "--input", pairs, "--output", tmp_path / "x", "--gold", gold).out)[
-            "aer"
-        ]
+        "before": json.loads(
+            run("align", "--model", default_model, "--input", pairs, "--output", tmp_path / "x", "--gold", gold).out
+        )["aer"]
     }
-    for name, options in (("supervised", ["--train", pairs, "--gold", gold]), ("unsupervised", ["--train", PAIRS.format("de")])):
+    for name, options in (
+        ("supervised", ["--train", pairs, "--gold", gold]),
+        ("unsupervised", ["--train", PAIRS.format("de")]),
+    ):
         done = run(
             "finetune_aligner", "--model", default_model, "--output", tmp_path / name, "--max-steps", "20", "--batch-size", "8", "--lr", "5e-5",
             "--valid", pairs, "--valid-gold", gold, "--evaluate-every", "10", *options,
@@ -296,7 +363,9 @@ def test_supervision_and_self_training_lower_the_error_rate(run, tmp_path, defau
         history = json.loads((tmp_path / name / "finetuning.json").read_text())["history"]
         rates[name] = min(entry["aer"] for entry in history)
         align = run("align", "--model", tmp_path / name, "--input", pairs, "--output", tmp_path / "x", "--gold", gold)
-        assert json.loads(align.out)["aer"] == pytest.approx(rates[name], abs=2e-3)  # stored bf16 weights round a little
+        assert json.loads(align.out)["aer"] == pytest.approx(
+            rates[name], abs=2e-3
+        )  # stored bf16 weights round a little
     assert rates["supervised"] < rates["before"] - 0.01 and rates["unsupervised"] < rates["before"]
 
 
@@ -305,11 +374,31 @@ def test_two_processes_train_as_one_does(tmp_path, tiny_xlmr):
     losses = []
     for processes in (1, 2):
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", processes, "--master_port", 29519]
-        command += [f"{ROOT}/finetune_aligner.py", "--model", tiny_xlmr, "--train", small_file(tmp_path), small_file(tmp_path, "zh", 30)]
-        command += ["--output", tmp_path / str(processes), "--objectives", "so,co,contrast,psi,tlm", "--batch-size", 6, "--accumulate", 2]
+        command += [
+            f"{ROOT}/finetune_aligner.py",
+            "--model",
+            tiny_xlmr,
+            "--train",
+            small_file(tmp_path),
+            small_file(tmp_path, "zh", 30),
+        ]
+        command += [
+            "--output",
+            tmp_path / str(processes),
+            "--objectives",
+            "so,co,contrast,psi,tlm",
+            "--batch-size",
+            6,
+            "--accumulate",
+            2,
+        ]
         command += ["--max-steps", 6, "--evaluate-every", 1, "--lr", "1e-3", "--precision", "f32"]
         done = subprocess.run(
-            list(map(str, command)), capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300
+            list(map(str, command)),
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            timeout=300,
         )
         assert done.returncode == 0, done.stderr
         history = json.loads((tmp_path / str(processes) / "finetuning.json").read_text())["history"]
@@ -323,7 +412,15 @@ def test_two_processes_train_as_one_does(tmp_path, tiny_xlmr):
 
 def test_without_a_head_masked_language_models_are_refused(run, tmp_path, tiny_headless):
     done = run(
-        "finetune_aligner", "--model", tiny_headless, "--train", small_file(tmp_path), "--output", tmp_path / "x", "--objectives", "so,tlm"
+        "finetune_aligner",
+        "--model",
+        tiny_headless,
+        "--train",
+        small_file(tmp_path),
+        "--output",
+        tmp_path / "x",
+        "--objectives",
+        "so,tlm",
     )
     assert done.code == 2 and "no masked-language-model head" in done.err and "so, co, psi and contrast" in done.err
     tune(run, tiny_headless, tmp_path / "x", [small_file(tmp_path)], "--max-steps", "1", "--objectives", "so,psi")

@@ -26,7 +26,9 @@ def conllu(sentences):
     """The text of a treebank of these (words, tags)."""
     lines = []
     for words, tags in sentences:
-        lines += [f"{k}\t{word}\t_\t{tag}\t_\t_\t{int(k > 1)}\t_\t_\t_" for k, (word, tag) in enumerate(zip(words, tags), 1)] + [""]
+        lines += [
+            f"{k}\t{word}\t_\t{tag}\t_\t_\t{int(k > 1)}\t_\t_\t_" for k, (word, tag) in enumerate(zip(words, tags), 1)
+        ] + [""]
     return "\n".join(lines) + "\n"
 
 
@@ -39,7 +41,9 @@ def archives(xtreme):
         if split == "train" and lang == "en":
             path = os.path.join(xtreme, "udpos", "train-en.tsv")
         sentences = read_udpos(path if os.path.exists(path) else os.path.join(xtreme, "udpos", "dev-en.tsv"))
-        treebanks[f"ud-treebanks-v2.5/UD/{name.split('-', 1)[1]}"] = conllu(sentences[: TRAIN if "train-en" in path else DEV])
+        treebanks[f"ud-treebanks-v2.5/UD/{name.split('-', 1)[1]}"] = conllu(
+            sentences[: TRAIN if "train-en" in path else DEV]
+        )
 
     def rows(task, name, most):
         return original_rows(os.path.join(xtreme, task, name))[:most]
@@ -54,11 +58,14 @@ def archives(xtreme):
             for lang in XNLI_LANGS
             for one, other, *label in rows("xnli", f"{split}-{lang}.tsv", most)
         ]
-        xnli[f"XNLI-1.0/xnli.{split}.tsv"] = table("language gold_label b1 b2 p1 p2 sentence1 sentence2 promptID".split(), lines)
+        xnli[f"XNLI-1.0/xnli.{split}.tsv"] = table(
+            "language gold_label b1 b2 p1 p2 sentence1 sentence2 promptID".split(), lines
+        )
     names = {"contradiction": "contradictory"}
     mt = {
         f"XNLI-MT-1.0/multinli/multinli.train.{lang}.tsv": table(
-            ["premise", "hypo", "label"], [[a, b, names.get(label, label)] for a, b, label in rows("xnli", f"dev-{lang}.tsv", TRAIN)]
+            ["premise", "hypo", "label"],
+            [[a, b, names.get(label, label)] for a, b, label in rows("xnli", f"dev-{lang}.tsv", TRAIN)],
         )
         for lang in ("en", "fr", "de", "hi", "zh")
     }
@@ -78,7 +85,9 @@ def archives(xtreme):
     }
     for lang in ("fr", "de", "zh"):
         both = zip(english, rows("pawsx", f"dev-{lang}.tsv", TRAIN))
-        files[f"en-{lang}-translated.tsv"] = "".join("\t".join([a, b, c, d, label]) + "\n" for (a, b, label), (c, d, _) in both).encode()
+        files[f"en-{lang}-translated.tsv"] = "".join(
+            "\t".join([a, b, c, d, label]) + "\n" for (a, b, label), (c, d, _) in both
+        ).encode()
     return files
 
 
@@ -91,7 +100,11 @@ def served(shared, project, monkeypatch):  # noqa: F811
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
         text = re.sub(r'"https://[^"{]*\{\}"', f'"http://127.0.0.1:{web.server_port}/{{}}"', original)
         path.write_text(re.sub(r'\(\d+, "[0-9a-f]{64}"\)', "(None, None)", text))
-        web.files, web.ways, web.seen = {"/" + name: body for name, body in archives(os.path.join(shared, "xtreme")).items()}, {}, []
+        web.files, web.ways, web.seen = (
+            {"/" + name: body for name, body in archives(os.path.join(shared, "xtreme")).items()},
+            {},
+            [],
+        )
         threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         yield web
         web.shutdown()
@@ -114,7 +127,9 @@ def test_the_full_grid_runs_from_nothing_to_its_report(served, project, tmp_path
         **{"SEEDS": "1", "EPOCHS": "1", "PAIR_EPOCHS": "1", "ALIGN_STEPS": "3", "MAX_DEV": "10"},
     }
     plan = run_all(project, tiny_bert, "--dry-run", **settings)
-    assert plan.returncode == 0 and "data/download.py" in plan.stdout.split("\n")[0] and not (tmp_path / "data").exists()
+    assert (
+        plan.returncode == 0 and "data/download.py" in plan.stdout.split("\n")[0] and not (tmp_path / "data").exists()
+    )
     done = run_all(project, tiny_bert, **settings)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
     with open(project / "report" / "full" / "results.json", encoding="utf-8") as stream:
@@ -123,7 +138,11 @@ def test_the_full_grid_runs_from_nothing_to_its_report(served, project, tmp_path
     languages = {"udpos": 29, "xnli": 15, "pawsx": 7}
     conditions = {"udpos": 14, "xnli": 15, "pawsx": 15} if whole else dict.fromkeys(languages, 2)
     for result in results:
-        assert len(result["languages"]) == languages[result["task"]] and len(result["rows"]) == conditions[result["task"]]
+        assert (
+            len(result["languages"]) == languages[result["task"]] and len(result["rows"]) == conditions[result["task"]]
+        )
     assert scripts(run_all(project, tiny_bert, "--dry-run", **settings)) == []
-    size = subprocess.run(["du", "-sm", str(project / "runs" / "full")], capture_output=True, text=True).stdout.split()[0]
+    size = subprocess.run(["du", "-sm", str(project / "runs" / "full")], capture_output=True, text=True).stdout.split()[
+        0
+    ]
     assert int(size) < 200

@@ -8,7 +8,7 @@ import torch
 
 import common
 from common import load_config, load_encoder, load_tokenizer, piece_limit
-from data.files import InputError
+from data.cli import InputError
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,17 @@ def test_alignment_error_rate_on_real_gold_data(default_model, shared, run, tmp_
     import json
 
     gold = os.path.join(shared, "align", pair)
-    done = run("align", "--model", default_model, "--input", gold + ".src-tgt", "--gold", gold + ".gold", "--output", tmp_path / "out")
+    done = run(
+        "align",
+        "--model",
+        default_model,
+        "--input",
+        gold + ".src-tgt",
+        "--gold",
+        gold + ".gold",
+        "--output",
+        tmp_path / "out",
+    )
     assert done.code == 0 and json.loads(done.out)["aer"] <= limit
 
 
@@ -99,7 +109,9 @@ def test_a_broken_wheel_is_refused(run, tmp_path):
 
 
 def transformers_without_protobuf():
-    raise ValueError("`tiktoken` is required to read a `tiktoken` file. Install it with `pip install tiktoken`.")  # its words, 5.20
+    raise ValueError(
+        "`tiktoken` is required to read a `tiktoken` file. Install it with `pip install tiktoken`."
+    )  # its words, 5.20
 
 
 def test_an_older_folder_with_a_sentencepiece_file_has_its_own_tokens(tmp_path, tiny_xlmr, monkeypatch):
@@ -109,7 +121,9 @@ def test_an_older_folder_with_a_sentencepiece_file_has_its_own_tokens(tmp_path, 
     text = "the cat sat on the mat , we saw the dog near the house and the cat ran home"
     (tmp_path / "text").write_text("\n".join([text] * 50))
     settings = {"vocab_size": 40, "hard_vocab_limit": False, "minloglevel": 2}
-    sentencepiece.SentencePieceTrainer.train(input=str(tmp_path / "text"), model_prefix=str(tmp_path / "sentencepiece.bpe"), **settings)
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tmp_path / "text"), model_prefix=str(tmp_path / "sentencepiece.bpe"), **settings
+    )
     shutil.copy(os.path.join(tiny_xlmr, "config.json"), tmp_path)
     tokenizer = load_tokenizer(str(tmp_path))
     spm = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "sentencepiece.bpe.model"))

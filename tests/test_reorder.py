@@ -38,7 +38,14 @@ def test_unaligned_words_follow_their_neighbour():
     assert reorder.reordering(5, links, "next") == [2, 3, 0, 1, 4]
     assert reorder.reordering(5, links, "previous") == [0, 3, 4, 1, 2]
     assert reorder.reordering(5, links, "nearest") == [2, 3, 0, 1, 4]
-    assert reorder.reordering(6, [(0, 3), (3, 1)], "nearest") == [2, 3, 4, 0, 1, 5]  # the sentence's end is nearer to word 5
+    assert reorder.reordering(6, [(0, 3), (3, 1)], "nearest") == [
+        2,
+        3,
+        4,
+        0,
+        1,
+        5,
+    ]  # the sentence's end is nearer to word 5
 
 
 def test_kendalls_tau_equals_scipys():
@@ -78,10 +85,26 @@ def test_tags_move_with_their_words_and_the_format_stays(run, tmp_path):
         tmp_path / "s",
     )
     assert (tmp_path / "out").read_text() == "I\tPRON\nyou\tPRON\nsee\tVERB\n\nHi\tINTJ\n"
-    assert json.loads(done.out) == {"sentences": 2, "words": 4, "aligned": 0.75, "moved": 0.5, "kendall_tau": pytest.approx(1 / 3)}
+    assert json.loads(done.out) == {
+        "sentences": 2,
+        "words": 4,
+        "aligned": 0.75,
+        "moved": 0.5,
+        "kendall_tau": pytest.approx(1 / 3),
+    }
     assert (tmp_path / "s").read_text() == done.out
     (tmp_path / "text").write_text("I see you\nHi\n")
-    run("reorder", "--task", "text", "--input", tmp_path / "text", "--alignment", tmp_path / "links", "--output", tmp_path / "out")
+    run(
+        "reorder",
+        "--task",
+        "text",
+        "--input",
+        tmp_path / "text",
+        "--alignment",
+        tmp_path / "links",
+        "--output",
+        tmp_path / "out",
+    )
     assert (tmp_path / "out").read_text() == "I you see\nHi\n"
 
 
@@ -90,13 +113,17 @@ def test_the_random_control_is_as_far_from_english_as_its_order(run, tmp_path):
     generator = random.Random(2)
     with open(tmp_path / "links", "w") as stream:
         for words, _ in sentences:
-            stream.write(" ".join(f"{i}-{generator.randrange(20)}" for i in range(len(words)) if generator.random() < 0.8) + "\n")
+            stream.write(
+                " ".join(f"{i}-{generator.randrange(20)}" for i in range(len(words)) if generator.random() < 0.8) + "\n"
+            )
     arguments = ["--task", "udpos", "--input", TRAIN, "--alignment", tmp_path / "links"]
     ordered = json.loads(run("reorder", *arguments, "--output", tmp_path / "a").out)
     control = json.loads(run("reorder", *arguments, "--output", tmp_path / "b", "--random").out)
     assert control["kendall_tau"] == pytest.approx(ordered["kendall_tau"])
     moved = read_udpos(str(tmp_path / "b"))
-    assert [sorted(zip(*pair)) for pair in moved] == [sorted(zip(*pair)) for pair in sentences] and moved != read_udpos(str(tmp_path / "a"))
+    assert [sorted(zip(*pair)) for pair in moved] == [sorted(zip(*pair)) for pair in sentences] and moved != read_udpos(
+        str(tmp_path / "a")
+    )
     run("reorder", *arguments, "--output", tmp_path / "c", "--random")
     assert (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
     run("reorder", *arguments, "--output", tmp_path / "c", "--random", "--seed", "2")
@@ -122,12 +149,14 @@ def test_pairs_are_reordered_sentence_by_sentence_and_keep_their_labels(run, tmp
     expected = (tmp_path / "in.tsv").read_text().replace("contradictory", "contradiction").replace("  ", " ")
     assert (tmp_path / "same").read_text() == expected
     done = run("reorder", *arguments, "--output", tmp_path / "random", "--random")
-    assert [sorted(row.split()) for row in (tmp_path / "random").read_text().split("\n")[2:3]] == [sorted(rows[2].split())]
+    assert [sorted(row.split()) for row in (tmp_path / "random").read_text().split("\n")[2:3]] == [
+        sorted(rows[2].split())
+    ]
 
 
 def test_splitting_and_joining_change_nothing_but_runs_of_spaces(shared):
     from data.files import read_pairs
-    from data.split import join_words, split_text, split_with_spaces
+    from data.words import join_words, split_text, split_with_spaces
 
     for lang in ("en", "fr", "hi", "zh", "th", "ar"):
         for one, two, _ in read_pairs(os.path.join(shared, "xtreme", "xnli", f"dev-{lang}.tsv"), "xnli")[:500]:
@@ -135,4 +164,8 @@ def test_splitting_and_joining_change_nothing_but_runs_of_spaces(shared):
                 words, before, after = split_with_spaces(text)
                 assert words == split_text(text)
                 joined = join_words(words, before, after)
-                assert joined == " ".join(text.split()) or joined.replace(" ", "") == "".join(text.split()) and lang in ("zh", "th")
+                assert (
+                    joined == " ".join(text.split())
+                    or joined.replace(" ", "") == "".join(text.split())
+                    and lang in ("zh", "th")
+                )

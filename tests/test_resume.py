@@ -1,6 +1,5 @@
 """A train script that is killed goes on from its checkpoint to the very same result; --save writes a model that transformers loads."""
 
-import importlib
 import json
 import os
 
@@ -22,7 +21,11 @@ def command(tmp_path, tiny_bert):
         folder = tmp_path / task
         if task == "xquad":
             folder.mkdir()
-            for source, name in (("squad/train-v1.1", "train-en"), ("xquad/xquad.en", "dev-en"), ("xquad/xquad.zh", "dev-zh")):
+            for source, name in (
+                ("squad/train-v1.1", "train-en"),
+                ("xquad/xquad.en", "dev-en"),
+                ("xquad/xquad.zh", "dev-zh"),
+            ):
                 with open(os.path.join(SAMPLE, f"{source}.json"), encoding="utf-8") as stream:
                     document = json.load(stream)
                 document["data"] = document["data"][: 6 if name == "train-en" else 2]
@@ -35,7 +38,18 @@ def command(tmp_path, tiny_bert):
                 write_udpos(small, read_udpos(path)[:count])
             else:
                 write_pairs(small, read_pairs(path, task)[:count])
-        options = ["--model", tiny_bert, "--train", folder / "train-en.tsv", "--data-dir", folder, "--lr", "3e-3", "--batch-size", "8"]
+        options = [
+            "--model",
+            tiny_bert,
+            "--train",
+            folder / "train-en.tsv",
+            "--data-dir",
+            folder,
+            "--lr",
+            "3e-3",
+            "--batch-size",
+            "8",
+        ]
         return ("train_pos", *options) if task == "udpos" else ("train_xnli", "--task", task, *options)
 
     return make
@@ -51,7 +65,6 @@ def test_a_killed_run_goes_on_to_the_same_predictions(run, tmp_path, command, mo
     script, *options = command(task)
     options += ["--epochs", "4", "--save-every", "3", "--seed", "5"]
     assert run(script, *options, "--output", tmp_path / "whole").code == 0
-    module = importlib.import_module(script)
     count, update = [0], common.update
 
     def killed(*arguments):
@@ -60,7 +73,7 @@ def test_a_killed_run_goes_on_to_the_same_predictions(run, tmp_path, command, mo
             raise KeyboardInterrupt
         update(*arguments)
 
-    monkeypatch.setattr(module, "update", killed)
+    monkeypatch.setattr(common, "update", killed)
     assert run(script, *options, "--output", tmp_path / "cut").code == 130
     assert (tmp_path / "cut.checkpoint").exists() and not (tmp_path / "cut" / "scores.json").exists()
     count[0] = -100
@@ -76,7 +89,7 @@ def test_a_killed_run_goes_on_to_the_same_predictions(run, tmp_path, command, mo
 def test_a_checkpoint_of_another_training_is_not_used(run, tmp_path, command, monkeypatch, task):
     script, *options = command(task)
     options += ["--epochs", "1", "--output", tmp_path / "run"]
-    monkeypatch.setattr(importlib.import_module(script), "write_scores", lambda *_: None)  # which would remove the checkpoint
+    monkeypatch.setattr(common, "write_scores", lambda *_: None)  # which would remove the checkpoint
     assert run(script, *options, "--save-every", "2").code == 0 and (tmp_path / "run.checkpoint").exists()
     assert "goes on after step" in run(script, *options).err
     for changed in (["--lr", "2e-3"], ["--seed", "2"], ["--epochs", "2"]):
@@ -84,7 +97,10 @@ def test_a_checkpoint_of_another_training_is_not_used(run, tmp_path, command, mo
         assert done.code == 0 and "is of other settings, data or another model, and is not used" in done.err
     path = next((tmp_path / task).glob("train-en.*"))
     path.write_text(
-        path.read_text().replace('"question": "', '"question": "So ').replace("\nis\t", "\nwas\t").replace(" is ", " was ", task == "xnli")
+        path.read_text()
+        .replace('"question": "', '"question": "So ')
+        .replace("\nis\t", "\nwas\t")
+        .replace(" is ", " was ", task == "xnli")
     )
     assert "is not used" in run(script, *options).err
 

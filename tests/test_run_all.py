@@ -46,11 +46,19 @@ def run_all(project, model, *options, start=False, **settings):
         "MODELS": model,
         **settings,
     }
-    environment = {**{key: value for key, value in os.environ.items() if key not in ("PROFILE", "DATA", "SEEDS", "JOBS")}, **settings}
+    environment = {
+        **{key: value for key, value in os.environ.items() if key not in ("PROFILE", "DATA", "SEEDS", "JOBS")},
+        **settings,
+    }
     command = ["bash", str(project / "run_all.sh"), *options]
     if start:
         return subprocess.Popen(
-            command, env=environment, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            command,
+            env=environment,
+            cwd="/",
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
     return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True)
 
@@ -80,12 +88,25 @@ def test_a_dry_run_prints_every_command_and_runs_none(project, tiny_bert):
 
 
 def test_every_aligner_gets_its_stages(project, tiny_bert):
-    done = run_all(project, tiny_bert, "--dry-run", ALIGNERS="pretrained separate joint", ORDERS="original random fr de hi zh", SEEDS="1 2")
+    done = run_all(
+        project,
+        tiny_bert,
+        "--dry-run",
+        ALIGNERS="pretrained separate joint",
+        ORDERS="original random fr de hi zh",
+        SEEDS="1 2",
+    )
     found = collections.Counter(scripts(done))
     # four separate aligners and a joint one; 3 aligners x 4 languages scored, and linked; 12 orders and a random one; 14 conditions
     assert found == {"finetune_aligner": 5, "align": 24, "reorder": 13, "train_pos": 28, "eval": 1}
     one = run_all(project, tiny_bert, "--dry-run", ALIGNERS="separate joint", ORDERS="original random zh")
-    assert collections.Counter(scripts(one)) == {"finetune_aligner": 2, "align": 4, "reorder": 3, "train_pos": 4, "eval": 1}
+    assert collections.Counter(scripts(one)) == {
+        "finetune_aligner": 2,
+        "align": 4,
+        "reorder": 3,
+        "train_pos": 4,
+        "eval": 1,
+    }
     assert "train-en-fr.txt" not in one.stdout.split("\n")[0] and "train-en-fr.txt" in one.stdout.split("\n")[1]
 
 
@@ -102,7 +123,10 @@ def test_it_ends_in_a_report_and_does_only_what_is_left(project, tiny_bert):
         "zh",
     ]
     ordered, control = result["rows"][1:]
-    assert control["statistics"]["kendall_tau"] == pytest.approx(ordered["statistics"]["kendall_tau"]) and ordered["control"] == "random"
+    assert (
+        control["statistics"]["kendall_tau"] == pytest.approx(ordered["statistics"]["kendall_tau"])
+        and ordered["control"] == "random"
+    )
     [rows] = alignments.values()
     assert [(row["aligner"], row["pair"], row["method"], row["pairs"]) for row in rows] == [
         ("pretrained", "enhi", method, 40) for method in ("argmax", "itermax", "softmax")
@@ -126,7 +150,13 @@ def test_it_ends_in_a_report_and_does_only_what_is_left(project, tiny_bert):
 
 
 def test_tuned_aligners_are_trained_scored_and_used(project, tiny_bert):
-    settings = {"ALIGNERS": "separate joint", "ORDERS": "original random hi", "ALIGN_STEPS": "2", "ALIGN_LR": "1e-3", "EPOCHS": "1"}
+    settings = {
+        "ALIGNERS": "separate joint",
+        "ORDERS": "original random hi",
+        "ALIGN_STEPS": "2",
+        "ALIGN_LR": "1e-3",
+        "EPOCHS": "1",
+    }
     done = run_all(project, tiny_bert, **settings)
     assert done.returncode == 0, done.stderr
     [result], alignments = tables(project)
@@ -176,7 +206,10 @@ def test_pair_tasks_and_question_answering_run_beside_tagging(project, tiny_bert
             ("hi", "pretrained"),
         ]
         assert result["languages"] == ["en", "de", "fr"] + ["hi"] * (result["task"] != "pawsx") + ["zh"]
-        assert result["rows"][1]["statistics"]["kendall_tau"] == 1.0 and result["rows"][2]["statistics"]["kendall_tau"] < 1.0
+        assert (
+            result["rows"][1]["statistics"]["kendall_tau"] == 1.0
+            and result["rows"][2]["statistics"]["kendall_tau"] < 1.0
+        )
         # Splitting text into words and joining them again changes nothing here, so neither do the scores.
         assert result["rows"][0]["scores"] == result["rows"][1]["scores"]
 
@@ -186,7 +219,9 @@ def test_the_whole_sample_has_all_tasks(project, tiny_bert):
     done = run_all(project, tiny_bert, "--dry-run", **settings)
     assert done.returncode == 0, done.stderr
     trained = collections.Counter(
-        re.search(r"--output runs/sample/(\w+)/", line)[1] for line in done.stdout.split("\n") if "/train_" in line or " train_" in line
+        re.search(r"--output runs/sample/(\w+)/", line)[1]
+        for line in done.stdout.split("\n")
+        if "/train_" in line or " train_" in line
     )
     # original, random, 4 orders by 3 aligners; xnli also identity; pawsx original and one order
     assert trained == {"udpos": 14, "xnli": 15, "pawsx": 2}
@@ -220,7 +255,11 @@ def test_the_whole_sample_has_all_tasks(project, tiny_bert):
         (["--stage", "cooking"], {}, "--stage: expected one of data text aligners links orders train report"),
         (["--stage", "train", "--share", "3/2"], {}, "--share: expected K/N"),
         (["--share", "1/2"], {}, "--share: is for --stage"),
-        (["--stage", "train"], {"ORDERS": "de", "TASKS": "xnli"}, "which is not there yet; run the waves before it first"),
+        (
+            ["--stage", "train"],
+            {"ORDERS": "de", "TASKS": "xnli"},
+            "which is not there yet; run the waves before it first",
+        ),
     ],
 )
 def test_a_wrong_setting_ends_in_one_line(project, tiny_bert, options, settings, message):
@@ -249,14 +288,19 @@ def test_waves_and_shares_do_the_whole_experiment(project, tiny_bert):
     early = run_all(project, tiny_bert, "--dry-run", "--stage", "train", **settings)
     assert scripts(early) == ["train_pos"] * 3 + ["train_xnli"] * 3
     for wave in ("data", "text", "aligners", "links", "orders", "train"):
-        shares = [run_all(project, tiny_bert, "--stage", wave, "--share", f"{k}/2", start=True, **settings) for k in (1, 2)]
+        shares = [
+            run_all(project, tiny_bert, "--stage", wave, "--share", f"{k}/2", start=True, **settings) for k in (1, 2)
+        ]
         assert [share.wait() for share in shares] == [0, 0], wave
         assert run_all(project, tiny_bert, "--dry-run", "--stage", wave, **settings).stdout == ""
     assert scripts(run_all(project, tiny_bert, "--dry-run", **settings)) == ["eval"]
     # A wave does not take what other settings made for what it needs.
     assert run_all(project, tiny_bert, "--stage", "report", **settings).returncode == 0
     other = run_all(project, tiny_bert, "--stage", "report", **settings, **{"PAIR_LR": "1e-5"})
-    assert other.returncode == 2 and "as these settings make it, which is not there yet; run the waves before it first" in other.stderr
+    assert (
+        other.returncode == 2
+        and "as these settings make it, which is not there yet; run the waves before it first" in other.stderr
+    )
 
 
 def test_a_signal_ends_a_lone_stage_at_once(project, tiny_bert):
@@ -273,7 +317,10 @@ def test_a_signal_ends_a_lone_stage_at_once(project, tiny_bert):
             ).stdout.split()
         process.terminate()
         assert process.wait(timeout=60) == 130
-        assert not os.path.exists(f"/proc/{training[0]}") and (log.read_text().count("train_pos") if log.exists() else 0) == before
+        assert (
+            not os.path.exists(f"/proc/{training[0]}")
+            and (log.read_text().count("train_pos") if log.exists() else 0) == before
+        )
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -282,19 +329,30 @@ def test_a_signal_ends_a_lone_stage_at_once(project, tiny_bert):
 def test_qa_is_named_anywhere_and_its_parts_alone(project, tiny_bert):
     first = run_all(project, tiny_bert, "--dry-run", TASKS="qa udpos", ORDERS="original")
     assert scripts(first) == ["train_qa", "train_pos", "eval"]
-    alone = run_all(project, tiny_bert, "--dry-run", PROFILE="full", TASKS="mlqa", ORDERS="original", DATA="/nowhere", SEEDS="1")
+    alone = run_all(
+        project, tiny_bert, "--dry-run", PROFILE="full", TASKS="mlqa", ORDERS="original", DATA="/nowhere", SEEDS="1"
+    )
     assert alone.returncode == 0 and "--task mlqa" in alone.stdout and "--task tydiqa" not in alone.stdout
 
 
 def test_what_nvidia_smi_says_of_its_failure_is_no_gpu(project, tiny_bert, tmp_path):
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho NVIDIA-SMI has failed because it could not talk to the driver\nexit 9\n")
+    (tmp_path / "nvidia-smi").write_text(
+        "#!/bin/sh\necho NVIDIA-SMI has failed because it could not talk to the driver\nexit 9\n"
+    )
     (tmp_path / "nvidia-smi").chmod(0o755)
     done = run_all(project, tiny_bert, SEEDS="1", PATH=f"{tmp_path}:{os.environ['PATH']}")
     assert done.returncode == 0 and f" {min(2, os.cpu_count())} at a time" in done.stdout
 
 
 def test_data_that_lack_translations_are_fetched(project, tiny_bert, tmp_path):
-    for name in ("udpos/train-en.tsv", "udpos/dev-de.tsv", "xnli/train-en.tsv", "xnli/dev-de.tsv", "xnli/test-en.tsv", "xnli/test-fr.tsv"):
+    for name in (
+        "udpos/train-en.tsv",
+        "udpos/dev-de.tsv",
+        "xnli/train-en.tsv",
+        "xnli/dev-de.tsv",
+        "xnli/test-en.tsv",
+        "xnli/test-fr.tsv",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
     settings = {"PROFILE": "full", "DATA": str(tmp_path), "TASKS": "udpos xnli", "ORDERS": "original fr", "SEEDS": "1"}
@@ -314,7 +372,9 @@ def test_a_second_run_in_the_same_folder_says_so_and_stops(project, tiny_bert):
             assert first.poll() is None
             time.sleep(0.1)
         second = run_all(project, tiny_bert, **settings)
-        assert second.returncode == 2 and "is at work in runs/sample" in second.stderr and second.stderr.count("\n") == 1
+        assert (
+            second.returncode == 2 and "is at work in runs/sample" in second.stderr and second.stderr.count("\n") == 1
+        )
     finally:
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()
@@ -325,13 +385,16 @@ def test_a_failed_stage_is_named_and_the_rest_stays_done(project, tiny_bert):
     path = project / "train_pos.py"
     text = path.read_text()
     path.write_text(
-        text.replace("    args = parser.parse_args()\n", "    args = parser.parse_args()\n    raise InputError('no luck')\n", 1)
+        text.replace(
+            "    args = parser.parse_args()\n", "    args = parser.parse_args()\n    raise InputError('no luck')\n", 1
+        )
     )
     try:
         done = run_all(project, tiny_bert, **settings)
         assert done.returncode == 2 and "train_pos.py: error: no luck" in done.stderr
         assert re.search(
-            r"the stage that makes runs/sample/udpos/tiny-bert\S*-7 ended with code 2; its output is in runs/sample/logs/", done.stderr
+            r"the stage that makes runs/sample/udpos/tiny-bert\S*-7 ended with code 2; its output is in runs/sample/logs/",
+            done.stderr,
         )
     finally:
         path.write_text(text)
@@ -345,6 +408,10 @@ def test_awesome_is_the_joint_aligner_trained_on_its_own_orders(project, tiny_be
     assert done.returncode == 0, done.stderr
     results, _ = tables(project)
     [awesome] = [result for result in results if result["model"].endswith("/joint")]
-    assert [(row["order"], row["aligner"]) for row in awesome["rows"]] == [("original", "none"), ("hi", "joint"), ("random", "pretrained")]
+    assert [(row["order"], row["aligner"]) for row in awesome["rows"]] == [
+        ("original", "none"),
+        ("hi", "joint"),
+        ("random", "pretrained"),
+    ]
     plain = run_all(project, tiny_bert, "--dry-run", **settings)
     assert scripts(plain) == ["eval"]  # it has shared its aligners, links and orders

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from data.files import read_pairs, read_parallel
-from data.split import split_text
+from data.words import split_text
 
 
 @pytest.mark.parametrize(
@@ -40,13 +40,38 @@ def test_no_character_but_spaces_is_lost_in_fifteen_languages(shared):
 def test_parallel_files_hold_each_pair_once(run, tmp_path):
     (tmp_path / "en").write_text("A dog.\tIt barks.\nA dog.\tIt sleeps.\nA dog.\tIt barks.\n")
     (tmp_path / "fr").write_text("Un chien.\tIl aboie.\nUn chien.\tIl dort.\nUn chien.\tIl aboie !\n")
-    done = run("data/split", "--task", "xnli", "--source", tmp_path / "en", "--target", tmp_path / "fr", "--output", tmp_path / "out")
+    done = run(
+        "data/split",
+        "--task",
+        "xnli",
+        "--source",
+        tmp_path / "en",
+        "--target",
+        tmp_path / "fr",
+        "--output",
+        tmp_path / "out",
+    )
     assert done.code == 0, done.err
     pairs = [(" ".join(source), " ".join(target)) for source, target in read_parallel(str(tmp_path / "out"))]
-    assert pairs == [("A dog .", "Un chien ."), ("It barks .", "Il aboie ."), ("It sleeps .", "Il dort ."), ("It barks .", "Il aboie !")]
+    assert pairs == [
+        ("A dog .", "Un chien ."),
+        ("It barks .", "Il aboie ."),
+        ("It sleeps .", "Il dort ."),
+        ("It barks .", "Il aboie !"),
+    ]
     text = [line.split("\t")[0] for line in (tmp_path / "en").read_text().splitlines()]
     (tmp_path / "text").write_text("\n".join(text) + "\n")
-    done = run("data/split", "--task", "text", "--source", tmp_path / "text", "--target", tmp_path / "text", "--output", tmp_path / "out")
+    done = run(
+        "data/split",
+        "--task",
+        "text",
+        "--source",
+        tmp_path / "text",
+        "--target",
+        tmp_path / "text",
+        "--output",
+        tmp_path / "out",
+    )
     assert done.code == 0 and (tmp_path / "out").read_text() == "A dog . ||| A dog .\n"
 
 

@@ -10,25 +10,21 @@ import unicodedata
 
 import pytest
 
-from data.files import InputError
-from data.split import split_sentences
-from data.squad import (
-    ARTICLES,
-    NAMES,
-    gold_answers,
-    qa_files,
-    question_scores,
-    read_answer_predictions,
-    read_squad,
-    squad_scores,
-    write_squad,
-)
+from data.cli import InputError
+from data.metrics import ARTICLES, question_scores, squad_scores
+from data.squad import NAMES, gold_answers, qa_files, read_answer_predictions, read_squad, write_squad
+from data.words import split_sentences
 
 CONTEXT = "Paris lies on the Seine. It is old."
 
 
 def question(name="q1", answers=(("the Seine", 14),), **more):
-    return {"answers": [{"answer_start": start, "text": text} for text, start in answers], "question": "Where?", "id": name, **more}
+    return {
+        "answers": [{"answer_start": start, "text": text} for text, start in answers],
+        "question": "Where?",
+        "id": name,
+        **more,
+    }
 
 
 def document(*questions, context=CONTEXT):
@@ -39,7 +35,9 @@ def saved(tmp_path, value, name="in.json"):
     """The path of a file with this text, these bytes or this value as JSON."""
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(value if isinstance(value, bytes) else (value if isinstance(value, str) else json.dumps(value)).encode())
+    path.write_bytes(
+        value if isinstance(value, bytes) else (value if isinstance(value, str) else json.dumps(value)).encode()
+    )
     return str(path)
 
 
@@ -48,7 +46,9 @@ def saved(tmp_path, value, name="in.json"):
 
 def test_paragraphs_are_read(tmp_path):
     value = document(question(), question("q2", [("old", 31), ("It is old", 25)]))
-    value["data"].append({"paragraphs": [{"context": "北京。", "qas": [question("q1", [("北", 0)])]}]})  # an id of another paragraph
+    value["data"].append(
+        {"paragraphs": [{"context": "北京。", "qas": [question("q1", [("北", 0)])]}]}
+    )  # an id of another paragraph
     assert read_squad(saved(tmp_path, value)) == [
         (CONTEXT, [("q1", "Where?", [("the Seine", 14)]), ("q2", "Where?", [("old", 31), ("It is old", 25)])]),
         ("北京。", [("q1", "Where?", [("北", 0)])]),
@@ -73,22 +73,58 @@ BAD = {
     "name twice": ('{"data": [], "data": []}', r"in\.json: 'data' stands twice"),
     "a list": ([], r"in\.json: the file: 'data' is missing or no list"),
     "no paragraphs": ({"data": [{"title": "T"}]}, r"article 1: 'paragraphs' is missing"),
-    "paragraph of text": ({"data": [{"paragraphs": ["x"]}]}, r"article 1, paragraph 1: 'context' is missing or no text"),
+    "paragraph of text": (
+        {"data": [{"paragraphs": ["x"]}]},
+        r"article 1, paragraph 1: 'context' is missing or no text",
+    ),
     "no qas": ({"data": [{"paragraphs": [{"context": "x"}]}]}, r"article 1, paragraph 1: 'qas' is missing"),
     "no questions": (document(), r"in\.json: no questions"),
-    "numeric id": (document(question(), question(7)), r"article 1, paragraph 1, question 2: 'id' is missing or no text"),
+    "numeric id": (
+        document(question(), question(7)),
+        r"article 1, paragraph 1, question 2: 'id' is missing or no text",
+    ),
     "no question": (document({"id": "q1", "answers": []}), r"question 'q1': 'question' is missing"),
-    "answers as an object": (document(question() | {"answers": {"text": ["x"]}}), r"question 'q1': 'answers' is missing or no list"),
+    "answers as an object": (
+        document(question() | {"answers": {"text": ["x"]}}),
+        r"question 'q1': 'answers' is missing or no list",
+    ),
     "answer as text": (document(question() | {"answers": ["Seine"]}), r"question 'q1': 'text' is missing"),
-    "start as text": (document(question(answers=[("Paris", "0")])), r"question 'q1': 'answer_start' is missing or no whole number"),
-    "start as truth": (document(question(answers=[("Paris", False)])), r"question 'q1': 'answer_start' is missing or no whole number"),
-    "wrong start": (document(question(answers=[("Seine", 14)])), r"question 'q1': the answer 'Seine' is not at character 14"),
-    "start before the text": (document(question(answers=[("old.", -4)])), r"question 'q1': the answer 'old.' is not at character -4"),
-    "start behind the text": (document(question(answers=[("old", 99)])), r"question 'q1': the answer 'old' is not at character 99"),
-    "one answer empty": (document(question(answers=[("Paris", 0), ("", 0)])), r"question 'q1': the answer '' is not at"),
-    "some unanswered": (document(question(), question("q2", [])), r"question 'q2': no answer, though question 'q1' has one"),
-    "id twice in a paragraph": (document(question(), question()), r"question 'q1': another question of this paragraph has its id"),
-    "half a character": (document(question(), context=CONTEXT + "\ud83d"), r"article 1, paragraph 1: 'context' holds half a surrogate"),
+    "start as text": (
+        document(question(answers=[("Paris", "0")])),
+        r"question 'q1': 'answer_start' is missing or no whole number",
+    ),
+    "start as truth": (
+        document(question(answers=[("Paris", False)])),
+        r"question 'q1': 'answer_start' is missing or no whole number",
+    ),
+    "wrong start": (
+        document(question(answers=[("Seine", 14)])),
+        r"question 'q1': the answer 'Seine' is not at character 14",
+    ),
+    "start before the text": (
+        document(question(answers=[("old.", -4)])),
+        r"question 'q1': the answer 'old.' is not at character -4",
+    ),
+    "start behind the text": (
+        document(question(answers=[("old", 99)])),
+        r"question 'q1': the answer 'old' is not at character 99",
+    ),
+    "one answer empty": (
+        document(question(answers=[("Paris", 0), ("", 0)])),
+        r"question 'q1': the answer '' is not at",
+    ),
+    "some unanswered": (
+        document(question(), question("q2", [])),
+        r"question 'q2': no answer, though question 'q1' has one",
+    ),
+    "id twice in a paragraph": (
+        document(question(), question()),
+        r"question 'q1': another question of this paragraph has its id",
+    ),
+    "half a character": (
+        document(question(), context=CONTEXT + "\ud83d"),
+        r"article 1, paragraph 1: 'context' holds half a surrogate",
+    ),
 }
 
 
@@ -120,7 +156,9 @@ def test_another_context_is_written(tmp_path):
     new = [("On the Seine lies Paris.", [("q3", "Who?", [("the Seine", 3)]), ("q1", "Where?", [("Paris", 18)])])]
     write_squad(str(tmp_path / "out.json"), new, source)
     expected = document(
-        question(answers=[("Paris", 18)]), question("q3", [("the Seine", 3)], question="Who?", more="kept"), context=new[0][0]
+        question(answers=[("Paris", 18)]),
+        question("q3", [("the Seine", 3)], question="Who?", more="kept"),
+        context=new[0][0],
     )
     assert json.loads((tmp_path / "out.json").read_text()) == expected
     assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
@@ -137,7 +175,12 @@ def test_empty_answers_stay_when_a_test_file_is_written(tmp_path):
     [
         (
             "tydiqa",
-            ["tydiqa.goldp.fi.dev.json", "tydiqa.goldp.en.dev.json", "-tydiqa.goldp.en.train.json", "-tydiqa-goldp-v1.1-train.json"],
+            [
+                "tydiqa.goldp.fi.dev.json",
+                "tydiqa.goldp.en.dev.json",
+                "-tydiqa.goldp.en.train.json",
+                "-tydiqa-goldp-v1.1-train.json",
+            ],
         ),
         ("xquad", ["xquad.fi.json", "a/b/xquad.en.json", "-xquad.en.txt", "-train-en.json"]),
         (
@@ -266,7 +309,9 @@ PIECES = (
 
 
 def random_text(generator):
-    return "".join(generator.choice(PIECES) + generator.choice(["", "", " ", " ", "  "]) for _ in range(generator.randint(0, 6)))
+    return "".join(
+        generator.choice(PIECES) + generator.choice(["", "", " ", " ", "  "]) for _ in range(generator.randint(0, 6))
+    )
 
 
 @pytest.mark.parametrize("task, lang", [("xquad", "zh"), ("tydiqa", "en"), *[("mlqa", lang) for lang in ARTICLES]])
@@ -282,8 +327,13 @@ def test_scores_are_the_official_ones_on_random_text(task, lang):
 
 
 def test_scores_are_means_over_all_gold_questions(tmp_path):
-    path = saved(tmp_path, document(question("q1", [("Paris", 0)]), question("q2", [("the Seine", 14)]), question("q3", [("old", 31)])))
-    scores = squad_scores(gold_answers(path, read_squad(path)), {"q1": "paris", "q2": "Seine river", "other": "old"}, "en", "xquad")
+    path = saved(
+        tmp_path,
+        document(question("q1", [("Paris", 0)]), question("q2", [("the Seine", 14)]), question("q3", [("old", 31)])),
+    )
+    scores = squad_scores(
+        gold_answers(path, read_squad(path)), {"q1": "paris", "q2": "Seine river", "other": "old"}, "en", "xquad"
+    )
     assert scores == {"exact_match": pytest.approx(1 / 3), "f1": pytest.approx((1 + 2 / 3) / 3), "count": 3}
 
 
@@ -308,7 +358,8 @@ def test_real_training_questions_load_and_are_written_again(shared, tmp_path):
     assert all(question_scores([text], text, "en", "tydiqa")[0] == 1 for _, text, _ in answers)
     inside = sum(
         any(
-            begin <= start + len(text) - len(text.lstrip()) and start + len(text.rstrip()) <= end for begin, end in split_sentences(context)
+            begin <= start + len(text) - len(text.lstrip()) and start + len(text.rstrip()) <= end
+            for begin, end in split_sentences(context)
         )
         for context, text, start in answers
     )
@@ -332,7 +383,12 @@ def check_cover(texts):
     for text in texts:
         end = 0
         for start, stop in split_sentences(text):
-            assert end <= start < stop and not text[start].isspace() and not text[stop - 1].isspace() and not text[end:start].strip(), text
+            assert (
+                end <= start < stop
+                and not text[start].isspace()
+                and not text[stop - 1].isspace()
+                and not text[end:start].strip()
+            ), text
             end = stop
         assert not text[end:].strip(), text
 
@@ -369,6 +425,12 @@ def test_sentences_are_cut_at_bars(text):
 
 def test_sentences_cover_random_text():
     generator = random.Random(0)
-    alphabet = list("aBé1 中は한ह।。！？.!?…\"'“”«»()[]{}「」,;\n\r\t\u00a0\u3000\u2028$-_") + ["Mr.", "U.S.", " No. ", "[1]:2", "다. "]
+    alphabet = list("aBé1 中は한ह।。！？.!?…\"'“”«»()[]{}「」,;\n\r\t\u00a0\u3000\u2028$-_") + [
+        "Mr.",
+        "U.S.",
+        " No. ",
+        "[1]:2",
+        "다. ",
+    ]
     check_cover("".join(generator.choices(alphabet, k=generator.randint(0, 25))) for _ in range(20_000))
     assert split_sentences("") == split_sentences(" \n\u3000") == []

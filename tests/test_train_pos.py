@@ -10,7 +10,7 @@ from conftest import SAMPLE, gradient_norms, without_dropout
 import common
 import train_pos
 from data.files import read_tag_predictions, read_udpos, write_udpos
-from eval import tagging_scores
+from data.metrics import tagging_scores
 
 UDPOS = os.path.join(SAMPLE, "udpos")
 
@@ -48,7 +48,20 @@ def train(run, model, data, output, *options):
 
 def test_it_learns_and_its_files_hold_what_other_tools_read(run, tmp_path, tiny_model, small):
     write_udpos(str(small / "dev-en.tsv"), read_udpos(str(small / "train-en.tsv")))
-    scores = train(run, tiny_model, small, tmp_path / "run", "--epochs", "40", "--order", "hi", "--aligner", "pretrained", "--seed", "3")
+    scores = train(
+        run,
+        tiny_model,
+        small,
+        tmp_path / "run",
+        "--epochs",
+        "40",
+        "--order",
+        "hi",
+        "--aligner",
+        "pretrained",
+        "--seed",
+        "3",
+    )
     assert scores["dev"]["en"]["accuracy"] > 0.6  # its own training data; the commonest tag is below 0.2
     assert (scores["task"], scores["order"], scores["aligner"], scores["seed"], scores["metric"]) == (
         "udpos",
@@ -58,11 +71,16 @@ def test_it_learns_and_its_files_hold_what_other_tools_read(run, tmp_path, tiny_
         "accuracy",
     )
     assert set(scores["dev"]) == {"en", "zh"} and set(scores["dev"]["en"]) == {"accuracy", "f1", "count"}
-    assert set(scores["train"]) == {"examples", "steps", "seconds", "tokens_per_second"} and scores["train"]["steps"] == 40 * 5
+    assert (
+        set(scores["train"]) == {"examples", "steps", "seconds", "tokens_per_second"}
+        and scores["train"]["steps"] == 40 * 5
+    )
     for lang in ("en", "zh"):
         gold = [tags for _, tags in read_udpos(str(small / f"dev-{lang}.tsv"))]
         predicted = read_tag_predictions(str(tmp_path / "run" / f"dev-{lang}.tsv"))
-        assert list(map(len, predicted)) == list(map(len, gold)) and tagging_scores(gold, predicted) == scores["dev"][lang]
+        assert (
+            list(map(len, predicted)) == list(map(len, gold)) and tagging_scores(gold, predicted) == scores["dev"][lang]
+        )
         assert (tmp_path / "run" / f"dev-{lang}.tsv").read_text().endswith("\n\n")
 
 
@@ -83,11 +101,13 @@ def test_trimmed_embeddings_give_the_very_same_scores(run, tmp_path, tiny_model,
         sizes.append(encoder.get_input_embeddings().num_embeddings)
         return common.np.arange(sizes[-1])
 
-    monkeypatch.setattr(train_pos, "trim_embeddings", keep_all)
+    monkeypatch.setattr(common, "trim_embeddings", keep_all)
     whole = train(run, tiny_model, small, tmp_path / "whole", "--epochs", "4", "--precision", "f32")
     assert sizes and whole["dev"] == trimmed["dev"]
     for lang in ("en", "zh"):
-        assert (tmp_path / "whole" / f"dev-{lang}.tsv").read_bytes() == (tmp_path / "trimmed" / f"dev-{lang}.tsv").read_bytes()
+        assert (tmp_path / "whole" / f"dev-{lang}.tsv").read_bytes() == (
+            tmp_path / "trimmed" / f"dev-{lang}.tsv"
+        ).read_bytes()
 
 
 def test_trimming_keeps_every_vector_and_the_pad_id(tiny_model):
@@ -103,7 +123,9 @@ def test_trimming_keeps_every_vector_and_the_pad_id(tiny_model):
     assert len(rows) < 10 < len(before) and new_id[pad_id] == pad_id
     assert torch.equal(rows[new_id[70]], before[70])
     with torch.inference_mode():
-        assert torch.equal(encoder(input_ids=torch.from_numpy(new_id)[ids], attention_mask=mask).last_hidden_state, hidden)
+        assert torch.equal(
+            encoder(input_ids=torch.from_numpy(new_id)[ids], attention_mask=mask).last_hidden_state, hidden
+        )
 
 
 def test_long_sentences_are_cut_between_words_and_every_word_is_tagged(run, tmp_path, tiny_model, small):

@@ -13,8 +13,10 @@ import common
 import eval as evaluation
 import reorder
 import train_qa
-from data.split import paragraph_texts, split_text
-from data.squad import gold_answers, read_answer_predictions, read_squad, squad_scores, stripped, write_squad
+from data.metrics import squad_scores
+from data.paragraphs import paragraph_texts
+from data.squad import gold_answers, read_answer_predictions, read_squad, stripped, write_squad
+from data.words import split_text
 
 SQUAD, XQUAD = os.path.join(SAMPLE, "squad", "train-v1.1.json"), os.path.join(SAMPLE, "xquad")
 
@@ -24,7 +26,11 @@ def small(tmp_path):
     """A folder with the sample's first three training paragraphs as train.json, and dev files of en (the same) and zh."""
     folder = tmp_path / "data"
     folder.mkdir()
-    for path, name in ((SQUAD, "train.json"), (SQUAD, "dev-en.json"), (os.path.join(XQUAD, "xquad.zh.json"), "dev-zh.json")):
+    for path, name in (
+        (SQUAD, "train.json"),
+        (SQUAD, "dev-en.json"),
+        (os.path.join(XQUAD, "xquad.zh.json"), "dev-zh.json"),
+    ):
         document = json.load(open(path, encoding="utf-8"))
         document["data"] = document["data"][:3]
         (folder / name).write_text(json.dumps(document), encoding="utf-8")
@@ -32,7 +38,18 @@ def small(tmp_path):
 
 
 def train(run, model, folder, output, *options, task="xquad"):
-    data = ["--train", folder / "train.json", "--data-dir", folder, "--output", output, "--lr", "3e-3", "--batch-size", "4"]
+    data = [
+        "--train",
+        folder / "train.json",
+        "--data-dir",
+        folder,
+        "--output",
+        output,
+        "--lr",
+        "3e-3",
+        "--batch-size",
+        "4",
+    ]
     done = run("train_qa", "--task", task, "--model", model, *data, *options)
     assert done.code == 0, done.err
     return json.loads((output / "scores.json").read_text())
@@ -44,7 +61,10 @@ def test_it_learns_and_its_files_hold_what_other_tools_read(run, tmp_path, tiny_
     assert (scores["task"], scores["metric"], scores["order"], scores["aligner"]) == ("xquad", "f1", "hi", "joint")
     for lang in ("en", "zh"):
         path = str(small / f"dev-{lang}.json")
-        gold, found = gold_answers(path, read_squad(path)), read_answer_predictions(str(tmp_path / "run" / f"dev-{lang}.json"))
+        gold, found = (
+            gold_answers(path, read_squad(path)),
+            read_answer_predictions(str(tmp_path / "run" / f"dev-{lang}.json")),
+        )
         assert squad_scores(gold, found, lang, "xquad") == scores["dev"][lang] and scores["dev"][lang]["count"] == 9
         contexts = {name: context for context, questions in read_squad(path) for name, _, _ in questions}
         assert all(text in contexts[name] and len(text) > 0 for name, text in found.items())
@@ -57,7 +77,9 @@ def test_it_learns_and_its_files_hold_what_other_tools_read(run, tmp_path, tiny_
 
 def test_windows_hold_the_whole_context_and_the_answer(tiny_model):
     tokenizer = common.load_tokenizer(tiny_model)
-    paragraphs = [paragraph for name in ("en", "zh", "hi") for paragraph in read_squad(os.path.join(XQUAD, f"xquad.{name}.json"))]
+    paragraphs = [
+        paragraph for name in ("en", "zh", "hi") for paragraph in read_squad(os.path.join(XQUAD, f"xquad.{name}.json"))
+    ]
     before, between, after = train_qa.special_pair_pieces(tokenizer)
     for limit in (128, 300, 2000):
         windows, cut = train_qa.make_windows(tokenizer, paragraphs, limit)
@@ -100,18 +122,27 @@ def test_a_bert_whose_tokenizer_numbers_no_sentences_gets_its_types(tiny_bert):
 
 def test_the_best_span_is_the_best_of_all():
     generator = torch.Generator().manual_seed(0)
-    windows = [train_qa.Window([0] * size, [], first, [(0, 1)] * spans, (0, 0), 0) for size, first, spans in ((60, 5, 54), (20, 9, 3))]
+    windows = [
+        train_qa.Window([0] * size, [], first, [(0, 1)] * spans, (0, 0), 0)
+        for size, first, spans in ((60, 5, 54), (20, 9, 3))
+    ]
     scores = torch.randn(2, 60, 2, generator=generator)
     for window, row, (score, first, last) in zip(windows, scores, train_qa.best_spans(scores, windows)):
         places = range(window.first, window.first + len(window.spans))
-        every = {(a, b): float(row[a, 0] + row[b, 1]) for a in places for b in places if a <= b < a + train_qa.LONGEST_ANSWER}
-        assert max(every, key=every.get) == (first + window.first, last + window.first) and score == pytest.approx(max(every.values()))
+        every = {
+            (a, b): float(row[a, 0] + row[b, 1]) for a in places for b in places if a <= b < a + train_qa.LONGEST_ANSWER
+        }
+        assert max(every, key=every.get) == (first + window.first, last + window.first) and score == pytest.approx(
+            max(every.values())
+        )
 
 
 def test_max_dev_langs_and_mlqa(run, tmp_path, tiny_bert, small, monkeypatch):
     asked = []
     monkeypatch.setattr(train_qa, "squad_scores", lambda *rest: asked.append(rest[2:]) or squad_scores(*rest))
-    scores = train(run, tiny_bert, small, tmp_path / "run", "--epochs", "1", "--langs", "zh", "--max-dev", "5", task="mlqa")
+    scores = train(
+        run, tiny_bert, small, tmp_path / "run", "--epochs", "1", "--langs", "zh", "--max-dev", "5", task="mlqa"
+    )
     assert set(scores["dev"]) == {"zh"} and scores["dev"]["zh"]["count"] == 5
     assert asked == [("zh", "mlqa")]
     os.rename(small / "dev-zh.json", small / "dev-fr.json")
@@ -123,7 +154,19 @@ def test_max_dev_langs_and_mlqa(run, tmp_path, tiny_bert, small, monkeypatch):
 def test_predictions_never_lie_among_the_dev_files(run, tiny_bert, small):
     before = {path: path.read_bytes() for path in small.iterdir()}
     for output in (small, small / "run"):
-        done = run("train_qa", "--task", "xquad", "--model", tiny_bert, "--train", SQUAD, "--data-dir", small, "--output", output)
+        done = run(
+            "train_qa",
+            "--task",
+            "xquad",
+            "--model",
+            tiny_bert,
+            "--train",
+            SQUAD,
+            "--data-dir",
+            small,
+            "--output",
+            output,
+        )
         assert done.code == 2 and "among the dev files; expected another folder" in done.err
     udpos = os.path.join(SAMPLE, "udpos")
     train = ["--train", os.path.join(udpos, "train-en.tsv"), "--data-dir", udpos, "--output", udpos]
@@ -167,7 +210,9 @@ def test_the_divergence_of_two_forms_is_the_formula_for_first_and_last_pieces():
     # Of the first example the second form has the last two positions the other way round; the last window stands alone.
     examples = [([None, None], ([0, 1, 2, 3], [0, 1, 3, 2])), ([None], None)]
     p, q = (scores[row].softmax(0)[order].numpy() for row, order in ((0, [0, 1, 2, 3]), (1, [0, 1, 3, 2])))
-    expected = sum(0.5 * sum(a * np.log(a / b) + b * np.log(b / a) for a, b in zip(p[:, k], q[:, k])) for k in (0, 1)) / 2
+    expected = (
+        sum(0.5 * sum(a * np.log(a / b) + b * np.log(b / a) for a, b in zip(p[:, k], q[:, k])) for k in (0, 1)) / 2
+    )
     assert float(train_qa.consistency(scores, examples)) == pytest.approx(float(expected))
 
 
@@ -235,7 +280,9 @@ def test_real_orders_move_answers_as_blocks(run, tmp_path, tiny_bert):
         texts = [text for paragraph in paragraphs for text in paragraph_texts(*paragraph)]
         assert [line.split(" ||| ")[0] for line in lines] == [" ".join(split_text(text)) for text in texts]
         assert all(line.split(" ||| ")[1] for line in lines)
-        assert run("align", "--model", tiny_bert, "--input", tmp_path / "text", "--output", tmp_path / "links").code == 0
+        assert (
+            run("align", "--model", tiny_bert, "--input", tmp_path / "text", "--output", tmp_path / "links").code == 0
+        )
         files = ["--input", SQUAD, "--alignment", tmp_path / "links", "--output", tmp_path / "new.json"]
         done = run("reorder", "--task", "qa", *files, "--permutations", tmp_path / "orders")
         assert done.code == 0 and json.loads(done.out)["moved"] > 0.2
@@ -250,24 +297,59 @@ def test_real_orders_move_answers_as_blocks(run, tmp_path, tiny_bert):
 
 def test_a_paragraph_without_text_stays(run, tmp_path):
     empty = {"context": "", "qas": []}
-    full = {"context": "Paris lies here.", "qas": [{"id": "1", "question": "Where?", "answers": [{"text": "Paris", "answer_start": 0}]}]}
+    full = {
+        "context": "Paris lies here.",
+        "qas": [{"id": "1", "question": "Where?", "answers": [{"text": "Paris", "answer_start": 0}]}],
+    }
     (tmp_path / "in.json").write_text(json.dumps({"data": [{"paragraphs": [empty, full, empty]}]}))
     (tmp_path / "links").write_text("0-2 1-1 2-0\n0-0\n")
-    done = run("reorder", "--task", "qa", "--input", tmp_path / "in.json", "--alignment", tmp_path / "links", "--output", tmp_path / "out")
+    done = run(
+        "reorder",
+        "--task",
+        "qa",
+        "--input",
+        tmp_path / "in.json",
+        "--alignment",
+        tmp_path / "links",
+        "--output",
+        tmp_path / "out",
+    )
     assert done.code == 0, done.err
     assert [context for context, _ in read_squad(str(tmp_path / "out"))] == ["", "here lies Paris.", ""]
     (tmp_path / "links").write_text("0-2 1-1 2-0\n0-0\n0-0\n")
-    done = run("reorder", "--task", "qa", "--input", tmp_path / "in.json", "--alignment", tmp_path / "links", "--output", tmp_path / "out")
+    done = run(
+        "reorder",
+        "--task",
+        "qa",
+        "--input",
+        tmp_path / "in.json",
+        "--alignment",
+        tmp_path / "links",
+        "--output",
+        tmp_path / "out",
+    )
     assert done.code == 2 and done.err.count("\n") == 1
     full["qas"][0]["answers"][0] = {"text": " ", "answer_start": 5}
     (tmp_path / "in.json").write_text(json.dumps({"data": [{"paragraphs": [full]}]}))
-    done = run("reorder", "--task", "qa", "--input", tmp_path / "in.json", "--alignment", tmp_path / "links", "--output", tmp_path / "out")
+    done = run(
+        "reorder",
+        "--task",
+        "qa",
+        "--input",
+        tmp_path / "in.json",
+        "--alignment",
+        tmp_path / "links",
+        "--output",
+        tmp_path / "out",
+    )
     assert done.code == 2 and "the answer ' ' is not at character 5" in done.err
 
 
 def test_a_translation_cut_otherwise_is_paired_by_length(run, tmp_path):
     document = json.load(open(SQUAD, encoding="utf-8"))
-    translated = json.load(open(os.path.join(SAMPLE, "squad", "translate-train", "squad.translate.train.en-de.json"), encoding="utf-8"))
+    translated = json.load(
+        open(os.path.join(SAMPLE, "squad", "translate-train", "squad.translate.train.en-de.json"), encoding="utf-8")
+    )
     entry = translated["data"][0]["paragraphs"][0]
     whole = entry["context"]
     entry["context"] = whole.replace(". ", ", ", 1)  # two sentences become one
@@ -306,7 +388,20 @@ def forms(small):
 
 
 def weights(run, model, folder, name, *options):
-    train(run, model, folder, folder.parent / name, "--epochs", "2", "--langs", "zh", "--precision", "f32", "--save", *options)
+    train(
+        run,
+        model,
+        folder,
+        folder.parent / name,
+        "--epochs",
+        "2",
+        "--langs",
+        "zh",
+        "--precision",
+        "f32",
+        "--save",
+        *options,
+    )
     return (folder.parent / name / "model" / "model.safetensors").read_bytes()
 
 
@@ -343,7 +438,11 @@ def test_text_is_compared_with_itself(tmp_path, tiny_model, forms, monkeypatch):
     """Scores that depend on the piece alone give the same probability to the same text in both orders, wherever it stands."""
     tokenizer = common.load_tokenizer(tiny_model)
     monkeypatch.setattr(train_qa, "LONGEST_QUESTION", 0)  # the questions' pieces are in one group, in any order
-    args = type("Options", (), {"train": "train", "reordered": str(forms / "second.json"), "permutations": str(forms / "orders")})
+    args = type(
+        "Options",
+        (),
+        {"train": "train", "reordered": str(forms / "second.json"), "permutations": str(forms / "orders")},
+    )
     paragraphs = read_squad(str(forms / "train.json"))
     other, moves = train_qa.read_forms(args, paragraphs)
     windows = [train_qa.make_windows(tokenizer, form, 5000)[0] for form in (paragraphs, other)]
@@ -360,7 +459,9 @@ def test_text_is_compared_with_itself(tmp_path, tiny_model, forms, monkeypatch):
     pieces = [sorted(window.ids[window.first : window.first + len(window.spans)]) for window in inputs]
     alike = [k for k in range(9) if pieces[2 * k] == pieces[2 * k + 1]]  # where the order changes no word's pieces
     for k in alike:
-        assert train_qa.consistency(scores[2 * k : 2 * k + 2], examples[k : k + 1]).item() == pytest.approx(0.0, abs=1e-5)
+        assert train_qa.consistency(scores[2 * k : 2 * k + 2], examples[k : k + 1]).item() == pytest.approx(
+            0.0, abs=1e-5
+        )
         wrong = [(inputs[2 * k : 2 * k + 2], (examples[k][1][0], sorted(examples[k][1][1])))]
         assert train_qa.consistency(scores[2 * k : 2 * k + 2], wrong).item() > 1e-3
     assert alike or tokenizer.convert_tokens_to_ids("▁") != tokenizer.unk_token_id

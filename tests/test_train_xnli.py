@@ -36,16 +36,30 @@ def train(run, model, data, output, *options, task="xnli"):
 
 def test_it_learns_and_its_files_hold_what_other_tools_read(run, tmp_path, tiny_model, small):
     write_pairs(str(small / "dev-en.tsv"), read_pairs(str(small / "train-en.tsv"), "xnli"))
-    scores = train(run, tiny_model, small, tmp_path / "run", "--epochs", "60", "--order", "hi", "--aligner", "joint", "--seed", "3")
+    scores = train(
+        run, tiny_model, small, tmp_path / "run", "--epochs", "60", "--order", "hi", "--aligner", "joint", "--seed", "3"
+    )
     assert scores["dev"]["en"]["accuracy"] > 0.8  # its own training data; chance is a third
-    assert [scores[key] for key in ("task", "order", "aligner", "seed", "metric")] == ["xnli", "hi", "joint", 3, "accuracy"]
+    assert [scores[key] for key in ("task", "order", "aligner", "seed", "metric")] == [
+        "xnli",
+        "hi",
+        "joint",
+        3,
+        "accuracy",
+    ]
     assert set(scores["dev"]) == {"en", "zh"} and set(scores["dev"]["en"]) == {"accuracy", "count"}
-    assert set(scores["train"]) == {"examples", "steps", "seconds", "tokens_per_second"} and scores["train"]["steps"] == 60 * 6
+    assert (
+        set(scores["train"]) == {"examples", "steps", "seconds", "tokens_per_second"}
+        and scores["train"]["steps"] == 60 * 6
+    )
     for lang in ("en", "zh"):
         gold = [label for *_, label in read_pairs(str(small / f"dev-{lang}.tsv"), "xnli")]
         predicted = read_label_predictions(str(tmp_path / "run" / f"dev-{lang}.tsv"), "xnli")
         right = sum(a == b for a, b in zip(gold, predicted))
-        assert len(gold) == len(predicted) and scores["dev"][lang] == {"accuracy": right / len(gold), "count": len(gold)}
+        assert len(gold) == len(predicted) and scores["dev"][lang] == {
+            "accuracy": right / len(gold),
+            "count": len(gold),
+        }
 
 
 def test_the_old_spelling_of_contradiction_is_the_same_label(run, tmp_path, tiny_bert, small):
@@ -63,7 +77,9 @@ def test_pawsx_has_two_labels(run, tmp_path, tiny_xlmr):
     for name in ("train-en", "dev-de"):
         write_pairs(str(folder / f"{name}.tsv"), read_pairs(os.path.join(SAMPLE, "pawsx", f"{name}.tsv"), "pawsx")[:20])
     scores = train(run, tiny_xlmr, folder, tmp_path / "run", "--epochs", "1", "--max-dev", "12", task="pawsx")
-    assert scores["dev"]["de"]["count"] == 12 and set(read_label_predictions(str(tmp_path / "run" / "dev-de.tsv"), "pawsx")) <= {"0", "1"}
+    assert scores["dev"]["de"]["count"] == 12 and set(
+        read_label_predictions(str(tmp_path / "run" / "dev-de.tsv"), "pawsx")
+    ) <= {"0", "1"}
 
 
 def test_inputs_are_those_of_the_models_own_tokenizer(tmp_path, tiny_model):
@@ -74,7 +90,10 @@ def test_inputs_are_those_of_the_models_own_tokenizer(tmp_path, tiny_model):
     for n, (one, two, label) in enumerate(rows):
         expected = tokenizer(one, two, truncation="longest_first", max_length=24, return_token_type_ids=True)
         piece = slice(inputs.first[n], inputs.first[n] + inputs.lengths[n])
-        assert inputs.ids[piece].tolist() == expected["input_ids"] and inputs.types[piece].tolist() == expected["token_type_ids"]
+        assert (
+            inputs.ids[piece].tolist() == expected["input_ids"]
+            and inputs.types[piece].tolist() == expected["token_type_ids"]
+        )
         assert PAIR_LABELS["xnli"][inputs.labels[n]] == label
 
 
@@ -87,7 +106,9 @@ def test_each_family_gets_the_head_of_xtremes_baselines(tiny_bert, tiny_xlmr):
         encoder = common.load_encoder(folder, pooler=train_xnli.has_pooler(config))
         head = train_xnli.build_head(config, 3).eval()
         if train_xnli.has_pooler(config):
-            assert torch.equal(encoder.pooler.dense.weight, theirs.bert.pooler.dense.weight)  # the checkpoint's, not a new one
+            assert torch.equal(
+                encoder.pooler.dense.weight, theirs.bert.pooler.dense.weight
+            )  # the checkpoint's, not a new one
             head[1].load_state_dict(theirs.classifier.state_dict())
         else:
             head[1].load_state_dict(theirs.classifier.dense.state_dict())
@@ -121,11 +142,15 @@ def test_the_same_seed_gives_the_same_numbers_and_another_does_not(run, tmp_path
 
 def test_trimmed_embeddings_give_the_very_same_scores(run, tmp_path, tiny_model, small, monkeypatch):
     trimmed = train(run, tiny_model, small, tmp_path / "trimmed", "--epochs", "3", "--precision", "f32")
-    monkeypatch.setattr(train_xnli, "trim_embeddings", lambda encoder, used: np.arange(encoder.get_input_embeddings().num_embeddings))
+    monkeypatch.setattr(
+        common, "trim_embeddings", lambda encoder, used: np.arange(encoder.get_input_embeddings().num_embeddings)
+    )
     whole = train(run, tiny_model, small, tmp_path / "whole", "--epochs", "3", "--precision", "f32")
     assert whole["dev"] == trimmed["dev"]
     for lang in ("en", "zh"):
-        assert (tmp_path / "whole" / f"dev-{lang}.tsv").read_bytes() == (tmp_path / "trimmed" / f"dev-{lang}.tsv").read_bytes()
+        assert (tmp_path / "whole" / f"dev-{lang}.tsv").read_bytes() == (
+            tmp_path / "trimmed" / f"dev-{lang}.tsv"
+        ).read_bytes()
 
 
 def test_two_processes_train_on_the_same_batches(tmp_path, tiny_xlmr, small):

@@ -13,7 +13,7 @@ from conftest import ROOT, SAMPLE, sample_words
 
 import translate
 from data.files import read_pairs, read_udpos, write_pairs, write_udpos
-from data.split import split_text
+from data.words import split_text
 
 TRAIN = os.path.join(SAMPLE, "udpos", "train-en.tsv")
 SMALL = {"cpu": 512, "cuda": 512}  # a budget that makes 20 batches of 60 sentences
@@ -28,14 +28,19 @@ def save_copier(folder, size, ends=0.0):
     from transformers import MarianConfig, MarianMTModel
 
     ids = {"pad_token_id": size - 1, "decoder_start_token_id": size - 1, "eos_token_id": 0, "forced_eos_token_id": 0}
-    shape = {f"{side}_{name}": 1 for side in ("encoder", "decoder") for name in ("layers", "attention_heads", "ffn_dim")}
+    shape = {
+        f"{side}_{name}": 1 for side in ("encoder", "decoder") for name in ("layers", "attention_heads", "ffn_dim")
+    }
     model = MarianMTModel(MarianConfig(vocab_size=size, d_model=64, max_position_embeddings=64, **shape, **ids))
     place = model.model.encoder.embed_positions.weight.detach().clone()
     for name, parameter in model.named_parameters():
         if "norm" not in name and "embed_positions" not in name:
             torch.nn.init.zeros_(parameter)
     generator = torch.Generator().manual_seed(0)
-    fast, slow = [*range(16), *range(32, 48)], slice(20, 30)  # columns that tell places apart, and that hardly depend on them
+    fast, slow = (
+        [*range(16), *range(32, 48)],
+        slice(20, 30),
+    )  # columns that tell places apart, and that hardly depend on them
     piece = model.model.shared.weight.data
     piece[:, slow] = torch.nn.functional.normalize(torch.randn(size, 10, generator=generator), dim=1)
     piece[:, 30], piece[:, 31] = 50.0, -50.0  # for all alike, so that layer normalisation divides all alike
@@ -62,9 +67,16 @@ def save_marian(folder, **settings):
 
     words = sorted({word for words, _ in read_udpos(TRAIN) for word in words})
     letters = sorted(set("".join(words) + "\u2581|"))
-    scores = [("</s>", 0.0), ("<unk>", 0.0), *((letter, -9.0) for letter in letters), *(("\u2581" + word, -5.0) for word in words)]
+    scores = [
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        *((letter, -9.0) for letter in letters),
+        *(("\u2581" + word, -5.0) for word in words),
+    ]
     tokenizer = Tokenizer(models.Unigram(scores, unk_id=1))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
     tokenizer.decoder = decoders.Sequence([decoders.Replace("\u2581", " le "), decoders.Fuse()])
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 0)])
     tokenizer.add_special_tokens(["</s>", "<unk>", "<pad>"])
@@ -118,7 +130,20 @@ def batches(monkeypatch):
 
 
 def start(run, marian, task, source, output, *options):
-    common = ["--task", task, "--input", source, "--lang", "fr", "--output", output, "--model", marian, "--precision", "f32"]
+    common = [
+        "--task",
+        task,
+        "--input",
+        source,
+        "--lang",
+        "fr",
+        "--output",
+        output,
+        "--model",
+        marian,
+        "--precision",
+        "f32",
+    ]
     return run("translate", *common, *options)
 
 
@@ -226,14 +251,20 @@ def test_what_was_made_with_other_settings_is_not_used(run, tmp_path, marian, ud
     batches.stop = None
     write_udpos(str(tmp_path / "other"), [([*words[:-1], "!"], tags) for words, tags in read_udpos(str(udpos))])
     silent = save_marian(tmp_path / "model", ends=1e4)
-    for model, source, options in ((marian, udpos, ["--beams", "2"]), (marian, tmp_path / "other", []), (silent, udpos, [])):
+    for model, source, options in (
+        (marian, udpos, ["--beams", "2"]),
+        (marian, tmp_path / "other", []),
+        (silent, udpos, []),
+    ):
         (tmp_path / "out.partial.0").write_text(partial)
         batches.sizes.clear()
         done = start(run, model, "udpos", source, tmp_path / "out", *options)
         assert done.code == 0 and "6 batches are of another input, model or setting, and are not used" in done.err
         assert sum(batches.sizes) >= 50 and leftovers(tmp_path) == []
         texts = [translate.natural_text(words) for words, _ in read_udpos(str(source))]
-        assert [made for _, made in sides(tmp_path / "out")] == ["" if model == silent else french(text) for text in texts]
+        assert [made for _, made in sides(tmp_path / "out")] == [
+            "" if model == silent else french(text) for text in texts
+        ]
 
 
 def test_two_processes_share_the_batches_go_on_from_one_and_write_the_same_file(run, tmp_path, marian, udpos, batches):
@@ -258,7 +289,20 @@ open({str(tmp_path)!r} + "/count" + os.environ["RANK"], "w").write(str(len(calls
 """
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", 2, "--master_port", 29533, launcher]
-    command += ["--task", "udpos", "--input", udpos, "--lang", "fr", "--output", tmp_path / "two", "--model", marian, "--precision", "f32"]
+    command += [
+        "--task",
+        "udpos",
+        "--input",
+        udpos,
+        "--lang",
+        "fr",
+        "--output",
+        tmp_path / "two",
+        "--model",
+        marian,
+        "--precision",
+        "f32",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -300,7 +344,9 @@ def test_the_target_language_of_a_model_of_several_is_named():
     assert translate.target_code("m", several, "zh", None) == ">>cmn_Hans<< "
     assert translate.target_code("m", several, "fr", None) == ">>fr<< "
     assert translate.target_code("m", several, "de", "fr") == ">>fr<< "
-    with pytest.raises(translate.InputError, match="--lang de: m has no target language of this name; .* one of cmn_Hans fr$"):
+    with pytest.raises(
+        translate.InputError, match="--lang de: m has no target language of this name; .* one of cmn_Hans fr$"
+    ):
         translate.target_code("m", several, "de", None)
 
 
@@ -327,7 +373,9 @@ CASES = [
 
 
 @pytest.mark.parametrize("task, content, options, expected", CASES, ids=[case[3][:50] for case in CASES])
-def test_bad_input_ends_in_one_line_and_leaves_nothing(run, tmp_path, monkeypatch, marian, task, content, options, expected):
+def test_bad_input_ends_in_one_line_and_leaves_nothing(
+    run, tmp_path, monkeypatch, marian, task, content, options, expected
+):
     monkeypatch.chdir(tmp_path)
     os.symlink(marian, "MODEL")
     (tmp_path / "in").write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -348,11 +396,20 @@ def test_a_folder_of_sentencepiece_files_is_translated_with(run, tmp_path, udpos
     (tmp_path / "words").write_text("\n".join(sample_words()), encoding="utf-8")
     for side in ("source", "target"):
         settings = {"vocab_size": 1200, "character_coverage": 1.0, "minloglevel": 2}
-        sentencepiece.SentencePieceTrainer.train(input=str(tmp_path / "words"), model_prefix=str(folder / side), **settings)
+        sentencepiece.SentencePieceTrainer.train(
+            input=str(tmp_path / "words"), model_prefix=str(folder / side), **settings
+        )
         os.rename(folder / f"{side}.model", folder / f"{side}.spm")
     spm = sentencepiece.SentencePieceProcessor(model_file=str(folder / "source.spm"))
     found = [spm.id_to_piece(k) for k in range(len(spm))]
-    pieces = ["</s>", "<unk>", ">>fr<<", ">>cmn_Hans<<", *(piece for piece in found if not re.fullmatch("</?s>|<unk>", piece)), "<pad>"]
+    pieces = [
+        "</s>",
+        "<unk>",
+        ">>fr<<",
+        ">>cmn_Hans<<",
+        *(piece for piece in found if not re.fullmatch("</?s>|<unk>", piece)),
+        "<pad>",
+    ]
     (folder / "vocab.json").write_text(json.dumps({piece: k for k, piece in enumerate(pieces)}))
     (folder / "tokenizer_config.json").write_text('{"source_lang": "eng", "target_lang": "fra"}')
     save_copier(folder, len(pieces))
@@ -363,5 +420,7 @@ def test_a_folder_of_sentencepiece_files_is_translated_with(run, tmp_path, udpos
         assert done.code == 0, done.err
         made = [words for _, words in sides(tmp_path / lang)]
         mark = " ".join(split_text(code)) + " "
-        assert all(words.startswith(mark) for words in made)  # the copy shows what the model was given: the code, the words
+        assert all(
+            words.startswith(mark) for words in made
+        )  # the copy shows what the model was given: the code, the words
         assert [words.replace(mark, "") for words in made] == [" ".join(split_text(text)) for text in sentences]

@@ -38,20 +38,26 @@ def build_checkpoint(folder, words, small):
     os.makedirs(folder)
     with open(os.path.join(folder, "vocab.txt"), "w", encoding="utf-8") as stream:
         stream.writelines(token + "\n" for token in tokens)
-    shape = {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2} if small else {}
+    shape = (
+        {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2} if small else {}
+    )
     torch.manual_seed(0)
     model = BertForMaskedLM(BertConfig(vocab_size=len(tokens), **shape))
     model.save_pretrained(folder)
     weights = dict(model.state_dict())
     torch.save(weights, os.path.join(folder, "pytorch_model.bin"))
-    BertTokenizerFast(os.path.join(folder, "vocab.txt"), do_lower_case=False, model_max_length=512).save_pretrained(folder)
+    BertTokenizerFast(os.path.join(folder, "vocab.txt"), do_lower_case=False, model_max_length=512).save_pretrained(
+        folder
+    )
 
 
 def timed(command, steps):
     """(seconds, peak MB) of a command run to its end."""
     start = time.perf_counter()
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen([*command, "--max_steps" if PEER in command else "--max-steps", str(steps)], stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [*command, "--max_steps" if PEER in command else "--max-steps", str(steps)], stdout=log, stderr=log
+        )
         _, status, usage = os.wait4(process.pid, 0)
         if status:
             log.seek(0)
@@ -73,8 +79,24 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         model = os.path.join(folder, "model")
         build_checkpoint(model, words, args.small)
-        theirs = [sys.executable, "-c", PEER, "--model_name_or_path", model, "--train_data_file", args.train, "--do_train"]
-        theirs += ["--extraction", "softmax", "--align_layer", str(layer), "--per_gpu_train_batch_size", str(args.batch_size)]
+        theirs = [
+            sys.executable,
+            "-c",
+            PEER,
+            "--model_name_or_path",
+            model,
+            "--train_data_file",
+            args.train,
+            "--do_train",
+        ]
+        theirs += [
+            "--extraction",
+            "softmax",
+            "--align_layer",
+            str(layer),
+            "--per_gpu_train_batch_size",
+            str(args.batch_size),
+        ]
         theirs += [
             "--save_steps",
             "0",
@@ -88,8 +110,24 @@ def main():
         theirs += ["--overwrite_output_dir"]
         theirs += ["--train_" + name.replace("-", "_") for name in args.objectives.split(",")]
         theirs += ["--train_tlm"] * ("tlm-full" in args.objectives)  # their switch for both orders goes beside it
-        ours = [sys.executable, os.path.join(ROOT, "finetune_aligner.py"), "--model", model, "--train", args.train, "--output"]
-        ours += [os.path.join(folder, "ours"), "--objectives", args.objectives, "--batch-size", str(args.batch_size), "--layer", str(layer)]
+        ours = [
+            sys.executable,
+            os.path.join(ROOT, "finetune_aligner.py"),
+            "--model",
+            model,
+            "--train",
+            args.train,
+            "--output",
+        ]
+        ours += [
+            os.path.join(folder, "ours"),
+            "--objectives",
+            args.objectives,
+            "--batch-size",
+            str(args.batch_size),
+            "--layer",
+            str(layer),
+        ]
         ours += [
             "--similarity",
             "dot",
@@ -103,7 +141,11 @@ def main():
             "100000",
         ]
         rates = {}
-        for name, command in (("awesome-align", theirs), ("finetune_aligner.py", ours), ("with dropout 0.1", [*ours, "--dropout", "0.1"])):
+        for name, command in (
+            ("awesome-align", theirs),
+            ("finetune_aligner.py", ours),
+            ("with dropout 0.1", [*ours, "--dropout", "0.1"]),
+        ):
             (short, _), (long, peak) = (timed(command, steps) for steps in args.steps)
             rates[name] = args.batch_size * (args.steps[1] - args.steps[0]) / (long - short), peak
             print(f"{name:20} {rates[name][0]:7.2f} pairs/s  {peak:6.0f} MB", flush=True)
@@ -111,7 +153,12 @@ def main():
             rate, peak = (one / other for one, other in zip(rates[name], rates["awesome-align"]))
             print(
                 json.dumps(
-                    {"what": name, "objectives": args.objectives, "times_the_pairs": round(rate, 2), "of_the_memory": round(peak, 2)}
+                    {
+                        "what": name,
+                        "objectives": args.objectives,
+                        "times_the_pairs": round(rate, 2),
+                        "of_the_memory": round(peak, 2),
+                    }
                 )
             )
 

@@ -46,13 +46,17 @@ def run_trainer(args):
             for word in encoded.word_ids():
                 labels.append(-100 if word is None or word == last else UPOS.index(tags[word]))
                 last = word
-            made.append({"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"], "labels": labels})
+            made.append(
+                {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"], "labels": labels}
+            )
         return made
 
     torch.manual_seed(1)
     train = features(args.train)
     kind, labels = ("Token", UPOS) if tagging else ("Sequence", PAIR_LABELS[args.task])
-    model = getattr(transformers, f"AutoModelFor{kind}Classification").from_pretrained(args.model, num_labels=len(labels))
+    model = getattr(transformers, f"AutoModelFor{kind}Classification").from_pretrained(
+        args.model, num_labels=len(labels)
+    )
     collator = transformers.DataCollatorForTokenClassification if tagging else transformers.DataCollatorWithPadding
     settings = TrainingArguments(
         output_dir=tempfile.mkdtemp(),

@@ -1,0 +1,157 @@
+"""The command line of every script: arguments, errors of one line, files that are written whole.
+
+Only the standard library is used here.
+"""
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+
+
+class InputError(Exception):
+    """What the user gave cannot be used. The message is one line: FILE:LINE: what is wrong, what was expected."""
+
+
+def error_at(path, line, message):
+    """The InputError for a line (1 is the first) of a file."""
+    return InputError(f"{path}:{line}: {message}")
+
+
+class Arguments(argparse.ArgumentParser):
+    """An argument parser whose help shows defaults and whose errors are one line."""
+
+    def __init__(self, description):
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def add_argument(self, *names, **settings):
+        default = settings.get("default")
+        if (
+            "help" in settings
+            and default not in (None, argparse.SUPPRESS)
+            and default is not False
+            and "%(default)s" not in settings["help"]
+        ):
+            settings["help"] += " (default: %(default)s)"
+        return super().add_argument(*names, **settings)
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message} (--help explains every option)\n")
+
+
+def positive(text):
+    """argparse type: an integer of 1 or more."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def positive_float(text):
+    """argparse type: a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def random_seed(text):
+    """argparse type: a seed of random numbers, an integer from 0 to 2^32 - 1."""
+    value = 0 if text == "0" else positive(text)
+    if value >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not below 2^32")
+    return value
+
+
+def fraction(text):
+    """argparse type: a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
+
+
+def non_negative(text):
+    """argparse type: a number of 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    return value
+
+
+def check_writable(path):
+    """Raise InputError now where a file could not be written later."""
+    folder = os.path.dirname(os.path.abspath(path))
+    while not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK) or os.path.isdir(path):
+        raise InputError(f"{path}: cannot be written; expected a file name in a folder that can be written to")
+
+
+def run_script(main):
+    """Run a script's main(); what the user can mend ends as one line on stderr and exit code 2."""
+    name = os.path.basename(sys.argv[0])
+    # A plain kill must unwind, so that temporary files are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        main()
+        sys.stdout.flush()
+    except InputError as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # `... | head` closed our stdout; there is nobody left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        print(f"{name}: error: {error.filename or 'input/output'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+@contextlib.contextmanager
+def open_output(path):
+    """A text file to write that appears under `path` only when it is whole ('-' is stdout).
+
+    The temporary file lies beside it (a rename is atomic only within a file system) and is removed on any error.
+    """
+    if path == "-":
+        yield sys.stdout
+        return
+    path = os.path.realpath(path)  # a link's target is written, not the link
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        with open(path, "w", encoding="utf-8", newline="\n") as stream:  # a device or a pipe, such as /dev/null
+            yield stream
+        return
+    folder = os.path.dirname(os.path.abspath(path))
+    temporary = os.path.join(folder, f".{os.path.basename(path)}.{os.getpid()}.tmp")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        if os.path.isdir(path):
+            raise InputError(f"{path}: is a folder, a file name was expected")
+        stream = open(temporary, "w", encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    try:
+        with stream:
+            yield stream
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(temporary)
+        raise
+
+
+def warn(message):
+    """A line for the person at the terminal, on stderr."""
+    print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr)
