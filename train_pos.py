@@ -117,7 +117,7 @@ def collate(batch, pad_id, device):
     mask = torch.arange(ids.shape[1]) < lengths[:, None]
     rows = torch.tensor([row for row, (_, positions, _) in enumerate(batch) for _ in positions], dtype=torch.int64)
     columns = torch.tensor([column for _, positions, _ in batch for column in positions], dtype=torch.int64)
-    return ids.to(device), mask.to(device), rows.to(device), columns.to(device)
+    return ids.to(device), mask.long().to(device), rows.to(device), columns.to(device)
 
 
 # ---- model -----------------------------------------------------------------------------------------

@@ -210,11 +210,12 @@ def consistency(scores, examples):
 def position_scores(model, batch, pad_id, precision):
     """Return scores of every piece of a list of windows as the answer's first and last one, (B, L, 2) float32, -inf at padding."""
     ids = common.pad([window.ids for window in batch], pad_id).to(model.device)
-    mask = common.pad([[1] * len(window.ids) for window in batch], 0).bool().to(model.device)
+    mask = common.pad([[1] * len(window.ids) for window in batch], 0).to(model.device)
     types = common.pad([window.types for window in batch], 0).to(model.device)
     with common.autocast(model.device, precision):
         made = model(input_ids=ids, attention_mask=mask, **common.token_types(model.config, types))
-    return torch.stack((made.start_logits, made.end_logits), 2).masked_fill(~mask[:, :, None], float("-inf"))
+    scores = torch.stack((made.start_logits, made.end_logits), 2)
+    return scores.masked_fill(mask[:, :, None] == 0, float("-inf"))
 
 
 def best_spans(scores, batch):

@@ -122,7 +122,7 @@ def label_scores(model, inputs, batch, pad_id, precision):
     index, inside = common.place_batch(inputs, batch)
     ids = torch.from_numpy(np.where(inside, inputs.ids[index], pad_id).astype(np.int64)).to(model.device)
     types = torch.from_numpy(np.where(inside, inputs.types[index], 0).astype(np.int64)).to(model.device)
-    mask = torch.from_numpy(inside).to(model.device)
+    mask = torch.from_numpy(inside).long().to(model.device)
     with common.autocast(model.device, precision):
         return model(input_ids=ids, attention_mask=mask, **common.token_types(model.config, types)).logits
 

@@ -37,7 +37,7 @@ def batch(tokenizer, config):
     """ids and mask of two sentences of unlike length."""
     made = [[*range(5, 12)], [*range(20, 24)]]
     ids = common.pad(made, tokenizer.pad_token_id)
-    return ids, torch.arange(ids.shape[1])[None] < torch.tensor([[len(one)] for one in made])
+    return ids, (torch.arange(ids.shape[1])[None] < torch.tensor([[len(one)] for one in made])).long()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -52,11 +52,11 @@ def test_a_cut_encoder_gives_the_hidden_state_of_its_layer(family_folder, family
         for depth in (1, 2, 3):
             cut = common.load_encoder(folder, depth)
             found = cut(input_ids=ids, attention_mask=mask).last_hidden_state
-            assert torch.allclose(found[mask], states[depth][mask], atol=1e-5), depth
+            assert torch.allclose(found[mask.bool()], states[depth][mask.bool()], atol=1e-5), depth
             assert sum(p.numel() for p in cut.parameters()) < sum(p.numel() for p in whole.parameters()) or depth == 3
             with common.first_layers(whole, depth, norm):
                 inside = whole(input_ids=ids, attention_mask=mask).last_hidden_state
-            assert torch.allclose(inside[mask], states[depth][mask], atol=1e-5), depth
+            assert torch.allclose(inside[mask.bool()], states[depth][mask.bool()], atol=1e-5), depth
         after = whole(input_ids=ids, attention_mask=mask).last_hidden_state
     assert torch.equal(after, states[3])
 
@@ -71,7 +71,7 @@ def test_trimmed_embeddings_compute_the_same(family_folder, family):
         new_id = common.trim_embeddings(encoder, ids.flatten().tolist())
         rows = encoder.get_input_embeddings().weight
         after = encoder(input_ids=torch.from_numpy(new_id)[ids], attention_mask=mask).last_hidden_state
-    assert len(rows) < 20 and torch.allclose(before[mask], after[mask], atol=1e-6)
+    assert len(rows) < 20 and torch.allclose(before[mask.bool()], after[mask.bool()], atol=1e-6)
 
 
 def test_another_pad_id_moves_the_positions(tmp_path):
@@ -98,8 +98,8 @@ def test_a_head_on_given_states_scores_as_the_whole_model(family_folder, family)
     assert not [key for key in missing if "pooler" not in key]
     ids, mask = batch(tokenizer, whole.config)
     with torch.inference_mode():
-        expected = whole(input_ids=ids, attention_mask=mask).logits[mask]
-        states = whole.base_model(input_ids=ids, attention_mask=mask).last_hidden_state[mask]
+        expected = whole(input_ids=ids, attention_mask=mask).logits[mask.bool()]
+        states = whole.base_model(input_ids=ids, attention_mask=mask).last_hidden_state[mask.bool()]
         assert torch.allclose(heads.apply_head(whole, states), expected, atol=1e-5)
 
 
@@ -141,7 +141,7 @@ def data(tmp_path_factory):
             document = json.load(stream)
         document["data"] = document["data"][:1]
         (folder / "xquad" / f"{name}.json").write_text(json.dumps(document), encoding="utf-8")
-    pairs = read_parallel(os.path.join(SAMPLE, "udpos", "train-en-zh.txt"))[:12]
+    pairs = list(read_parallel(os.path.join(SAMPLE, "udpos", "train-en-zh.txt")))[:12]
     (folder / "pairs.txt").write_text("".join(f"{' '.join(one)} ||| {' '.join(two)}\n" for one, two in pairs))
     return folder
 
