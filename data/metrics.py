@@ -82,6 +82,16 @@ def answer_counts(gold, predicted, lang, task):
     return np.array([(f1, exact, 1.0) for exact, f1 in scores])
 
 
+def metric_ratios(counts):
+    """Return {metric: (numerator, denominator)}, (examples,) each, of a task's counts: every metric is a ratio of their sums."""
+    columns = np.moveaxis(np.asarray(counts), -1, 0)
+    if len(columns) == 5:
+        right, words, hits, guessed, true = columns
+        return {"accuracy": (right, words), "f1": (2 * hits, guessed + true)}
+    names = ["f1", "exact_match"] if len(columns) == 3 else ["accuracy"]
+    return {name: (columns[n], columns[-1]) for n, name in enumerate(names)}
+
+
 def task_metrics(counts):
     """Metrics from summed counts: tagging_metrics' of (..., 5), {'f1', 'exact_match'} of (..., 3), {'accuracy'} of (..., 2)."""
     counts = np.asarray(counts)
