@@ -337,7 +337,6 @@ def main():
     parser.add_argument(
         "--alignments",
         nargs="+",
-        default=[],
         metavar="FILE",
         help="the aligners' scores that align.py --scores wrote, named MODEL/ALIGNER/PAIR.json at their end",
     )
@@ -350,7 +349,7 @@ def main():
     for folder in args.runs:
         for run in find_runs(folder):
             groups[run["task"], run["model"]].append(run)
-    alignments = read_alignments(args.alignments)
+    alignments = read_alignments(args.alignments or [])
     missing = read_missing(args.missing) if args.missing else []
 
     results = [compare(runs) for runs in groups.values()]

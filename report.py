@@ -11,6 +11,7 @@ from data.figures import examples, forest_plot, tau_plot
 from data.tables import NAMES, alignment_table, gap_lines, left_over, overview_table
 
 TITLE = "Does the word order of the English training data matter for zero-shot cross-lingual transfer?"
+LINES = "Primary contrast", "It says", "It does not say"  # of a verdict
 HOW_TO_READ = (
     "±: half a 95 % confidence interval, which covers chance in training (the seeds) and the choice of test sentences. "
     "A star marks a difference whose p value, adjusted for the number of comparisons of its kind (Holm), is below "
@@ -40,8 +41,7 @@ def markdown(results, alignments, missing):
     lines = [f"# {TITLE}", "", HOW_TO_READ, ""]
     for result in results:
         lines += [f"## {result['task']}, {result['model']}: the verdict", ""]
-        titles = ("What was asked", "What can be said", "What cannot")
-        lines += [f"- **{title}.** {text}" for title, text in zip(titles, result["verdict"])] + [""]
+        lines += [f"- **{title}.** {text}" for title, text in zip(LINES, result["verdict"])] + [""]
     lines += markdown_table(overview_table(results)) if len(results) > 1 else []
     if rest := left_over(results, missing):
         lines += ["## Not in this report", "", *(f"- {line}" for line in rest), ""]
@@ -83,6 +83,7 @@ td small { display: block; font-size: .72rem; color: #444 } .target { outline: 2
 .example span { padding: .05rem .35rem; border-radius: .25rem; white-space: nowrap }
 @media (max-width: 700px) {
   body { font-size: 15px; padding: 0 .8rem } .forest > div { grid-template-columns: 1fr auto; margin-bottom: .25rem }
+  td:first-child { white-space: normal; max-width: 6.5rem; font-size: .85rem; line-height: 1.2 }
   .forest svg { grid-column: 1 / 3; grid-row: 2 } .example div { display: block } .example { padding: .5rem .6rem }
 }
 @media print {
@@ -105,7 +106,7 @@ def shade(value, scale):
 def html_table(table):
     """Return a table as HTML, differences coloured: the heat map."""
     values = [abs(one["value"]) for row in table["rows"] for one in row if "value" in one]
-    words = ' class="words"' if table["header"][-1] == "value" else ""
+    words = ' class="words"' if table.get("words") else ""
     parts = [f"<h3>{html.escape(table['title'])}</h3>"]
     parts += [f'<p class="muted">{html.escape(table["note"])}</p>'] * bool(table["note"])
     head = "".join(f"<th>{html.escape(name)}</th>" for name in table["header"])
@@ -129,8 +130,7 @@ def html_list(title, lines):
 
 def verdict_card(result):
     """Return the verdict of one task and model as HTML."""
-    titles = ("Asked", "Found", "Not found")
-    lines = [f"<p><b>{title}.</b> {html.escape(text)}</p>" for title, text in zip(titles, result["verdict"])]
+    lines = [f"<p><b>{title}.</b> {html.escape(text)}</p>" for title, text in zip(LINES, result["verdict"])]
     name = html.escape(f"{result['task']}, {result['model']}")
     return f'<div class="verdict"><h2>{name}</h2>{"".join(lines)}</div>'
 
@@ -145,7 +145,8 @@ def result_section(result):
     if result["contrasts"]:
         parts.append(
             f"<h3>Contrasts in {NAMES[result['metric']]}, percentage points</h3>"
-            '<p class="muted">Line: 95 % confidence interval. Full circle and star: adjusted p below 0.05.</p>'
+            '<p class="muted">Line: 95 % confidence interval of one comparison. Full circle and star: p below 0.05, '
+            "adjusted for the number of comparisons. Open circle: cannot be told.</p>"
         )
         parts.append(forest_plot(result["contrasts"]))
     if plot := tau_plot(result):

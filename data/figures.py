@@ -48,6 +48,11 @@ def ticks(low, high, most=6):
     return [step * n for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
+def tick_text(value):
+    """Return a number beside an axis as text."""
+    return f"{value:+.3g}" if value else "0"
+
+
 def extent(entries, pad=0.06):
     """Return (low, high) that hold all intervals and 0, with a margin."""
     values = [0.0] + [entry[name] for entry in entries for name in ("value", "low", "high") if entry[name] is not None]
@@ -91,10 +96,8 @@ def forest_plot(contrasts):
                 f"<small>{points(entry)}{'*' if clear(entry) else ''}</small></div>"
             )
     axis = "".join(
-        f'<text x="{x(tick)}" y="14" text-anchor="middle">{100 * tick:+.3g}</text>' if tick else
-        f'<text x="{x(0)}" y="14" text-anchor="middle">0</text>'
-        for tick in ticks(low, high)
-    )  # fmt: skip
+        f'<text x="{x(tick)}" y="14" text-anchor="middle">{tick_text(100 * tick)}</text>' for tick in ticks(low, high)
+    )
     parts.append(f'<div class="axis"><span></span><svg height="20">{axis}</svg><small>points</small></div></div>')
     return "".join(parts)
 
@@ -102,8 +105,12 @@ def forest_plot(contrasts):
 # ---- effect against distance ----------------------------------------------------------------------------
 
 
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 430, 330, 46, 44, 10, 12  # of the picture and its margins
+SHIFT = {"order": -3, "random": 3, "other": 0}  # side by side where tau is the same
+
+
 def tau_points(result):
-    """Return [(tau, interval, kind, label, language)] of conditions with known distance; kind: order, random or other.
+    """Return [(tau, interval, kind, name, label)] of conditions with known distance; kind: order, random or other.
 
     The difference is from original English, of an order and its control on its language, of the others on the average.
     """
@@ -119,55 +126,54 @@ def tau_points(result):
     return found
 
 
+def free_place(at, down, placed):
+    """Return the first height from `down` on where a label at `at` covers none of `placed`, to which it is added."""
+    while any(abs(at - other) < 26 and abs(down - height) < 12 for other, height in placed):
+        down += 3
+    placed.append((at, down))
+    return down
+
+
 def tau_plot(result):
     """Return SVG: the effect of each order and each random one on its language by Kendall's tau to English order."""
     found = tau_points(result)
     if not found:
         return ""
-    width, height, left, bottom, top = 430, 330, 46, 44, 10
     low, high = extent([entry for _, entry, *_ in found])
     near = min(min(tau for tau, *_ in found), 0.9)
-    near -= 0.08 * (1 - near)
-    far = 1 + 0.04 * (1 - near)
+    near, far = near - 0.08 * (1 - near), 1 + 0.04 * (1 - near)
 
     def x(tau):
-        return left + (tau - near) / (far - near) * (width - left - 12)
+        return LEFT + (tau - near) / (far - near) * (WIDTH - LEFT - RIGHT)
 
     def y(value):
-        return top + (high - value) / (high - low) * (height - top - bottom)
+        return TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
     parts = [
-        f'<svg class="tau" viewBox="0 0 {width} {height}" role="img" aria-label="effect against Kendall\'s tau">'
-        f'<text x="{width - 12}" y="{height - 4}" text-anchor="end">Kendall\'s tau to English order</text>'
-        f'<text transform="translate(11 {top}) rotate(-90)" text-anchor="end">points against original English</text>'
+        f'<svg class="tau" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="effect against Kendall\'s tau">'
+        f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">Kendall\'s tau to English order</text>'
+        f'<text transform="translate(11 {TOP}) rotate(-90)" text-anchor="end">points against original English</text>'
     ]
     for tick in ticks(low, high):
-        line = "zero" if tick == 0 else "grid"
         parts.append(
-            f'<line x1="{left}" x2="{width - 12}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" class="{line}"/>'
-            f'<text x="{left - 5}" y="{y(tick) + 4:.1f}" text-anchor="end">{100 * tick:+.3g}</text>'
+            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" '
+            f'class="{"grid" if tick else "zero"}"/>'
+            f'<text x="{LEFT - 5}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick_text(100 * tick)}</text>'
         )
     for tick in ticks(near, far, 5):
-        parts.append(f'<text x="{x(tick):.1f}" y="{height - bottom + 17}" text-anchor="middle">{tick:.3g}</text>')
-    places = {(lang, name.partition(" ")[2]): (tau, entry) for tau, entry, kind, name, lang in found if kind == "order"}
-    for tau, entry, kind, name, lang in found:
-        other = places.get((lang, name.partition(" ")[2]))
-        if kind == "random" and other:
-            parts.append(
-                f'<line x1="{x(tau):.1f}" y1="{y(entry["value"]):.1f}" x2="{x(other[0]):.1f}" '
-                f'y2="{y(other[1]["value"]):.1f}" stroke="#bbb" stroke-dasharray="3 3"/>'
-            )
-    for tau, entry, kind, name, lang in found:
+        parts.append(f'<text x="{x(tick):.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{tick:.3g}</text>')
+    labels = {-1: [], 1: []}  # on the left of an order, on the right of the others
+    for tau, entry, kind, name, label in found:
         colour = {"order": COLOURS["own language"], "random": COLOURS["own language against control"]}.get(kind, "#555")
-        at = x(tau) + {"order": -3, "random": 3}.get(kind, 0)  # side by side where tau is the same
+        at, side = x(tau) + SHIFT[kind], -1 if kind == "order" else 1
         if entry["low"] is not None:
             ends = f'y1="{y(entry["low"]):.1f}" y2="{y(entry["high"]):.1f}"'
             parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" {ends} stroke="{colour}" opacity=".35" stroke-width="2"/>')
         parts.append(
             f'<circle cx="{at:.1f}" cy="{y(entry["value"]):.1f}" r="5" fill="{"#fff" if kind == "random" else colour}" '
             f'stroke="{colour}" stroke-width="2"><title>{html.escape(name)}: tau {tau:.2f}, {points(entry)}</title>'
-            f'</circle><text x="{at + (-9 if kind == "order" else 9):.1f}" y="{y(entry["value"]) + 4:.1f}" '
-            f'text-anchor="{"end" if kind == "order" else "start"}">{html.escape(lang)}</text>'
+            f'</circle><text x="{at + 9 * side:.1f}" y="{free_place(at, y(entry["value"]) + 4, labels[side]):.1f}" '
+            f'text-anchor="{"end" if side < 0 else "start"}">{html.escape(label)}</text>'
         )
     return "".join(parts) + "</svg>"
 

@@ -130,11 +130,14 @@ def p_value(found):
 def detectable(found, level=LEVEL):
     """Return the true difference that an interval of this level would tell from 0 with a probability of 80 %.
 
-    Of each error t(level) + t(power) standard errors (Bloom 1995, Evaluation Review 19:547-556), added in squares.
+    Of each error t(level) + t(power) standard errors (Bloom 1995, Evaluation Review 19:547-556), added in squares. A
+    deviation of few values is too small on average, by the factor c4 of quality control, which is taken out.
     """
-    df, missed = found["seeds"] - 1, 2 * (1 - POWER)
-    training = (student_quantile(level, df) + student_quantile(missed, df)) * found["training"]
-    return math.hypot(training, (normal_quantile(level) + normal_quantile(missed)) * found["examples"])
+    seeds, missed = found["seeds"], 2 * (1 - POWER)
+    c4 = math.sqrt(2 / (seeds - 1)) * math.exp(math.lgamma(seeds / 2) - math.lgamma((seeds - 1) / 2))
+    width = student_quantile(level, seeds - 1) + student_quantile(missed, seeds - 1)
+    examples = (normal_quantile(level) + normal_quantile(missed)) * found["examples"]
+    return math.hypot(width * found["training"] / c4, examples)
 
 
 # ---- several contrasts --------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 A table is {"title", "note", "header": [text], "rows": [[cell]]}, a cell {"text"} with, where they apply, "small"
 (what stands beside it), "mark" (it differs from 0), "target" (the language whose order was trained on), "value" (for
-its colour). Markdown, HTML and results.json have the same ones.
+its colour). Tables with "words" hold text. Markdown, HTML and results.json have the same ones.
 """
 
 from data.figures import clear, points, row_name
@@ -36,55 +36,61 @@ def seeds_text(result):
 
 
 def tally(contrasts):
-    """Return how many contrasts are higher, lower and cannot be told, and from which difference on they could be."""
+    """Return how many contrasts are higher, lower and cannot be told, as text."""
     higher, lower = (sum(clear(one) and sign * one["value"] > 0 for one in contrasts) for sign in (1, -1))
-    unclear = [one["detectable"] for one in contrasts if not clear(one)]
-    text = f"{higher} higher, {lower} lower"
-    if not unclear:
-        return text
-    if None in unclear:
-        return f"{text}, {len(unclear)} without an interval"
-    return f"{text}, {len(unclear)} cannot be told (below {span(unclear)} points they would not have been seen)"
+    return f"{higher} higher, {lower} lower, {len(contrasts) - higher - lower} cannot be told"
+
+
+def unseen(contrasts):
+    """Return which differences all contrasts that cannot be told would have missed, as text; '' without any."""
+    least = [one["detectable"] for one in contrasts if not clear(one) and one["detectable"] is not None]
+    return f" (of these, a difference below {100 * min(least):.1f} points would not have been seen)" if least else ""
 
 
 def verdict(result):
     """Return three texts on one task and model: what the primary contrast is, what it allows to say, what not."""
     primary = named(result, "primary")
     asked = (
-        "Does an order help its own language more than it helps the other languages whose orders were tried, each "
-        "order less a random one that is as far from English, averaged over the orders?"
+        "What an order gives its own language beyond what it gives the other languages whose orders were tried, each "
+        "order less a random one as far from English, averaged over the orders"
     )
-    if primary:
-        numbers = (
-            f"{one['aligner']} {points(one)}" + ("" if one["p"] is None else f" (p = {one['p_adjusted']:.2g})")
-            for one in primary
-        )
-        asked += f" In points, with {seeds_text(result)}: {'; '.join(numbers)}."
-    return [asked, primary_verdict(primary), secondary_verdict(result)]
+    numbers = [f"{one['aligner']} {points(one)}{p_text(one)}" for one in primary]
+    if numbers:
+        least = min(one["seeds"] for one in primary)
+        asked += f". In points of {NAMES[result['metric']]}, {count_of(least, 'seed')}: {'; '.join(numbers)}"
+    return [asked + ".", primary_verdict(primary), secondary_verdict(result)]
+
+
+def p_text(contrast):
+    """Return a contrast's adjusted p value as text, '' where there is none."""
+    return "" if contrast["p"] is None else f" (p = {contrast['p_adjusted']:.2g})"
 
 
 def primary_verdict(primary):
     """Return what the primary contrasts of a result allow to say."""
     if not primary:
         return (
-            "This cannot be asked here: it takes the orders of two languages with dev sets or more, each with its "
-            "random control."
+            "Nothing: it takes the orders of two languages or more that have dev sets, each with its random control."
         )
     parts = []
     for one in primary:
+        seeds = count_of(one["seeds"], "seed")
         if one["low"] is None:
-            parts.append("It cannot be told with one seed: chance in training alone may be larger than this.")
+            parts.append(
+                f"Whether order itself matters to a language cannot be told with {seeds}: chance in training alone may "
+                "be larger than what is seen."
+            )
         elif clear(one):
             low, high = sorted(100 * abs(one[side]) for side in ("low", "high"))
-            start, word = ("Yes", "more") if one["value"] > 0 else ("No, the reverse", "less")
+            word, less = ("helps", "more") if one["value"] > 0 else ("harms", "less")
             parts.append(
-                f"{start} ({one['aligner']}): an order gives its own language {low:.1f} to {high:.1f} points {word} "
-                "than it gives the others."
+                f"Order itself {word} ({one['aligner']}): an order gives its own language {low:.1f} to {high:.1f} "
+                f"points {less} than it gives the others."
             )
         else:
             parts.append(
-                f"It cannot be told with {count_of(one['seeds'], 'seed')} ({one['aligner']}): a difference below "
-                f"{100 * one['detectable']:.1f} points would not have been seen."
+                f"Whether order itself matters to a language cannot be told with {seeds} ({one['aligner']}): a "
+                f"difference below {100 * one['detectable']:.1f} points would not have been seen."
             )
     return " ".join(dict.fromkeys(parts))
 
@@ -93,12 +99,12 @@ def secondary_verdict(result):
     """Return what the primary contrast does not say, with what the other contrasts say of it."""
     own, control = named(result, "own language"), named(result, "own language against control")
     least = min(result["examples"].values())
-    text = ["It does not say whether reordering pays."]
+    text = ["Whether reordering pays."]
     if own:
-        text.append(f"On the own language, against original English: {tally(own)}.")
+        text.append(f"On its own language, against original English: {tally(own)}{unseen(own)}.")
     if control:
-        text.append(f"Against random orders: {tally(control)}.")
-    text.append(f"All of this holds for this model and this data, {least:,} test examples and more a language.")
+        text.append(f"Against random orders: {tally(control)}{unseen(control)}.")
+    text.append(f"And nothing of other models and data: here are {least:,} test examples a language or more.")
     return " ".join(text)
 
 
@@ -159,8 +165,8 @@ def difference_table(result, metric, key):
     other = "original English" if key == "difference" else "the random order that is as far from English"
     return {
         "title": f"Difference in {NAMES[metric]} from {other}, percentage points",
-        "note": "Bold: the language whose order the row was trained on. Only it and the average without English are "
-        "tested, and can have a star.",
+        "note": "Bold or framed: the language whose order the row was trained on. Only it and the average without "
+        "English are tested, and can have a star.",
         "header": ["trained on", *map(column_name, result["columns"])],
         "rows": rows,
     }
@@ -174,6 +180,7 @@ def contrast_table(result):
         where = "own language" if one["column"] is None else column_name(one["column"])
         p = ["–" if one[key] is None else f"{one[key]:.2g}" for key in ("p", "p_adjusted")]
         least = "–" if one["detectable"] is None else f"{100 * one['detectable']:.1f}"
+        least = "none" if one["detectable"] is not None and one["detectable"] > 1 else least
         texts = [one["name"], name, where]
         rows.append(
             [*map(cell, texts), cell(points(one), mark=clear(one)), *map(cell, p), cell(least), cell(str(one["seeds"]))]
@@ -216,6 +223,7 @@ def settings_table(result):
     return {
         "title": "Settings, machines and versions",
         "note": "",
+        "words": True,
         "header": ["setting", "value"],
         "rows": [[cell(name), cell(str(value))] for name, value in values.items()],
     }
@@ -241,11 +249,12 @@ def overview_table(results):
         texts = [result["task"], result["model"], seeds_text(result), primary or "–"]
         texts.append(f"{100 * base[result['metric']]:.1f}" if base else "–")
         for name in ("own language", "own language against control"):
-            texts.append(tally(named(result, name)).partition(" (")[0] if named(result, name) else "–")
+            texts.append(tally(named(result, name)) if named(result, name) else "–")
         rows.append([*map(cell, texts)])
     return {
         "title": "All tasks and models",
         "note": "",
+        "words": True,
         "header": ["task", "model", "seeds", "primary contrast", "original English, average without en"]
         + ["own language, against original", "own language, against random order"],
         "rows": rows,
@@ -270,7 +279,7 @@ def alignment_table(model, rows):
         lines.append(cells)
     return {
         "title": f"Word alignment, {model}",
-        "note": "Alignment error rate (precision, recall) against gold links, percent. Bold: the lowest.",
+        "note": "Alignment error rate (precision, recall) against gold links, percent. Bold or framed: the lowest.",
         "header": ["aligner", "method", *pairs],
         "rows": lines,
     }
