@@ -74,7 +74,7 @@ def same_condition(runs, size):
 # ---- a known truth -----------------------------------------------------------------------------------------
 
 
-def simulate(generator, seeds, languages=5, items=300, truth=0.01, deviation=0.01):
+def simulate(generator, seeds, languages=5, items=1000, truth=0.01, deviation=0.01):
     """Return right answers of two conditions, (2, seeds, languages, items) of 0 and 1; the second is better by `truth`.
 
     An item's difficulty, and how much the conditions differ in it, are drawn anew each time, mostly shared by the
@@ -87,14 +87,14 @@ def simulate(generator, seeds, languages=5, items=300, truth=0.01, deviation=0.0
         return generator.uniform(-width, width, shape)
 
     difficulty = uniform((1, items), 0.15) + uniform((languages, items), 0.05)
-    effect = truth + uniform((1, items), 0.08) + uniform((languages, items), 0.04)
+    effect = truth + uniform((1, items), 0.05) + uniform((languages, items), 0.02)
     moved = generator.normal(0, deviation / 2**0.5, (2, seeds, languages, 1))
     moved = moved + generator.normal(0, deviation / 2**0.5, (2, seeds, 1, 1))
     right = 0.7 + difficulty + moved + effect * np.array([0, 1]).reshape(2, 1, 1, 1)
     shape = 2, seeds, languages, items
     own = generator.random((languages, items))
     common = np.where(generator.random((languages, items)) < 0.7, generator.random(items), own)
-    threshold = np.where(generator.random(shape) < 0.8, common, generator.random(shape))
+    threshold = np.where(generator.random(shape) < 0.95, common, generator.random(shape))
     return (threshold < right).astype(float)
 
 
