@@ -72,8 +72,9 @@ def pair_paragraphs(paragraph, other):
 def pair_sentences(sources, targets):
     """(sentence, its translation) of every source sentence; the texts go together, but may be cut into different numbers of sentences.
 
-    Of all ways to pair 1 with 1, 1 with 2, 2 with 1, 1 with none and none with 1, in order, the one whose paired lengths fit best:
-    the sum of squared logarithms of length ratios, with a price of 1 for 1 with 2 and 3 for none (after Gale and Church 1993).
+    Of all ways to pair 1 with 1, 1 with 2, 2 with 1, 1 with none and none with 1, in order, the one whose paired
+    lengths fit best: the sum of squared logarithms of length ratios, with a price of 1 for 1 with 2 and 3 for none
+    (after Gale and Church 1993).
     """
     scale = (sum(map(len, targets)) or 1) / (sum(map(len, sources)) or 1)
     best = {(0, 0): (0.0, [])}

@@ -36,8 +36,8 @@ def word_of(match):
 def split_with_spaces(text):
     """The words of a text, and how to write them again: three lists, words, before and after.
 
-    before[k] tells that word k is a punctuation mark that stood without a space behind the word before it (a comma), after[k] that
-    it stood so before the next word (an opening bracket). They belong to the mark and move with it.
+    before[k] tells that word k is a punctuation mark that stood without a space behind the word before it (a comma),
+    after[k] that it stood so before the next word (an opening bracket). They belong to the mark and move with it.
     """
     matches = list(WORD.finditer(text))
     words = [word_of(match) for match in matches]
@@ -96,12 +96,13 @@ GERMAN_ORDINALS = set(
 def split_sentences(text):
     """The sentences of a text as a list of (start, end); every character but white space between them is in one.
 
-    - A line end always cuts.
-    - 。！？ and their like in other scripts (। ॥ ؟ ...) cut, with the closing quotes and brackets that follow them.
-    - So do . ! ? … with these and with footnote numbers ([3]), where white space follows, or between characters of scripts
+    - A line end always cuts. - 。！？ and their like in other scripts (। ॥ ؟ ...) cut, with the closing quotes and
+    brackets that follow them. - So do . ! ? … with these and with footnote numbers ([3]), where white space follows,
+    or between characters of scripts
       without spaces.
-    - Nothing cuts before what cannot begin a sentence, a small letter or a comma, nor after a piece without any letter (`1.`).
-    - A single full stop does not cut after one letter (`J.`, `U.S.`, `e.g.`), after titles and the like (ABBREVIATIONS), before
+    - Nothing cuts before what cannot begin a sentence, a small letter or a comma, nor after a piece without any
+    letter (`1.`). - A single full stop does not cut after one letter (`J.`, `U.S.`, `e.g.`), after titles and the
+    like (ABBREVIATIONS), before
       the number that it stands for (`No. 5`, `Dec. 10`), or after a German ordinal (`3. Oktober`).
 
     The rule rather leaves two sentences together than cuts one: `in the U.S. He` and `vitamin C. It` stay whole.
