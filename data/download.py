@@ -197,6 +197,8 @@ UD_TREEBANKS = {
 # Treebanks of these languages whose words UD may not give away: every form is `_`, and XTREME drops such sentences.
 WITHOUT_TEXT = {"ar_nyuad", "en_esl", "fr_ftb", "ja_bccwj"}
 
+# The languages of XTREME whose treebanks have a dev set.
+DEV_LANGS = "af ar bg de el en es et eu fa fi fr he hi hu id it ja ko mr nl pt ru ta te tr ur vi zh".split()
 XNLI_LANGS = "ar bg de el en es fr hi ru sw th tr ur vi zh".split()
 PAWSX_LANGS = "de en es fr ja ko zh".split()
 TYDIQA_LANGS = dict(
@@ -244,7 +246,7 @@ def treebank_files():
             for split in (splits or "train,dev,test").split(","):
                 name = f"{lang}_{treebank.lower()}-ud-{split}.conllu"
                 address = UD_GIT.format(language=language, treebank=treebank, name=name)
-                # The tag before the name keeps data/pud.py, which looks for en_pud*.conllu at any depth, from finding these.
+                # The tag before the name keeps data/human.py, which looks for en_pud*.conllu at any depth, from finding these.
                 files[f"{TAG}-{name}"] = (f"udpos/{split.split('-')[0]}-{lang}.tsv", address)
     return files
 
