@@ -6,10 +6,11 @@ In:   a folder that holds, at any depth, what there is of
         XXen.src-tgt enXX.src-tgt       gold alignments, each with its .gold
         en-XX/alignment.json            manual links of PUD's content words, with the sent_ids.txt beside it
 Out:  OUTPUT/udpos     train-en.tsv (English PUD), dev-XX.tsv (XTREME's), manual-XX.align (Pharaoh, a line a sentence)
-      OUTPUT/xnli      XTREME's test has no labels: train-en.tsv holds the first four fifths of dev's premises, dev-XX.tsv
-                       the others. Where test-en.tsv has labels: train-en.tsv is test, dev-XX.tsv is dev
-      OUTPUT/pawsx     the same of dev; pairs that share an English sentence stay together
-      OUTPUT/*/train-en-XX.txt       `English words ||| words of the translation`, a line for each sentence of train-en.tsv
+      OUTPUT/xnli      train-en.tsv is test, dev-XX.tsv is dev, where test-en.tsv has labels. XTREME's has none: then
+                       train-en.tsv has the first four fifths of dev's premises, dev-XX.tsv the others
+      OUTPUT/pawsx     train-en.tsv and dev-XX.tsv out of dev alike (it shares sentences with test); pairs that share an
+                       English sentence are on one side
+      OUTPUT/*/train-en-XX.txt       `English words ||| words of the translation`, a line for each training sentence
       OUTPUT/parallel/en-XX.txt      what aligners are tuned on: sentences of XNLI's test, those of its dev left out
       OUTPUT/align                   the gold alignments
       OUTPUT/missing.json            [{"task", "language", "what"}]: what could not be had, also a line each on stderr
@@ -21,12 +22,14 @@ only where nothing is left of a task. Text of pairs is split into words by the r
 """
 
 import filecmp
+import functools
+import itertools
 import json
 import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data.cli import Arguments, InputError, error_at, run_script, warn
+from data.cli import Arguments, InputError, check_writable, error_at, run_script, warn
 from data.conllu import convert, read_conllu
 from data.download import DEV_LANGS, PAWSX_LANGS, XNLI_LANGS
 from data.files import (
@@ -34,10 +37,8 @@ from data.files import (
     PAIR_LABELS,
     UPOS,
     format_links,
-    open_output,
     read_lines,
     read_pairs,
-    read_parallel,
     write_lines,
     write_pairs,
     write_parallel,
@@ -53,14 +54,13 @@ ORIGIN = {
     "pawsx": "data/download.py --tasks pawsx (x-final.tar.gz)",
 }
 NOT_TRANSLATED = "NS"  # what PAWS-X has in place of a sentence that its translators gave up
-TRAIN_FIFTHS = 4
 
 
 # ---- what lies in the folder -------------------------------------------------------------------------
 
 
 def list_files(folder):
-    """Return the paths of all files below a folder, at any depth, sorted. Raises InputError where there is no folder."""
+    """Return the sorted paths of all files below a folder, at any depth. Raises InputError where there is no folder."""
     if not os.path.isdir(folder):
         raise InputError(f"{folder}: no such folder; expected one that holds treebanks and XTREME's files")
     walk = os.walk(folder, followlinks=True)
@@ -71,14 +71,14 @@ def only(paths, what):
     """Return the first of paths that all hold the same, None of no path. Raises InputError where two differ."""
     for other in paths[1:]:
         if not filecmp.cmp(paths[0], other, shallow=False):
-            raise InputError(f"{other}: another {what} than {paths[0]}; expected one, leave the other out of the folder")
+            raise InputError(f"{other}: another {what} than {paths[0]}; expected one, keep the other elsewhere")
     return paths[0] if paths else None
 
 
 def task_files(paths):
     """Return {task: {file name: path}} of the dev-XX.tsv and test-XX.tsv that lie beside a dev-en.tsv.
 
-    The last column of its first line tells the task. Raises InputError where two folders hold different files of a task.
+    The last column of its first line tells the task. Raises InputError where two folders hold different ones of a task.
     """
     tasks_of = {tag: "udpos" for tag in UPOS} | {label: task for task in PAIR_LABELS for label in PAIR_LABELS[task]}
     folders = {}
@@ -102,26 +102,45 @@ def require(path, what, origin):
     return path
 
 
-def copy_tests(task, files, output):
-    """Copy a task's dev-XX.tsv whole. Returns what is missing: a list of (task, language, what)."""
-    missing = []
-    for lang in TASKS[task]:
-        if f"dev-{lang}.tsv" in files:
-            write_lines(os.path.join(output, task, f"dev-{lang}.tsv"), read_lines(files[f"dev-{lang}.tsv"]))
-        else:
-            missing.append((task, lang, f"no dev-{lang}.tsv to test on; get it by {ORIGIN[task]}"))
-    return missing
+# Each function from here to main returns (outputs, missing): {path below OUTPUT: (its writer, what to write)}, and a
+# list of (task, language, what). So nothing is written where anything is wrong.
+
+
+def copy_of(path):
+    """Return the output that is a copy of a text file. Raises InputError where it cannot be read."""
+    return write_lines, list(read_lines(path))
+
+
+def whole_tests(task, files):
+    """Return a task's dev-XX.tsv as they are, and a missing one for each language of its tests without."""
+    there = {lang: files[f"dev-{lang}.tsv"] for lang in TASKS[task] if f"dev-{lang}.tsv" in files}
+    outputs = {f"{task}/dev-{lang}.tsv": copy_of(path) for lang, path in there.items()}
+    return outputs, [(task, lang, no_test(task, lang)) for lang in TASKS[task] if lang not in there]
+
+
+def no_test(task, lang):
+    """Return what a task lacks for a language without dev-XX.tsv."""
+    return f"no dev-{lang}.tsv to test on; get it by {ORIGIN[task]}"
 
 
 # ---- tagging: PUD ------------------------------------------------------------------------------------
 
 
 def read_treebank(paths, lang):
-    """Return (path, {sent_id: (words, tags)}) of a language's PUD treebank, (None, {}) where there is none."""
+    """Return (path, {sent_id: (words, tags)}) of a language's PUD treebank, (None, {}) where there is none.
+
+    Raises InputError where sentences have no id or the same one.
+    """
     start = f"{lang}_pud"
     named = [path for path in paths if os.path.basename(path).startswith(start) and path.endswith(".conllu")]
     path = only(named, f"PUD treebank of {lang}")
-    return path, {comments.get("sent_id"): sentence for comments, sentence in convert(path, lang)} if path else {}
+    if path is None:
+        return None, {}
+    converted = convert(path, lang)
+    sentences = {comments.get("sent_id"): sentence for comments, sentence in converted}
+    if None in sentences or len(sentences) < len(converted):
+        raise InputError(f"{path}: {len(converted)} sentences, but {len(sentences)} sent_ids; expected one for each")
+    return path, sentences
 
 
 def word_positions(path):
@@ -164,13 +183,14 @@ def read_manual_links(path, english_path, target_path):
     return links
 
 
-def make_udpos(paths, files, langs, output):
-    """Write udpos/ from PUD and XTREME's tests. Returns what is missing. Raises InputError where nothing can be done."""
-    folder = os.path.join(output, "udpos")
+def make_udpos(paths, files, langs):
+    """Return udpos/ of PUD and XTREME's tests. Raises InputError where nothing can be done, and for malformed files."""
     require(files.get("dev-en.tsv"), "udpos: XTREME's dev-en.tsv", ORIGIN["udpos"])
     english_path, english = read_treebank(paths, "en")
     require(english_path, "udpos: the English treebank en_pud*.conllu", ORIGIN["pud"])
-    missing, found = copy_tests("udpos", files, output), []
+    outputs, missing = whole_tests("udpos", files)
+    outputs["udpos/train-en.tsv"] = write_udpos, list(english.values())
+    found = []
     for lang in langs:
         path, translation = read_treebank(paths, lang)
         if path is None:
@@ -178,19 +198,17 @@ def make_udpos(paths, files, langs, output):
             continue
         found.append(lang)
         if list(translation) != list(english):
-            odd = next((a for a, b in zip(english, translation) if a != b), "the last one")
-            raise InputError(f"{path}: other sentences than {english_path} from {odd} on; expected the same sent_ids")
-        pairs = ((english[key][0], translation[key][0]) for key in english)
-        write_parallel(os.path.join(folder, f"train-en-{lang}.txt"), pairs)
+            raise InputError(f"{path}: its sent_ids differ from {english_path}; expected the same in the same order")
+        pairs = [(english[key][0], translation[key][0]) for key in english]
+        outputs[f"udpos/train-en-{lang}.txt"] = write_parallel, pairs
         manual = only([p for p in paths if p.endswith(os.path.join(f"en-{lang}", "alignment.json"))], "manual links")
         if manual is None:
             missing.append(("udpos", lang, f"no manual links, en-{lang}/alignment.json"))
             continue
         links = read_manual_links(manual, english_path, path)
-        write_lines(os.path.join(folder, f"manual-{lang}.align"), (format_links(links.get(key, ())) for key in english))
+        outputs[f"udpos/manual-{lang}.align"] = write_lines, [format_links(links.get(key, ())) for key in english]
     require(found or None, f"udpos: a PUD treebank of any of {', '.join(langs)}", ORIGIN["pud"])
-    write_udpos(os.path.join(folder, "train-en.tsv"), english.values())
-    return missing
+    return outputs, missing
 
 
 # ---- pairs: XNLI and PAWS-X --------------------------------------------------------------------------
@@ -215,110 +233,160 @@ def groups_of(rows, fields):
     return [number.setdefault(root(row[0]), len(number)) for row in rows]
 
 
-def train_rows(task, rows):
-    """Return for each row of dev whether it is trained on: the first groups, as many as fit into four fifths of rows."""
-    groups = groups_of(rows, 1 if task == "xnli" else 2)
-    sizes = [groups.count(group) for group in range(max(groups) + 1)]
-    last, total = 0, sizes[0]
-    while last + 1 < len(sizes) and 5 * (total + sizes[last + 1]) <= TRAIN_FIFTHS * len(rows):
-        last, total = last + 1, total + sizes[last + 1]
-    return [group <= last for group in groups]
-
-
-def read_translation(task, english_path, path):
-    """Return the rows of (English pairs, translated pairs). Raises InputError where they differ in number."""
-    english, translation = read_pairs(english_path, task), read_pairs(path, task)
-    if len(english) != len(translation):
-        raise InputError(
-            f"{path}: {len(translation)} pairs, but {english_path} has {len(english)}; expected the same, line by line"
-        )
-    return english, translation
+def read_translation(task, english, path):
+    """Return the rows of the translation of English rows. Raises InputError where it has more or fewer."""
+    rows = read_pairs(path, task)
+    if len(rows) != len(english):
+        raise InputError(f"{path}: {len(rows)} pairs; expected {len(english)}, the English ones line by line")
+    return rows
 
 
 def sentences_of(rows):
     """Return the words of every sentence of rows, 1 of pair 1, 2 of pair 1, 1 of pair 2, ..."""
-    return [[] if text == NOT_TRANSLATED else split_text(text) for row in rows for text in row[:2]]
+    return [split_once(text) for row in rows for text in row[:2]]
 
 
-def make_pairs(task, files, langs, output):
-    """Write xnli/ or pawsx/. Returns what is missing. Raises InputError where nothing can be done."""
-    folder = os.path.join(output, task)
-    dev = require(files.get("dev-en.tsv"), f"{task}: XTREME's dev-en.tsv", ORIGIN[task])
-    labelled = "test-en.tsv" in files and read_pairs(files["test-en.tsv"], task)[0][2] is not None
-    split = "test" if labelled else "dev"
+@functools.cache
+def split_once(text):
+    """Return the words of a text; of English ones there is one for each language."""
+    return () if text == NOT_TRANSLATED else tuple(split_text(text))
+
+
+def training_split(task, files):
+    """Return (split, trained): the split that is trained on, and for each of its rows whether it is.
+
+    XNLI's test, all of it, where it has labels; else dev, the first groups of it that fit into four fifths of its rows.
+    Raises InputError where none fits.
+    """
+    if task == "xnli" and "test-en.tsv" in files:
+        english = read_pairs(files["test-en.tsv"], task)
+        if english[0][2] is not None:
+            return "test", [True] * len(english)
+    groups = groups_of(read_pairs(files["dev-en.tsv"], task), 1 if task == "xnli" else 2)
+    sizes = [groups.count(group) for group in range(max(groups) + 1)]
+    last = sum(5 * total <= 4 * len(groups) for total in itertools.accumulate(sizes)) - 1
+    if last < 0:
+        raise InputError(f"{files['dev-en.tsv']}: its first pairs share sentences; expected some for either side")
+    return "dev", [group <= last for group in groups]
+
+
+def make_pairs(task, files, langs):
+    """Return xnli/ or pawsx/. Raises InputError where nothing can be done, and for malformed files."""
+    require(files.get("dev-en.tsv"), f"{task}: XTREME's dev-en.tsv", ORIGIN[task])
+    split, trained = training_split(task, files)
+    outputs, missing = whole_tests(task, files) if split == "test" else held_out_tests(task, files, trained)
+    if (task, split) == ("xnli", "dev"):
+        missing.append((task, "en", f"no labels of test; {sum(trained)} of {len(trained)} pairs of dev are trained on"))
     english = read_pairs(files[f"{split}-en.tsv"], task)
-    chosen = [True] * len(english) if labelled else train_rows(task, english)
-    if not labelled and all(chosen):
-        raise InputError(f"{dev}: its pairs all share sentences; expected some to train on and others to test on")
-    missing, found = [], []
-    if labelled:
-        missing += copy_tests(task, files, output)
-    else:
-        missing.append((task, None, f"no labels in test-en.tsv: {sum(chosen)} pairs of dev are trained on, not tested"))
-        for lang in TASKS[task]:
-            if f"dev-{lang}.tsv" not in files:
-                missing.append((task, lang, f"no dev-{lang}.tsv to test on; get it by {ORIGIN[task]}"))
-                continue
-            _, rows = read_translation(task, dev, files[f"dev-{lang}.tsv"])
-            tested = [row for row, train in zip(rows, chosen) if not train]
-            write_pairs(os.path.join(folder, f"dev-{lang}.tsv"), tested)
+    train = list(itertools.compress(english, trained))
+    outputs[f"{task}/train-en.tsv"] = write_pairs, train
+    found = []
     for lang in langs:
-        if f"{split}-{lang}.tsv" not in files:
-            has = f"get it by {ORIGIN[task]}" if lang in TASKS[task] else f"{task} was never translated into {lang}"
-            missing.append((task, lang, f"no {split}-{lang}.tsv, the translation of what is trained on; {has}"))
+        name = f"{split}-{lang}.tsv"
+        if name not in files:
+            advice = f"get it by {ORIGIN[task]}" if lang in TASKS[task] else f"{task} has no translation into it"
+            missing.append((task, lang, f"no {name}, so its order is left out; {advice}"))
             continue
         found.append(lang)
-        _, rows = read_translation(task, files[f"{split}-en.tsv"], files[f"{split}-{lang}.tsv"])
-        rows = [row for row, train in zip(rows, chosen) if train]
-        pairs = list(zip(sentences_of(row for row, train in zip(english, chosen) if train), sentences_of(rows)))
+        translation = itertools.compress(read_translation(task, english, files[name]), trained)
+        pairs = list(zip(sentences_of(train), sentences_of(translation)))
+        outputs[f"{task}/train-en-{lang}.txt"] = write_parallel, pairs
         empty = sum(not target for _, target in pairs)
         if empty:
-            missing.append((task, lang, f"{empty} of {len(pairs)} sentences have no translation and keep their order"))
-        write_parallel(os.path.join(folder, f"train-en-{lang}.txt"), pairs)
+            missing.append((task, lang, f"{empty} of {len(pairs)} training sentences have no translation"))
     require(found or None, f"{task}: a translation into any of {', '.join(langs)}", ORIGIN[task])
-    write_pairs(os.path.join(folder, "train-en.tsv"), [row for row, train in zip(english, chosen) if train])
-    return missing
+    return outputs, missing
+
+
+def held_out_tests(task, files, trained):
+    """Return the rows of every dev-XX.tsv that are not trained on."""
+    outputs, missing, english = {}, [], read_pairs(files["dev-en.tsv"], task)
+    for lang in TASKS[task]:
+        if f"dev-{lang}.tsv" in files:
+            rows = read_translation(task, english, files[f"dev-{lang}.tsv"])
+            held_out = [row for row, train in zip(rows, trained) if not train]
+            outputs[f"{task}/dev-{lang}.tsv"] = write_pairs, held_out
+        else:
+            missing.append((task, lang, no_test(task, lang)))
+    return outputs, missing
+
+
+def read_translation(task, english, path):
+    """Return the rows of the translation of English rows. Raises InputError where it has more or fewer."""
+    rows = read_pairs(path, task)
+    if len(rows) != len(english):
+        raise InputError(f"{path}: {len(rows)} pairs; expected {len(english)}, the English ones line by line")
+    return rows
+
+
+def sentences_of(rows):
+    """Return the words of every sentence of rows, 1 of pair 1, 2 of pair 1, 1 of pair 2, ..."""
+    return [split_once(text) for row in rows for text in row[:2]]
+
+
+@functools.cache
+def split_once(text):
+    """Return the words of a text; of English ones there is one for each language."""
+    return () if text == NOT_TRANSLATED else tuple(split_text(text))
+
+
+def training_split(task, files):
+    """Return (split, trained): the split that is trained on, and for each of its rows whether it is.
+
+    XNLI's test, all of it, where it has labels; else dev, the first groups of it that fit into four fifths of its rows.
+    Raises InputError where none fits.
+    """
+    if task == "xnli" and "test-en.tsv" in files:
+        english = read_pairs(files["test-en.tsv"], task)
+        if english[0][2] is not None:
+            return "test", [True] * len(english)
+    groups = groups_of(read_pairs(files["dev-en.tsv"], task), 1 if task == "xnli" else 2)
+    sizes = [groups.count(group) for group in range(max(groups) + 1)]
+    last = sum(5 * total <= 4 * len(groups) for total in itertools.accumulate(sizes)) - 1
+    if last < 0:
+        raise InputError(f"{files['dev-en.tsv']}: its first pairs share sentences; expected some for either side")
+    return "dev", [group <= last for group in groups]
 
 
 # ---- what aligners are tuned on and scored by --------------------------------------------------------
 
 
-def make_parallel(files, langs, tasks, output):
-    """Write parallel/en-XX.txt, each pair of sentences once. Returns what is missing.
+def make_parallel(files, langs, texts):
+    """Return parallel/en-XX.txt, each pair of sentences once.
 
-    files: XNLI's. A language that XNLI's test lacks has the training sentences of a task in its place.
+    files: XNLI's; a language that its test lacks has the training sentences of a task in its place, texts: the outputs
+    of the tasks. Raises InputError for malformed files.
     """
-    missing = []
+    outputs, missing = {}, []
     for lang in langs:
         if {"dev-en.tsv", "test-en.tsv", f"test-{lang}.tsv"} <= files.keys():
-            english, rows = read_translation("xnli", files["test-en.tsv"], files[f"test-{lang}.tsv"])
-            tested = {tuple(words) for words in sentences_of(read_pairs(files["dev-en.tsv"], "xnli"))}
-            pairs = zip(sentences_of(english), sentences_of(rows))
-            pairs = [(source, target) for source, target in pairs if tuple(source) not in tested]
+            english = read_pairs(files["test-en.tsv"], "xnli")
+            rows = read_translation("xnli", english, files[f"test-{lang}.tsv"])
+            tested = set(sentences_of(read_pairs(files["dev-en.tsv"], "xnli")))
+            pairs = [pair for pair in zip(sentences_of(english), sentences_of(rows)) if pair[0] not in tested]
         else:
-            texts = (os.path.join(output, task, f"train-en-{lang}.txt") for task in ("xnli", "udpos", "pawsx") if task in tasks)
-            text = next(filter(os.path.exists, texts), None)
-            what = f"the training sentences in {text} instead" if text else "its aligners cannot be tuned"
+            name = next(filter(texts.get, (f"{task}/train-en-{lang}.txt" for task in TASKS)), None)
+            what = f"{name} takes its place" if name else "they cannot be tuned"
             missing.append(("parallel", lang, f"no test-{lang}.tsv of XNLI to tune aligners on; {what}"))
-            pairs = read_parallel(text) if text else ()
-        pairs = dict.fromkeys((tuple(source), tuple(target)) for source, target in pairs if target)
+            pairs = [(source, target) for source, target in texts[name][1] if target] if name else []
         if pairs:
-            write_parallel(os.path.join(output, "parallel", f"en-{lang}.txt"), pairs)
-    return missing
+            distinct = dict.fromkeys((tuple(source), tuple(target)) for source, target in pairs)
+            outputs[f"parallel/en-{lang}.txt"] = write_parallel, list(distinct)
+    return outputs, missing
 
 
-def copy_gold(paths, langs, output):
-    """Copy the gold alignments of the languages. Returns what is missing."""
-    missing = []
+def find_gold(paths, langs):
+    """Return align/, the gold alignments of the languages. Raises InputError where two differ."""
+    outputs, missing = {}, []
     for lang in langs:
-        names = [f"{pair}.{end}" for pair in (f"en{lang}", f"{lang}en") for end in ("src-tgt", "gold")]
-        found = {name: only([p for p in paths if os.path.basename(p) == name], "gold alignment") for name in names}
-        whole = [name for name in names if all(found[f"{name.split('.')[0]}.{end}"] for end in ("src-tgt", "gold"))]
-        for name in whole:
-            write_lines(os.path.join(output, "align", name), read_lines(found[name]))
-        if not whole:
-            missing.append(("align", lang, f"no gold alignment, en{lang} or {lang}en, to score aligners by"))
-    return missing
+        for pair in (f"en{lang}", f"{lang}en"):
+            names = f"{pair}.src-tgt", f"{pair}.gold"
+            found = [only([p for p in paths if os.path.basename(p) == name], f"file {name}") for name in names]
+            if all(found):
+                outputs.update((f"align/{name}", copy_of(path)) for name, path in zip(names, found))
+        if not {f"align/en{lang}.gold", f"align/{lang}en.gold"} & outputs.keys():
+            missing.append(("align", lang, f"no en{lang} or {lang}en .src-tgt and .gold to score aligners by"))
+    return outputs, missing
 
 
 def main():
@@ -333,20 +401,23 @@ def main():
         if task not in TASKS:
             parser.error(f"argument --tasks: unknown task {task!r}; expected some of {','.join(TASKS)}")
 
+    check_writable(os.path.join(args.output, "missing.json"))
     paths = list_files(args.input)
     files = task_files(paths)
 
-    missing = make_udpos(paths, files["udpos"], langs, args.output) if "udpos" in tasks else []
-    for task in ("xnli", "pawsx"):
-        missing += make_pairs(task, files[task], langs, args.output) if task in tasks else []
-    missing += make_parallel(files["xnli"], langs, tasks, args.output)
-    missing += copy_gold(paths, langs, args.output)
+    parts = [make_udpos(paths, files["udpos"], langs)] if "udpos" in tasks else []
+    parts += [make_pairs(task, files[task], langs) for task in ("xnli", "pawsx") if task in tasks]
+    texts = {path: output for outputs, _ in parts for path, output in outputs.items()}
+    parts += [make_parallel(files["xnli"], langs, texts), find_gold(paths, langs)]
 
-    for task, lang, what in missing:
-        warn(f"{task}{', ' + lang if lang else ''}: {what}")
-    with open_output(os.path.join(args.output, "missing.json")) as stream:
-        json.dump([dict(zip(("task", "language", "what"), item)) for item in missing], stream, indent=1)
-        stream.write("\n")
+    for outputs, missing in parts:
+        for path, (write, content) in outputs.items():
+            write(os.path.join(args.output, path), content)
+        for task, lang, what in missing:
+            warn(f"{task}, {lang}: {what}")
+    names = "task", "language", "what"
+    rows = [json.dumps(dict(zip(names, item)), ensure_ascii=False) for _, missing in parts for item in missing]
+    write_lines(os.path.join(args.output, "missing.json"), ["[" + ",\n ".join(rows) + "]"])
 
 
 if __name__ == "__main__":
