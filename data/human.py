@@ -31,7 +31,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from data.cli import Arguments, InputError, check_writable, error_at, run_script, warn
 from data.conllu import convert, read_conllu
-from data.download import DEV_LANGS, PAWSX_LANGS, XNLI_LANGS
+from data.download import PAWSX_LANGS, UDPOS_LANGS, XNLI_LANGS
 from data.files import (
     PAIR_LABEL_ALIASES,
     PAIR_LABELS,
@@ -46,7 +46,7 @@ from data.files import (
 )
 from data.words import split_text
 
-TASKS = {"udpos": DEV_LANGS, "xnli": XNLI_LANGS, "pawsx": PAWSX_LANGS}  # and the languages of their tests
+TASKS = {"udpos": UDPOS_LANGS["dev"], "xnli": XNLI_LANGS, "pawsx": PAWSX_LANGS}  # and the languages of their tests
 ORIGIN = {
     "udpos": "data/download.py --tasks udpos (Universal Dependencies 2.5, LINDAT handle 11234/1-3105)",
     "pud": "data/download.py --tasks pud, or a release of Universal Dependencies",
