@@ -1,7 +1,7 @@
 """Translate English training sentences with an OPUS-MT (Marian) model, where a task brings no translations, as udpos.
 
-In:   English sentences: a udpos, xnli or pawsx file, SQuAD's JSON (contexts' sentences and questions), or text, one a line
-Out:  `English words ||| translation words` a line, as align.py wants it, for every sentence in its place (two of a pair)
+In:   English sentences: a udpos, xnli or pawsx file, SQuAD's JSON (sentences and questions), or text, one a line
+Out:  `English words ||| translation words` a line, as align.py wants it, for every sentence in its place, two of a pair
 
     python translate.py --task udpos --input data/sample/udpos/train-en.tsv --lang fr --output train-en-fr.txt
 
@@ -125,7 +125,7 @@ def most_pieces(length):
 
 
 def encode(tokenizer, text, code, limit):
-    """Return the pieces of a text, special ones included, a list of arrays: one, or one for each part that it is cut into.
+    """Return the pieces of a text, special ones included, a list of arrays: one, or one of each part it is cut into.
 
     It is cut where it has more than `limit` pieces. code: what the text and each part of it begins with.
     """
