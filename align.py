@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 import common
+import subwords
 from data.cli import (
     Arguments,
     InputError,
@@ -195,7 +196,7 @@ def flatten(tokenizer, sentences, settings):
     """
     before, after = settings.special
     room = settings.limit - len(before) - len(after)
-    pieces = common.words_to_pieces(tokenizer, sentences)
+    pieces = subwords.words_to_pieces(tokenizer, sentences)
     beyond = np.array([len(ids) > room for ids, _ in pieces])
     dropped = np.array([len(sentence) - len(set(word)) for sentence, (_, word) in zip(sentences, pieces)])
     lengths = np.array([min(len(ids), room) + len(before) + len(after) for ids, _ in pieces])
@@ -524,8 +525,8 @@ def main():
     if world > 1 and args.input == "-":
         raise InputError("--input -: torchrun gives standard input to one process only; expected the name of a file")
     settings.precision = args.precision or common.pick_precision(device)
-    settings.special, settings.limit = common.special_pieces(tokenizer), common.piece_limit(tokenizer, config)
-    settings.bare = None if args.keep_bare_pieces else common.bare_piece(tokenizer)
+    settings.special, settings.limit = subwords.special_pieces(tokenizer), common.piece_limit(tokenizer, config)
+    settings.bare = None if args.keep_bare_pieces else subwords.bare_piece(tokenizer)
     settings.budget, settings.new_id, settings.means = BUDGET[device.type], None, None
     attention = "eager" if device.type == "cpu" else None  # the faster one on a CPU
     model = common.load_encoder(args.model, settings.layer, attention).to(device)

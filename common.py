@@ -1,7 +1,7 @@
-"""What several scripts share: loading an encoder, words to pieces, length-sorted batches, precision.
+"""What several scripts share: loading an encoder and its tokenizer, length-sorted batches, precision.
 
-Sentences are lists of words. A piece is a token of the model's vocabulary. Encoders are plain transformers models: every one
-that AutoModel loads without code of its own and that has a hidden state for every piece.
+A piece is a token of the model's vocabulary. Encoders are plain transformers models:
+every one that AutoModel loads without code of its own and that has a hidden state for every piece.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ import torch.distributed as dist
 
 from data.cli import InputError
 
-SENTENCEPIECE = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}  # packages that read such files: modules
+SENTENCEPIECE = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}  # readers of such files: modules
 ENCODER = (
-    "expected the Hugging Face folder of an encoder (config.json, model.safetensors, tokenizer.json), or its name on a hub that "
-    "is reachable"
+    "expected the Hugging Face folder of an encoder (config.json, model.safetensors, tokenizer.json), or its name on a "
+    "hub that is reachable"
 )
 USUAL_NAMES = {  # of the special pieces in a tokenizer.json, where no other file names them
     "unk_token": ("[UNK]", "<unk>"),
@@ -38,7 +38,8 @@ USUAL_NAMES = {  # of the special pieces in a tokenizer.json, where no other fil
 
 
 def load_pretrained(name, load, expected=ENCODER):
-    """Return load(). Raises InputError, with what was `expected`, for all that can be wrong with a folder or hub name."""
+    """Return load(). Raises InputError, with what was `expected`, for all that can be wrong with a folder or hub
+    name."""
     if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "config.json")):
         raise InputError(f"{name}: no config.json in this folder; {expected}")
     if not os.path.isdir(name) and (os.path.exists(name) or name.startswith((".", "/", "~")) or name.count("/") > 1):
@@ -49,7 +50,7 @@ def load_pretrained(name, load, expected=ENCODER):
             return load()
     except InputError:
         raise
-    except Exception as error:  # transformers and its parts raise dozens of types for what is wrong in a folder or on a hub
+    except Exception as error:  # transformers and its parts raise dozens of types
         reason = " ".join((str(error).strip() or type(error).__name__).split())
     missing = [package for package, module in SENTENCEPIECE.items() if not importable(module)]
     words = ("sentencepiece", "tiktoken", "protobuf")  # transformers may name another one than it lacks
@@ -62,7 +63,8 @@ def load_pretrained(name, load, expected=ENCODER):
 
 @contextlib.contextmanager
 def without_sklearn():
-    """Import transformers without scikit-learn: it takes a second where it is installed, and only generation uses it."""
+    """Import transformers without scikit-learn: it takes a second where it is installed, and only generation uses
+    it."""
     hidden = sys.modules.get("sklearn", False)
     sys.modules["sklearn"] = None
     try:
@@ -81,9 +83,10 @@ def importable(module):
         return False
 
 
-def release_memory():
-    """Hand memory that was freed back to the system; glibc would keep it."""
-    gc.collect()
+def release_memory(collect=True):
+    """Hand memory that was freed back to the system; glibc would keep it. collect: look for cycles first."""
+    if collect:
+        gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
@@ -92,13 +95,15 @@ def load_tokenizer(name):
     """Return the fast tokenizer of a Hugging Face folder or hub name, as its tokenizer.json says. Raises InputError."""
     tokenizer = load_pretrained(name, lambda: read_tokenizer(name))
     release_memory()  # loading made a second copy of 280 MB
-    if not tokenizer.is_fast or tokenizer.pad_token_id is None or unknown_piece(tokenizer) is None:
+    unknown = tokenizer.mask_token_id if tokenizer.unk_token_id is None else tokenizer.unk_token_id
+    if not tokenizer.is_fast or tokenizer.pad_token_id is None or unknown is None:
         raise InputError(f"{name}: no fast tokenizer with a pad piece and an unknown or mask piece; {ENCODER}")
     return tokenizer
 
 
 def read_tokenizer(name):
-    """Read tokenizer.json, and the names of its special pieces from the files beside it; AutoTokenizer converts older files.
+    """Read tokenizer.json, and the names of its special pieces from the files beside it; AutoTokenizer converts older
+    files.
 
     AutoTokenizer would take three times as long, and lower-case for a cased BERT that has no tokenizer_config.json.
     """
@@ -137,10 +142,11 @@ def load_config(name):
 
 
 def load_weights(name, auto_class, **settings):
-    """Return (model, missing): auto_class.from_pretrained in float32 on the CPU, and the names of what the folder lacks.
+    """Return (model, missing): auto_class.from_pretrained in float32 on the CPU, and the names of what the folder
+    lacks.
 
-    Weights stay on disk until they are touched (safetensors are memory-mapped). Raises InputError, also where the encoder's own
-    weights are not all there.
+    Weights stay on disk until they are touched (safetensors are memory-mapped). Raises InputError, also where the
+    encoder's own weights are not all there.
     """
     from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
@@ -148,11 +154,11 @@ def load_weights(name, auto_class, **settings):
     disable_progress_bar()
     settings |= {"dtype": torch.float32, "output_loading_info": True}
     model, info = load_pretrained(name, lambda: auto_class.from_pretrained(name, **settings))
-    encoder = set(model.base_model.state_dict())
     prefix = "" if model.base_model is model else model.base_model_prefix + "."
-    lost = {*info["missing_keys"], *(key for key, *_ in info.get("mismatched_keys", ()))}
-    inside = sorted(key for key in lost if key.removeprefix(prefix) in encoder and "pooler." not in key)  # a pooler may be new
-    if inside:
+    encoder = {prefix + key for key in model.base_model.state_dict() if "pooler." not in key}  # a pooler may be new
+    mismatched = {key if isinstance(key, str) else key[0] for key in info.get("mismatched_keys") or ()}
+    lost = {*info["missing_keys"], *mismatched}
+    if inside := sorted(lost & encoder):
         raise InputError(f"{name}: its weights lack {inside[0]} and {len(inside) - 1} more of the encoder's; {ENCODER}")
     return model.eval(), lost
 
@@ -160,9 +166,10 @@ def load_weights(name, auto_class, **settings):
 def load_encoder(name, layers=None, attention=None):
     """Return the encoder in float32 on the CPU; with `layers` only its first layers are built.
 
-    attention: transformers' attn_implementation (None: 'eager' without a GPU, where it is the faster one on short inputs, else
-    transformers' choice). The last hidden state of an encoder cut to N layers is the whole one's hidden state N, without the
-    normalisation that some families (ModernBERT, XLM-R XL) have after their last layer. Raises InputError.
+    attention: transformers' attn_implementation (None: 'eager' without a GPU, where it is the faster one on short
+    inputs, else transformers' choice). The last hidden state of an encoder cut to N layers is the whole one's hidden
+    state N, without the normalisation that some families (ModernBERT, XLM-R XL) have after their last layer. Raises
+    InputError.
     """
     from transformers import MODEL_MAPPING, AutoModel
 
@@ -176,7 +183,8 @@ def load_encoder(name, layers=None, attention=None):
     config.num_hidden_layers = layers
     if getattr(config, "layer_types", None):  # of each layer
         config.layer_types = config.layer_types[:layers]
-    encoder, _ = load_weights(name, AutoModel, config=config, attn_implementation=attention or pick_attention(), **settings)
+    settings |= {"config": config, "attn_implementation": attention or pick_attention()}
+    encoder, _ = load_weights(name, AutoModel, **settings)
     norm = final_norm(name, encoder)
     if norm and layers < whole:
         encoder.set_submodule(norm, torch.nn.Identity())
@@ -192,9 +200,11 @@ def pick_attention():
 
 
 def final_norm(name, encoder):
-    """Return the path of the layer norm between the last layer and the last hidden state, None where the family has none.
+    """Return the path of the layer norm between the last layer and the last hidden state, None where the family has
+    none.
 
-    It is found by a run on two pieces, which also shows that the encoder has a hidden state for each. Raises InputError if not.
+    It is found by a run on two pieces, which also shows that the encoder has a hidden state for each. Raises InputError
+    if not.
     """
     calls = {}  # path of a module: its input and its output
 
@@ -224,7 +234,8 @@ def final_norm(name, encoder):
 
 
 def layer_list(encoder):
-    """Return (path, ModuleList) of an encoder's layers: the largest list of the configured length, (None, None) without one."""
+    """Return (path, ModuleList) of an encoder's layers: the largest list of the configured length, (None, None) without
+    one."""
     count = encoder.config.num_hidden_layers
     lists = [(path, module) for path, module in encoder.named_modules() if isinstance(module, torch.nn.ModuleList)]
     sized = [item for item in lists if len(item[1]) == count]
@@ -233,7 +244,8 @@ def layer_list(encoder):
 
 @contextlib.contextmanager
 def first_layers(encoder, depth, norm):
-    """Let an encoder run its first `depth` layers alone: in this context its last hidden state is the hidden state `depth`.
+    """Let an encoder run its first `depth` layers alone: in this context its last hidden state is the hidden state
+    `depth`.
 
     norm: what final_norm says of it. The state dict within lacks what does not run.
     """
@@ -254,7 +266,8 @@ def first_layers(encoder, depth, norm):
 
 
 def token_types(config, types):
-    """Return the argument of an encoder that tells sentences apart, {} where it knows none. types: (B, L) of 0 and 1."""
+    """Return the argument of an encoder that tells sentences apart, {} where it knows none. types: (B, L) of 0 and
+    1."""
     return {"token_type_ids": types} if (getattr(config, "type_vocab_size", 0) or 0) > 1 else {}
 
 
@@ -264,8 +277,8 @@ def piece_limit(tokenizer, config):
 
     with torch.device("meta"):  # no memory, no time
         encoder = AutoModel.from_config(config)
-    positions = min(getattr(config, "max_position_embeddings", None) or 1 << 30, tokenizer.model_max_length)
-    return min(positions, config.max_position_embeddings - first_position(encoder)) if first_position(encoder) else positions
+    positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+    return min(tokenizer.model_max_length, positions - first_position(encoder))
 
 
 def first_position(encoder):
@@ -277,29 +290,21 @@ def first_position(encoder):
 def trim_embeddings(encoder, used):
     """Keep only the embedding rows of the pieces in `used` and return the array that maps old ids to new ones.
 
-    Rows that no file of a run mentions get no gradient and cannot change a score; without them AdamW walks a few thousand
-    rows instead of XLM-R's 250,002. Where positions are counted by the pad id, ids up to it keep their number.
+    Rows that no file of a run mentions get no gradient and cannot change a score; without them AdamW walks a few
+    thousand rows instead of XLM-R's 250,002. Where positions are counted by the pad id, ids up to it keep their number.
     """
     embeddings = encoder.get_input_embeddings()
     pad_id = embeddings.padding_idx if embeddings.padding_idx is not None else encoder.config.pad_token_id or 0
     kept = np.array(sorted({*used, pad_id, *range(first_position(encoder))}))
     check_fits(encoder, kept[-1])
     embeddings.weight = torch.nn.Parameter(embeddings.weight.detach()[torch.from_numpy(kept)])
-    for parameter in encoder.parameters():  # copied out of the mapped file, so that its 250,002 rows can leave the memory
+    for parameter in encoder.parameters():  # copied out of the mapped file, so that its rows can leave the memory
         parameter.data = parameter.data.clone()
     new_id = np.full(embeddings.num_embeddings, -1, np.int64)
     new_id[kept] = np.arange(len(kept))
     embeddings.num_embeddings = len(kept)
     if embeddings.padding_idx is not None:
         embeddings.padding_idx = int(new_id[pad_id])
-    return new_id
-
-
-def trim_inputs(encoder, inputs, pad_piece):
-    """Trim an encoder to the pieces of `inputs`, lists of ids, which are renumbered in place. Returns trim_embeddings' array."""
-    new_id = trim_embeddings(encoder, {pad_piece, *(piece for ids in inputs for piece in ids)})
-    for ids in inputs:
-        ids[:] = new_id[ids].tolist()
     return new_id
 
 
@@ -313,87 +318,12 @@ def check_fits(encoder, piece):
         )
 
 
-# ---- words to pieces ---------------------------------------------------------------------------
-
-
-def encode(tokenizer, texts, words=False):
-    """Return the pieces of texts, or of lists of `words`, without special ones: a list of tokenizers.Encoding and of their ids.
-
-    Text stays text: `</s>` in it is never the special piece of that name. A unigram vocabulary holds such names, so that it would
-    still find them; they become their letters, see spell_out.
-    """
-    encoded = tokenizer(
-        texts, is_split_into_words=words, add_special_tokens=False, split_special_tokens=True, verbose=False
-    )
-    return encoded.encodings
-
-
-def spell_out(tokenizer, ids, *others):
-    """Replace special pieces among the ids of a text by the pieces of their letters.
-
-    others: lists beside `ids`, such as the words of its pieces, whose values are repeated. Returns all these lists.
-    """
-    special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special} - {tokenizer.unk_token_id}
-    if special.isdisjoint(ids):
-        return (ids, *others)
-    lists = [[] for _ in range(1 + len(others))]
-    for id, *values in zip(ids, *others):
-        letters = tokenizer.convert_tokens_to_ids(list(tokenizer.convert_ids_to_tokens(id))) if id in special else [id]
-        lists[0].extend(unknown_piece(tokenizer) if letter is None else letter for letter in letters)
-        for made, value in zip(lists[1:], values):
-            made.extend([value] * len(letters))
-    return tuple(lists)
-
-
-def words_to_pieces(tokenizer, sentences):
-    """Return for each sentence (a list of words, at least one) its pieces without special ones: (ids, word), two lists.
-
-    word[k] is the index of the word that piece k belongs to. Characters that the tokenizer drops have no piece. Byte-level
-    tokenizers, which know a word's beginning by the space before it, are given that space.
-    """
-    spaced = encode(tokenizer, ["a a"])[0].ids != encode(tokenizer, [["a", "a"]], words=True)[0].ids
-    if spaced:
-        sentences = [[" " + word for word in words] for words in sentences]
-    return [spell_out(tokenizer, part.ids, part.word_ids) for part in encode(tokenizer, sentences, words=True)]
-
-
-def text_pieces(tokenizer, texts):
-    """Return for each text the ids of its pieces without special ones."""
-    return [spell_out(tokenizer, part.ids)[0] for part in encode(tokenizer, texts)]
-
-
-def special_pieces(tokenizer):
-    """Return the special pieces before and after a single sentence, two lists of ids: ([CLS], [SEP]) or (<s>, </s>)."""
-    encoded = tokenizer([["a"]], is_split_into_words=True, verbose=False)
-    inside = [k for k, index in enumerate(encoded.word_ids(0)) if index is not None]
-    ids = encoded["input_ids"][0]
-    return ids[: inside[0]], ids[inside[-1] + 1 :]
-
-
-def special_pair_pieces(tokenizer):
-    """Return what the tokenizer puts before, between and after two sentences, lists of ids, and the second one's token type."""
-    encoded = tokenizer("a", "b", return_token_type_ids=True)
-    sequence, ids = encoded.sequence_ids(0), encoded["input_ids"]
-    a, b = ([k for k, of in enumerate(sequence) if of == side] for side in (0, 1))
-    return ids[: a[0]], ids[a[-1] + 1 : b[0]], ids[b[-1] + 1 :], encoded["token_type_ids"][b[0]]
-
-
-def bare_piece(tokenizer):
-    """Return the id of the bare `▁` that XLM-R's tokenizers put before a word they have no joined piece for, or None."""
-    index = tokenizer.convert_tokens_to_ids("\u2581")
-    return None if index is None or index == tokenizer.unk_token_id else index
-
-
-def unknown_piece(tokenizer):
-    """Return the piece of a text that the tokenizer has no piece for: <unk>, or <mask> in byte-level vocabularies without it."""
-    return tokenizer.mask_token_id if tokenizer.unk_token_id is None else tokenizer.unk_token_id
-
-
 # ---- batches -------------------------------------------------------------------------------------
 
 
 def length_sorted(lengths, budget):
-    """Cut the indices of `lengths`, shortest first, into batches of at most `budget` padded pieces (at least one item)."""
+    """Cut the indices of `lengths`, shortest first, into batches of at most `budget` padded pieces (at least one
+    item)."""
     batches, batch = [], []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batch and lengths[index] * (len(batch) + 1) > budget:
@@ -418,8 +348,8 @@ def shuffled_batches(lengths, size, generator):
 def place_batch(pieces, batch):
     """Where a batch of sentences lies in flat arrays of pieces: (index, inside), two numpy (len(batch), longest).
 
-    pieces.first, pieces.lengths: where each sentence begins, and how many pieces it has. Outside its sentence `inside` is False
-    and `index` 0.
+    pieces.first, pieces.lengths: where each sentence begins, and how many pieces it has. Outside its sentence `inside`
+    is False and `index` 0.
     """
     lengths = pieces.lengths[batch][:, None]
     place = np.arange(lengths.max())
@@ -469,7 +399,8 @@ def autocast(device, precision):
 
 
 def store_linear_in_bf16(model):
-    """Keep the weights of linear layers in bfloat16, for testing alone: autocast would cast them anew for every batch."""
+    """Keep the weights of linear layers in bfloat16, for testing alone: autocast would cast them anew for every
+    batch."""
     for module in model.modules():
         if isinstance(module, torch.nn.Linear):
             module.to(torch.bfloat16)

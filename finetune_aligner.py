@@ -48,6 +48,7 @@ from align import (
 )
 import common
 import heads
+import subwords
 import training
 from data.cli import (
     Arguments,
@@ -663,9 +664,9 @@ def main():
         centre=False,
         budget=BUDGET[device.type],
         precision=args.precision,
-        special=common.special_pieces(tokenizer),
+        special=subwords.special_pieces(tokenizer),
         limit=limit,
-        bare=common.bare_piece(tokenizer),
+        bare=subwords.bare_piece(tokenizer),
     )
     golds = args.gold or [None] * len(args.train)
     files = [read_training(path, tokenizer, settings, gold, args.gold_index) for path, gold in zip(args.train, golds)]

@@ -1,4 +1,5 @@
-"""Models with a head: the one that transformers gives a family for a task, masked language models, whole checkpoints."""
+"""Models with a head: the one that transformers gives a family for a task, masked language models, whole
+checkpoints."""
 
 import numpy as np
 import torch
@@ -19,10 +20,11 @@ HEADS = {  # kinds of heads, as transformers spells them in the names of classes
 
 
 def load_with_head(name, kind, labels):
-    """Return transformers' AutoModelFor`kind` in float32 on the CPU, the head that this family has, with a new last layer.
+    """Return transformers' AutoModelFor`kind` in float32 on the CPU, the head that this family has, with a new last
+    layer.
 
-    kind: 'TokenClassification', 'SequenceClassification' or 'QuestionAnswering'; labels: their names. The encoder is its
-    base_model. The last layer, and what else the folder lacks, is random. Raises InputError.
+    kind: 'TokenClassification', 'SequenceClassification' or 'QuestionAnswering'; labels: their names. The encoder is
+    its base_model. The last layer, and what else the folder lacks, is random. Raises InputError.
     """
     config = common.load_config(name)
     auto_class = auto_class_for(config, kind)
@@ -60,7 +62,8 @@ def in_float32(forward):
 
 
 def fit_logistic_regression(layer, states, labels):
-    """Set a linear layer to logistic regression of labels (N,) on states (N, H): L-BFGS, with L2_PENALTY times the squared weights."""
+    """Set a linear layer to logistic regression of labels (N,) on states (N, H): L-BFGS, with L2_PENALTY times the
+    squared weights."""
     torch.nn.init.zeros_(layer.weight)
     solver = torch.optim.LBFGS(layer.parameters(), max_iter=LBFGS_STEPS, line_search_fn="strong_wolfe")
 
@@ -85,7 +88,8 @@ def load_whole(name, masked=False):
     auto_class = None if masked else auto_class_for(config, "PreTraining")
     auto_class = auto_class or auto_class_for(config, "MaskedLM")
     if auto_class is None and masked:
-        raise InputError(f"{name}: transformers has no masked-language model of type {config.model_type}; {common.ENCODER}")
+        kind = f"a masked-language-model head for models of type {config.model_type}"
+        raise InputError(f"{name}: transformers has no {kind}; {common.ENCODER}")
     return common.load_weights(name, auto_class or AutoModel)
 
 
@@ -98,7 +102,8 @@ def auto_class_for(config, kind):
 
 
 def apply_head(whole, states):
-    """Return a model's scores for hidden states (N, H), (N, scores): its encoder's place is taken, whatever its head is called."""
+    """Return a model's scores for hidden states (N, H), (N, scores): its encoder's place is taken, whatever its head is
+    called."""
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
     output = BaseModelOutputWithPooling(last_hidden_state=states[None], pooler_output=states[:1])

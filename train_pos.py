@@ -8,15 +8,16 @@ Out:  OUTPUT/dev-XX.tsv     predicted tags, a tag a line, a blank line after eac
         --data-dir data/sample/udpos --output runs/try --lr 1e-4 --batch-size 16
     torchrun --nproc_per_node 4 train_pos.py ...      # the same batches, shared out over four GPUs
 
-The defaults are XTREME's settings for its full data (learning rate 2e-5, batch 32, 10 epochs, length 128), but for the warm-up, a
-tenth of the steps where XTREME has none (--warmup 0); small data wants a higher rate and a smaller batch. A word's tag is
-predicted from its first piece that is not a bare `▁`: that piece, which XLM-R's tokenizers put before most Chinese and Japanese
-words, is the same for all of them (XTREME's issue 84). --label-on first is XTREME's recipe. Sentences of more than --max-length
-pieces are cut between words into several, in training and in testing, as XTREME's preprocessing does; so every word gets a
-prediction and counts. The head is the one that transformers gives the family of the model: dropout and a linear layer, or more.
+The defaults are XTREME's settings for its full data (learning rate 2e-5, batch 32, 10 epochs, length 128), but for the
+warm-up, a tenth of the steps where XTREME has none (--warmup 0); small data wants a higher rate and a smaller batch. A
+word's tag is predicted from its first piece that is not a bare `▁`: that piece, which XLM-R's tokenizers put before
+most Chinese and Japanese words, is the same for all of them (XTREME's issue 84). --label-on first is XTREME's recipe.
+Sentences of more than --max-length pieces are cut between words into several, in training and in testing, as XTREME's
+preprocessing does; so every word gets a prediction and counts. The head is the one that transformers gives the family
+of the model: dropout and a linear layer, or more.
 
-With --reordered, every sentence is trained on in two orders, and --consistency adds, word by word, the divergence between the
-predictions for them; --permutations says which word is which.
+With --reordered, every sentence is trained on in two orders, and --consistency adds, word by word, the divergence
+between the predictions for them; --permutations says which word is which.
 """
 
 import functools
@@ -29,6 +30,7 @@ from tqdm import tqdm
 
 import common
 import heads
+import subwords
 import training
 from data.cli import Arguments, InputError, run_script
 from data.files import UPOS, languages_in, read_permutations, read_udpos, write_lines
@@ -43,7 +45,8 @@ TEST_BUDGET = {"cpu": 1024, "cuda": 65536}  # padded pieces in a batch of testin
 
 
 def read_tagged(path, most=None):
-    """Return the sentences of a udpos file, or its first `most` ones, as (words, tags). Raises InputError where it has no tags."""
+    """Return the sentences of a udpos file, or its first `most` ones, as (words, tags). Raises InputError where it has
+    no tags."""
     sentences = read_udpos(path)[:most]
     if sentences[0][1] is None:
         raise InputError(f"{path}:1: no tags; expected word<TAB>TAG")
@@ -53,7 +56,8 @@ def read_tagged(path, most=None):
 def read_orders(reordered, permutations, train, train_path):
     """Return (second, orders): the sentences of --reordered, and which word of `train` stands at each place of them.
 
-    Without --reordered both are []. Raises InputError where these are not the sentences of `train` in the order of --permutations.
+    Without --reordered both are []. Raises InputError where these are not the sentences of `train` in the order of
+    --permutations.
     """
     if not reordered:
         return [], []
@@ -79,17 +83,17 @@ def segments(tokenizer, sentences, max_length, label_on):
     that carries its tag, and the index of the sentence. A word that the tokenizer drops is an unknown piece; the pieces
     of a single word beyond the length are left out.
     """
-    before, after = common.special_pieces(tokenizer)
-    bare = common.bare_piece(tokenizer) if label_on == "content" else None
+    before, after = subwords.special_pieces(tokenizer)
+    bare = subwords.bare_piece(tokenizer) if label_on == "content" else None
     room = max_length - len(before) - len(after)
     made = []
-    for number, (ids, word) in enumerate(common.words_to_pieces(tokenizer, sentences)):
+    for number, (ids, word) in enumerate(subwords.words_to_pieces(tokenizer, sentences)):
         words = [[] for _ in sentences[number]]
         for piece, index in zip(ids, word):
             words[index].append(piece)
         inside, positions = [], []
         for pieces in words:
-            pieces = pieces[:room] or [common.unknown_piece(tokenizer)]
+            pieces = pieces[:room] or [subwords.unknown_piece(tokenizer)]
             if len(inside) + len(pieces) > room:
                 made.append((before + inside + after, positions, number))
                 inside, positions = [], []
@@ -101,7 +105,8 @@ def segments(tokenizer, sentences, max_length, label_on):
 
 
 def make_examples(tokenizer, views, max_length, label_on):
-    """Return for each sentence its segments in each order, as (ids, positions, tags). views: lists of (words, tags) sentences."""
+    """Return for each sentence its segments in each order, as (ids, positions, tags). views: lists of (words, tags)
+    sentences."""
     examples = [[[] for _ in views] for _ in views[0]]
     for view, sentences in enumerate(views):
         tags = iter([UPOS.index(tag) for _, tags in sentences for tag in tags])
@@ -111,7 +116,8 @@ def make_examples(tokenizer, views, max_length, label_on):
 
 
 def collate(batch, pad_id, device):
-    """Return tensors of a list of segments: ids (B, L), mask (B, L), and the (row, column) of every word's piece, 2 x (W,)."""
+    """Return tensors of a list of segments: ids (B, L), mask (B, L), and the (row, column) of every word's piece, 2 x
+    (W,)."""
     ids = common.pad([ids for ids, _, _ in batch], pad_id)
     lengths = torch.tensor([len(ids) for ids, _, _ in batch])
     mask = torch.arange(ids.shape[1]) < lengths[:, None]
@@ -131,10 +137,12 @@ def word_scores(model, batch, pad_id, precision):
 
 
 def split_batch(numbers, examples, budget):
-    """Yield (segments, whole): parts of a batch of at most `budget` pieces, so that memory does not grow with a sentence.
+    """Yield (segments, whole): parts of a batch of at most `budget` pieces, so that memory does not grow with a
+    sentence.
 
-    examples[number]: the segments of each order of a sentence. whole: the numbers of the sentences that are whole in this part,
-    whose segments come first, one order after the other; a sentence above the budget is cut between its segments.
+    examples[number]: the segments of each order of a sentence. whole: the numbers of the sentences that are whole in
+    this part, whose segments come first, one order after the other; a sentence above the budget is cut between its
+    segments.
     """
     units = []
     for number in numbers:
@@ -150,7 +158,8 @@ def split_batch(numbers, examples, budget):
 
 
 def divergence(scores, orders):
-    """Return the summed divergence of the predictions for words in two orders. scores: (2 W, tags), first orders first."""
+    """Return the summed divergence of the predictions for words in two orders. scores: (2 W, tags), first orders
+    first."""
     first, other = F.log_softmax(scores, 1).chunk(2)
     starts = np.cumsum([0] + [len(order) for order in orders])
     same = torch.tensor([start + i for start, order in zip(starts, orders) for i in order], device=scores.device)
@@ -160,8 +169,8 @@ def divergence(scores, orders):
 def fit_last_layer(model, examples, pad_id, precision, generator, rank):
     """Start the last layer from logistic regression on what the untrained model gives it for the words of `examples`.
 
-    Fine-tuning from there scatters less between seeds than from random weights (LP-FT, Kumar et al. 2022). Of large data a sample
-    of FITTED_WORDS words is drawn. One process fits; all get what it found.
+    Fine-tuning from there scatters less between seeds than from random weights (LP-FT, Kumar et al. 2022). Of large
+    data a sample of FITTED_WORDS words is drawn. One process fits; all get what it found.
     """
     layer, states, tags = heads.last_layer(model), [], []
     hook = layer.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0]))
@@ -211,7 +220,7 @@ def main():
     )  # fmt: skip
     parser.add_argument(
         "--head", choices=["fitted", "random"], default="fitted",
-        help="what the last layer starts from: logistic regression on the untrained encoder, or random weights (XTREME)",
+        help="start of the last layer: logistic regression on the untrained encoder, or random weights (XTREME)",
     )  # fmt: skip
     args = parser.parse_args()
 
@@ -237,11 +246,11 @@ def main():
     training.seed_everything(args.seed)
     model = heads.load_with_head(args.model, "TokenClassification", UPOS)
     inputs = [item for example in examples for order in example for item in order]
-    new_id = common.trim_inputs(model.base_model, [ids for ids, *_ in inputs + sum(dev_items.values(), [])], pad_piece)
+    new_id = training.trim_inputs(model.base_model, [ids for ids, *_ in inputs + sum(dev_items.values(), [])], pad_piece)
     pad_id = int(new_id[pad_piece])
     model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=args.weight_decay, fused=True)
-    data = [np.array([*ids, *positions, *tags]) for ids, positions, tags in inputs] + [np.array(order) for order in orders]
+    data = [np.array([*ids, *positions, *tags]) for ids, positions, tags in inputs] + list(map(np.array, orders))
     options = {**vars(args), "precision": precision}
     crc = training.training_crc(__file__, options, [*data, *training.weights(model)])
     checkpoint = training.checkpoint_path(args.output), crc, {"model": model}, optimizer

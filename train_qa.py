@@ -1,23 +1,24 @@
 """Fine-tune an encoder for extractive question answering and score it on the dev set of every language.
 
-In:   a SQuAD-format file to train on (English, in its own or another word order) and a folder of dev files in XTREME's layout
-Out:  OUTPUT/dev-XX.json    the predicted answer of every question, {id: text} (XTREME's submission format)
+In:   a SQuAD-format file to train on (English, in its own or another word order) and a folder of dev files in XTREME's
+layout Out:  OUTPUT/dev-XX.json    the predicted answer of every question, {id: text} (XTREME's submission format)
       OUTPUT/scores.json    F1 and exact match of every language, what was run, and how fast
 
     python train_qa.py --task xquad --model models/multilingual-e5-small --train data/sample/squad/train-v1.1.json \\
         --data-dir data/sample/xquad --output runs/try --lr 2e-4 --batch-size 8 --epochs 8
     torchrun --nproc_per_node 4 train_qa.py ...      # the same batches, shared out over four GPUs
 
-The defaults are XTREME's settings for TyDiQA (learning rate 3e-5, batch 32, 3 epochs, length 384; SQuAD, on which xquad and mlqa
-train, takes --epochs 2), but for the warm-up, a tenth of the steps, and the weight decay, none.
+The defaults are XTREME's settings for TyDiQA (learning rate 3e-5, batch 32, 3 epochs, length 384; SQuAD, on which xquad
+and mlqa train, takes --epochs 2), but for the warm-up, a tenth of the steps, and the weight decay, none.
 An input is [CLS] question [SEP] part of the context [SEP], or what the model's tokenizer puts in these
-places. A context that is too long is cut into windows, one beginning every 128 pieces; in training, a window without the answer
-points at [CLS]. A linear layer scores every piece as the answer's first and as its last one. The answer is the span of at most
-30 pieces within one window whose two scores have the highest sum, over all windows. An answer that begins or ends inside a piece
-is trained as the whole pieces that hold it; how many there are is said.
+places. A context that is too long is cut into windows, one beginning every 128 pieces; in training, a window without
+the answer points at [CLS]. A linear layer scores every piece as the answer's first and as its last one. The answer is
+the span of at most 30 pieces within one window whose two scores have the highest sum, over all windows. An answer that
+begins or ends inside a piece is trained as the whole pieces that hold it; how many there are is said.
 
-With --reordered, every question is trained on in two orders, and --consistency adds the divergence between the predictions for
-them, of first and last pieces; --permutations says which word is which. Contexts of several windows are compared in none.
+With --reordered, every question is trained on in two orders, and --consistency adds the divergence between the
+predictions for them, of first and last pieces; --permutations says which word is which. Contexts of several windows are
+compared in none.
 """
 
 import bisect
@@ -34,6 +35,7 @@ from tqdm import tqdm
 
 import common
 import heads
+import subwords
 import training
 from data.cli import Arguments, InputError, open_output, run_script, warn
 from data.files import read_permutations
@@ -47,9 +49,9 @@ LONGEST_ANSWER = 30  # pieces (XTREME's max_answer_length)
 TRAIN_BUDGET = {"cpu": 2048, "cuda": 65536}  # padded pieces that are trained on at a time
 TEST_BUDGET = {"cpu": 4096, "cuda": 131072}  # padded pieces in a batch of testing
 
-# A model input. ids, types: of every piece, and its token type (BERT's: 0 question, 1 context); first: the position of the first context piece;
-# spans: (begin, end) in the context's characters of each context piece; answer: positions of its first and last piece, (0, 0) where
-# the window lacks it; question: its number.
+# A model input. ids, types: of every piece, and its token type (BERT's: 0 question, 1 context); first: the position of
+# the first context piece; spans: (begin, end) in the context's characters of each context piece; answer: positions of
+# its first and last piece, (0, 0) where the window lacks it; question: its number.
 Window = collections.namedtuple("Window", "ids types first spans answer question")
 
 
@@ -66,12 +68,12 @@ def first_questions(paragraphs, most):
 def pieces_with_spans(tokenizer, texts):
     """Return (ids, spans) of each text, spans being the characters (begin, end) of each piece.
 
-    A span has no space at its beginning. It reaches over what follows the piece and belongs to its last character: combining
-    marks that the tokenizer's normaliser joined to it or dropped.
+    A span has no space at its beginning. It reaches over what follows the piece and belongs to its last character:
+    combining marks that the tokenizer's normaliser joined to it or dropped.
     """
     found = []
-    for text, part in zip(texts, common.encode(tokenizer, texts)):
-        ids, offsets = common.spell_out(tokenizer, part.ids, part.offsets)
+    for text, part in zip(texts, subwords.encode(tokenizer, texts)):
+        ids, offsets = subwords.spell_out(tokenizer, part.ids, part.offsets)
         starts = sorted({begin for begin, _ in offsets})
         spans = []
         for begin, end in offsets:
@@ -92,14 +94,15 @@ def extends(character):
 
 
 def make_windows(tokenizer, paragraphs, limit):
-    """The windows of every question of `paragraphs`, as data.squad.read_squad returns them, and how many answers pieces cut.
+    """The windows of every question of `paragraphs`, as data.squad.read_squad returns them, and how many answers pieces
+    cut.
 
     limit: most pieces of an input. In training files the first of a question's answers counts.
     """
-    before, between, after, second = common.special_pair_pieces(tokenizer)
+    before, between, after, second = subwords.special_pair_pieces(tokenizer)
     contexts = pieces_with_spans(tokenizer, [context for context, _ in paragraphs])
     texts = [text for _, questions in paragraphs for _, text, _ in questions]
-    asked = iter(common.text_pieces(tokenizer, texts) if texts else [])
+    asked = iter(subwords.text_pieces(tokenizer, texts) if texts else [])
     windows, number, cut = [], 0, 0
     for (ids, spans), (_, questions) in zip(contexts, paragraphs):
         for _, _, answers in questions:
@@ -123,10 +126,11 @@ def make_windows(tokenizer, paragraphs, limit):
 
 
 def read_orders(reordered, permutations, train, train_path):
-    """Return (paragraphs, moves): the paragraphs of --reordered, and where the words of each one's context stood in `train`.
+    """Return (paragraphs, moves): the paragraphs of --reordered, and where the words of each one's context stood in
+    `train`.
 
-    moves: (begin now, begin before) of each word or answer, sorted. Raises InputError where these are not the paragraphs of `train`
-    in the order of --permutations.
+    moves: (begin now, begin before) of each word or answer, sorted. Raises InputError where these are not the
+    paragraphs of `train` in the order of --permutations.
     """
     second = read_squad(reordered)
     expected, moves = train, [[(0, 0)] for _ in train]
@@ -148,10 +152,11 @@ def read_orders(reordered, permutations, train, train_path):
 
 
 def same_words(first, second, moves):
-    """Which positions of two forms of one context stand for the same text: group numbers of each window's positions, two lists.
+    """Which positions of two forms of one context stand for the same text: group numbers of each window's positions,
+    two lists.
 
-    A group is a piece of the first form with the pieces after it that the second form has in one; 0 is all but the context. A piece
-    of the second form that joins the ends of two words goes with its first character.
+    A group is a piece of the first form with the pieces after it that the second form has in one; 0 is all but the
+    context. A piece of the second form that joins the ends of two words goes with its first character.
     moves: as of read_orders.
     """
     begins, new = [begin for begin, _ in first.spans], [begin for begin, _ in moves]
@@ -168,7 +173,8 @@ def same_words(first, second, moves):
 
 
 def grouped_log_probabilities(scores, groups):
-    """Log probabilities of each group, (2 B, G), of scores (B, L, 2): of the first pieces, then the last. groups: B lists of numbers."""
+    """Log probabilities of each group, (2 B, G), of scores (B, L, 2): of the first pieces, then the last. groups: B
+    lists of numbers."""
     index = common.pad(groups, 0).to(scores.device)[:, :, None].expand(-1, -1, 2)
     index = F.pad(index, (0, 0, 0, scores.shape[1] - index.shape[1]))  # padding has no probability
     summed = scores.new_zeros(len(scores), max(map(max, groups)) + 1, 2).scatter_add(1, index, scores.softmax(1))
@@ -176,8 +182,8 @@ def grouped_log_probabilities(scores, groups):
 
 
 def pair_windows(first, second, moves):
-    """Examples of the windows of both forms: ([window of the first, of the second], same_words) of a question, whose contexts are in
-    one window each, and ([window], None) of all others. moves: read_orders' of every question.
+    """Examples of the windows of both forms: ([window of the first, of the second], same_words) of a question, whose
+    contexts are in one window each, and ([window], None) of all others. moves: read_orders' of every question.
     """
     counts = [collections.Counter(window.question for window in windows) for windows in (first, second)]
     single = {question for question in counts[0] if counts[0][question] == counts[1][question] == 1}
@@ -192,7 +198,8 @@ def pair_windows(first, second, moves):
 
 
 def consistency(scores, examples):
-    """The summed divergence, half of first and half of last pieces, of the examples of two forms. scores: (B, L, 2) of all their windows."""
+    """The summed divergence, half of first and half of last pieces, of the examples of two forms. scores: (B, L, 2) of
+    all their windows."""
     starts = np.cumsum([0] + [len(inputs) for inputs, _ in examples])
     pairs = [(int(start), groups) for start, (_, groups) in zip(starts, examples) if groups]
     if not pairs:
@@ -208,7 +215,8 @@ def consistency(scores, examples):
 
 
 def position_scores(model, batch, pad_id, precision):
-    """Return scores of every piece of a list of windows as the answer's first and last one, (B, L, 2) float32, -inf at padding."""
+    """Return scores of every piece of a list of windows as the answer's first and last one, (B, L, 2) float32, -inf at
+    padding."""
     ids = common.pad([window.ids for window in batch], pad_id).to(model.device)
     mask = common.pad([[1] * len(window.ids) for window in batch], 0).to(model.device)
     types = common.pad([window.types for window in batch], 0).to(model.device)
@@ -219,7 +227,8 @@ def position_scores(model, batch, pad_id, precision):
 
 
 def best_spans(scores, batch):
-    """The best answer of each window: (summed score, first, last), the last two numbering its context pieces; scores as position_scores'."""
+    """The best answer of each window: (summed score, first, last), the last two numbering its context pieces; scores as
+    position_scores'."""
     length = scores.shape[1]
     place = torch.arange(length, device=scores.device)
     first = torch.tensor([window.first for window in batch], device=scores.device)
@@ -260,7 +269,8 @@ def read_training(path):
 
 
 def read_dev(data_dir, task, langs, most):
-    """Return (paragraphs, gold answers), {language: ...} each, of dev files with their first `most` questions. Raises InputError."""
+    """Return (paragraphs, gold answers), {language: ...} each, of dev files with their first `most` questions. Raises
+    InputError."""
     files = qa_files(data_dir, task)
     langs = training.dev_languages(langs, files, data_dir)
     dev = {lang: first_questions(read_squad(files[lang]), most) for lang in langs}
@@ -271,7 +281,8 @@ def read_dev(data_dir, task, langs, most):
 
 
 def make_examples(tokenizer, train, second, moves, limit):
-    """Return (examples, cut, unanswered): pair_windows' examples, and how many answers begin or end inside a piece, or are lost."""
+    """Return (examples, cut, unanswered): pair_windows' examples, and how many answers begin or end inside a piece, or
+    are lost."""
     windows, cut = make_windows(tokenizer, train, limit)
     answered = {window.question for window in windows if window.answer != (0, 0)}
     unanswered = len({window.question for window in windows} - answered)
@@ -316,7 +327,7 @@ def main():
     training.seed_everything(args.seed)
     model = heads.load_with_head(args.model, "QuestionAnswering", ["first", "last"])
     every = [window for windows in (*(inputs for inputs, _ in examples), *dev_windows.values()) for window in windows]
-    new_id = common.trim_inputs(model.base_model, [window.ids for window in every], pad_piece)
+    new_id = training.trim_inputs(model.base_model, [window.ids for window in every], pad_piece)
     pad_id = int(new_id[pad_piece])
     model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=args.weight_decay, fused=True)
@@ -350,7 +361,7 @@ def main():
             state["loss"] += loss.detach() * world
         training.update(optimizer, parameters, args.lr * training.linear_schedule(step, total, args.warmup))
         if device.type == "cpu":
-            common.release_memory()  # between tensors of many lengths glibc would leave gaps of several GB
+            common.release_memory(collect=False)  # between tensors of many lengths glibc would leave gaps of several GB
 
     # Write: the model, answers and scores. Every process takes its part of the languages.
     if args.save and rank == 0:

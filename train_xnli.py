@@ -1,22 +1,24 @@
 """Fine-tune an encoder for a sentence-pair task, XNLI or PAWS-X, and score it on the dev set of every language.
 
-In:   a file of sentence1<TAB>sentence2<TAB>label lines (English, in its own or another word order) and a folder of dev-XX.tsv
-Out:  OUTPUT/dev-XX.tsv     predicted labels, one a line (XTREME's submission format)
+In:   a file of sentence1<TAB>sentence2<TAB>label lines (English, in its own or another word order) and a folder of
+dev-XX.tsv Out:  OUTPUT/dev-XX.tsv     predicted labels, one a line (XTREME's submission format)
       OUTPUT/scores.json    accuracy of every language, what was run, and how fast
 
     python train_xnli.py --task xnli --model models/multilingual-e5-small --train data/sample/xnli/train-en.tsv \\
         --data-dir data/sample/xnli --output runs/try --lr 1e-4 --batch-size 16
     torchrun --nproc_per_node 4 train_xnli.py ...     # the same batches, shared out over four GPUs
 
-The defaults are XTREME's settings for its full data (learning rate 2e-5, batch 32, 5 epochs, length 128), but for the warm-up, a
-tenth of the steps where XTREME has none (--warmup 0). An input is [CLS] sentence1 [SEP] sentence2 [SEP], or what the model's
-tokenizer puts in these places; of a pair that is too long, the longer sentence is cut. The label is predicted by the head that
-transformers gives the family of the model, which is what XTREME's baselines use:
+The defaults are XTREME's settings for its full data (learning rate 2e-5, batch 32, 5 epochs, length 128), but for the
+warm-up, a tenth of the steps where XTREME has none (--warmup 0). An input is [CLS] sentence1 [SEP] sentence2 [SEP], or
+what the model's tokenizer puts in these places; of a pair that is too long, the longer sentence is cut. The label is
+predicted by the head that transformers gives the family of the model, which is what XTREME's baselines use:
 
-- BERT (mBERT, the default model): the checkpoint's pooler, which is a dense layer with tanh, then dropout and a linear layer;
-- XLM-R (InfoXLM and XLM-Align too): dropout, a new dense layer with tanh, dropout, a linear layer; others are much like these.
+- BERT (mBERT, the default model): the checkpoint's pooler, which is a dense layer with tanh, then dropout and a linear
+layer; - XLM-R (InfoXLM and XLM-Align too): dropout, a new dense layer with tanh, dropout, a linear layer; others are
+much like these.
 
-With --reordered, every pair is trained on in two orders, and --consistency adds the divergence between the predictions for them.
+With --reordered, every pair is trained on in two orders, and --consistency adds the divergence between the predictions
+for them.
 """
 
 import collections
@@ -31,6 +33,7 @@ from tqdm import tqdm
 
 import common
 import heads
+import subwords
 import training
 from data.cli import Arguments, InputError, error_at, run_script
 from data.files import PAIR_LABELS, iterate_pairs, languages_in, write_lines
@@ -39,8 +42,8 @@ from data.metrics import pair_scores
 TEST_BUDGET = {"cpu": 2048, "cuda": 65536}  # padded pieces in a batch of testing
 READ = 20_000  # pairs that are tokenised at a time
 
-# The inputs of many pairs in flat arrays. ids, types: a piece's id and its sentence (0 or 1) where the model tells them apart;
-# first, lengths: where a pair begins and how many pieces it has; labels: -1 for none.
+# The inputs of many pairs in flat arrays. ids, types: a piece's id and its sentence (0 or 1) where the model tells them
+# apart; first, lengths: where a pair begins and how many pieces it has; labels: -1 for none.
 Inputs = collections.namedtuple("Inputs", "ids types first lengths labels")
 
 
@@ -53,7 +56,7 @@ def read_inputs(path, task, tokenizer, limit, most=None):
     Raises InputError.
     """
     parts, rows, number = [], itertools.islice(iterate_pairs(path, task), most), 0
-    before, between, after, second_type = common.special_pair_pieces(tokenizer)
+    before, between, after, second_type = subwords.special_pair_pieces(tokenizer)
     room = limit - len(before) - len(between) - len(after)
     while chunk := list(itertools.islice(rows, READ)):
         for row in chunk:
@@ -61,7 +64,7 @@ def read_inputs(path, task, tokenizer, limit, most=None):
             if row[2] is None:
                 raise error_at(path, number, "no label; expected sentence1<TAB>sentence2<TAB>label")
         ids, types = [], []
-        for one, two in zip(*(common.text_pieces(tokenizer, [row[side] for row in chunk]) for side in (0, 1))):
+        for one, two in zip(*(subwords.text_pieces(tokenizer, [row[side] for row in chunk]) for side in (0, 1))):
             kept = longest_first(len(one), len(two), room)
             head, tail = before + one[: kept[0]] + between, two[: kept[1]] + after
             ids.append(head + tail)
@@ -79,7 +82,8 @@ def read_inputs(path, task, tokenizer, limit, most=None):
 def longest_first(one, two, room):
     """Return how many pieces are kept of two sentences of so many: of a pair that is too long, the longer one is cut.
 
-    Where both are cut and `room` is odd, the second keeps one more, unless the first was longer (as in tokenizers' truncation).
+    Where both are cut and `room` is odd, the second keeps one more, unless the first was longer (as in tokenizers'
+    truncation).
     """
     if one + two <= room:
         return one, two
@@ -90,7 +94,8 @@ def longest_first(one, two, room):
 
 
 def read_views(path, reordered, task, tokenizer, limit):
-    """Return (inputs, views): the Inputs of a training file, after them those of `reordered` where it is given; views is 1 or 2.
+    """Return (inputs, views): the Inputs of a training file, after them those of `reordered` where it is given; views
+    is 1 or 2.
 
     Raises InputError where `reordered` is not the same pairs in other orders.
     """

@@ -112,7 +112,8 @@ def check_output(output, data_dir, below=False):
 
 
 def dev_languages(langs, known, data_dir):
-    """Return the languages that --langs names, or all that are `known`, each once. Raises InputError for one without dev file."""
+    """Return the languages that --langs names, or all that are `known`, each once. Raises InputError for one without
+    dev file."""
     if langs == "all":
         return sorted(known)
     for lang in (named := list(dict.fromkeys(langs.split(",")))):
@@ -140,23 +141,24 @@ def seed_everything(seed):
 
 
 def seed_step(seed, step, rank):
-    """Make what a step draws at random (dropout) depend on seed, step and process alone: a run can go on from any step."""
+    """Make what a step draws at random (dropout) depend on seed, step and process alone: a run can go on from any
+    step."""
     torch.manual_seed(seed + 1_000_003 * step + 1000 * rank)
 
 
 def steps(sizes, batch_size, epochs, seed, rank, state, save, minutes):
     """Yield (step, batch), batch being numbers of examples, from step state["step"] on to the end of all epochs.
 
-    sizes: pieces of each example, by which batches are made and progress is shown. An epoch's batches depend on the seed and its
-    number alone. state: {"step", "seconds"} is kept up to date; a "loss" put there is shown. Process 0 calls save() when `minutes`
-    have passed since it last did.
+    sizes: pieces of each example, by which batches are made and progress is shown. An epoch's batches depend on the
+    seed and its number alone. state: {"step", "seconds"} is kept up to date; a "loss" put there is shown. Process 0
+    calls save() when `minutes` have passed since it last did.
     """
     per_epoch = -(-len(sizes) // batch_size)
     tokens, done = int(np.sum(sizes)) * epochs, state["step"] / (epochs * per_epoch)
     started = saved = time.perf_counter()
     before, batches = state["seconds"], None
-    hidden = None if rank == 0 else True
-    with tqdm(total=tokens, initial=int(tokens * done), unit=" tokens", unit_scale=True, desc="train", disable=hidden) as bar:
+    look = {"unit": " tokens", "unit_scale": True, "desc": "train", "disable": None if rank == 0 else True}
+    with tqdm(total=tokens, initial=int(tokens * done), **look) as bar:
         for step in range(state["step"], epochs * per_epoch):
             epoch, number = divmod(step, per_epoch)
             if number == 0 or batches is None:
@@ -175,14 +177,25 @@ def steps(sizes, batch_size, epochs, seed, rank, state, save, minutes):
     state["seconds"] = before + time.perf_counter() - started
 
 
+def trim_inputs(encoder, inputs, pad_piece):
+    """Trim an encoder to the pieces of `inputs`, lists of ids, which are renumbered in place. Returns trim_embeddings'
+    array."""
+    new_id = common.trim_embeddings(encoder, {pad_piece, *(piece for ids in inputs for piece in ids)})
+    for ids in inputs:
+        ids[:] = new_id[ids].tolist()
+    return new_id
+
+
 def linear_schedule(step, steps, warmup):
-    """Return the fraction of the learning rate at a step (from 0): up over the first `warmup` of the steps, then down to 0."""
+    """Return the fraction of the learning rate at a step (from 0): up over the first `warmup` of the steps, then down
+    to 0."""
     rise = max(1, round(steps * warmup))
     return min((step + 1) / rise, (steps - step) / max(1, steps - rise))
 
 
 def update(optimizer, parameters, rate):
-    """Take one step of the optimizer at a learning rate, with the gradients of all processes, clipped to the norm CLIP."""
+    """Take one step of the optimizer at a learning rate, with the gradients of all processes, clipped to the norm
+    CLIP."""
     sum_gradients(parameters)
     torch.nn.utils.clip_grad_norm_(parameters, CLIP)
     for group in optimizer.param_groups:
@@ -211,8 +224,8 @@ def broadcast(module):
 def symmetric_divergence(one, other):
     """Return ½ (KL(p ‖ q) + KL(q ‖ p)), (N,), of distributions p and q given as log probabilities, (N, C) each.
 
-    R-Drop's regularisation (Liang et al. 2021, equation 2) with p and q from one input and two dropouts; xTune's example
-    consistency (Zheng et al. 2021) with p and q from two views of an example.
+    R-Drop's regularisation (Liang et al. 2021, equation 2) with p and q from one input and two dropouts; xTune's
+    example consistency (Zheng et al. 2021) with p and q from two views of an example.
     """
     return 0.5 * ((one.exp() - other.exp()) * (one - other)).sum(1)
 
@@ -226,10 +239,11 @@ def checkpoint_path(output):
 
 
 def training_crc(script, options, arrays):
-    """Return a number that tells one training from another: its code, options, data and the weights that it begins with.
+    """Return a number that tells one training from another: its code, options, data and the weights that it begins
+    with.
 
-    script: path of the train script; comments in it and in the modules that it shares do not count. options: {name: value}.
-    arrays: numpy arrays.
+    script: path of the train script; comments in it and in the modules that it shares do not count. options: {name:
+    value}. arrays: numpy arrays.
     """
     ignored = ("output", "save_every", "save")
     crc = zlib.crc32(json.dumps({k: v for k, v in options.items() if k not in ignored}, sort_keys=True).encode())
@@ -247,7 +261,8 @@ def weights(model):
 
 
 def save_checkpoint(path, crc, modules, optimizer, state):
-    """Write a training's state whole: the weights of `modules`, {name: module}, the optimizer's, and the numbers in `state`.
+    """Write a training's state whole: the weights of `modules`, {name: module}, the optimizer's, and the numbers in
+    `state`.
 
     crc: training_crc's. Raises InputError.
     """
@@ -326,8 +341,8 @@ def describe_training(examples, steps, tokens, seconds):
 def write_scores(options, task, metric, machine, scores, langs, train):
     """Gather the scores of all processes, {language: metrics}; the first one writes OUTPUT/scores.json and prints them.
 
-    options: of the command line, {name: value}. metric: the one that the report puts first. machine: describe_machine's.
-    train: what scores.json says of the training.
+    options: of the command line, {name: value}. metric: the one that the report puts first. machine:
+    describe_machine's. train: what scores.json says of the training.
     """
     if dist.is_initialized():
         gathered = [None] * dist.get_world_size()
@@ -340,7 +355,8 @@ def write_scores(options, task, metric, machine, scores, langs, train):
     content = {key: options[key] for key in ("model", "order", "aligner", "seed")}
     content = {"task": task, **content, "metric": metric, "dev": {lang: scores[lang] for lang in langs}, "train": train}
     with open_output(os.path.join(options["output"], "scores.json")) as stream:
-        json.dump({**content, "machine": machine, "args": {**options, "precision": machine["precision"]}}, stream, indent=1)
+        options = {**options, "precision": machine["precision"]}
+        json.dump({**content, "machine": machine, "args": options}, stream, indent=1)
     with contextlib.suppress(OSError):
         os.remove(checkpoint_path(options["output"]))  # the run is whole
     for lang in langs:

@@ -5,6 +5,8 @@ import os
 
 from conftest import SHAPE, sample_words
 
+import heads
+
 # model type of transformers: (tokenizer, how the configuration differs from a BERT of that size)
 FAMILIES = {
     "bert": ("wordpiece", {}),
@@ -76,25 +78,20 @@ def tokenizer_of(kind):
 
 
 def build_family(family, folder):
-    """Write a tiny model of a family, of random weights, with the head of its pretraining where it has one; returns the folder."""
+    """Write a tiny model of a family, of random weights, with the head of its pretraining where it has one; returns the
+    folder."""
     import torch
-    from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForPreTraining, PreTrainedTokenizerFast
-    from transformers import MODEL_FOR_MASKED_LM_MAPPING, MODEL_FOR_PRETRAINING_MAPPING
+    from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
     kind, differences = FAMILIES[family]
     tokenizer, names = tokenizer_of(kind)
     named = {name + "_token": token for name, token in names.items()}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=128, **named).save_pretrained(folder)
-    ids = {f"{name}_token_id": tokenizer.token_to_id(token) for name, token in names.items() if name not in ("unk", "mask")}
-    sizes = {"vocab_size": tokenizer.get_vocab_size(), "max_position_embeddings": 130, **SHAPE, **ids}
+    ids = {name: tokenizer.token_to_id(token) for name, token in names.items() if name not in ("unk", "mask")}
+    sizes = {"vocab_size": tokenizer.get_vocab_size(), "max_position_embeddings": 130, **SHAPE}
+    sizes |= {f"{name}_token_id": number for name, number in ids.items()}
     config = AutoConfig.for_model(family, **{**sizes, **differences})
-    build = AutoModel
-    for auto_class, known in (
-        (AutoModelForPreTraining, MODEL_FOR_PRETRAINING_MAPPING),
-        (AutoModelForMaskedLM, MODEL_FOR_MASKED_LM_MAPPING),
-    ):
-        if build is AutoModel and type(config) in known:
-            build = auto_class
+    build = heads.auto_class_for(config, "PreTraining") or heads.auto_class_for(config, "MaskedLM") or AutoModel
     torch.manual_seed(0)
     build.from_config(config).save_pretrained(folder)
     assert os.path.exists(os.path.join(folder, "tokenizer.json"))

@@ -1,9 +1,9 @@
-"""Every family of encoders goes through the scripts; layers, embedding rows and heads are what transformers says they are."""
+"""Every family of encoders goes through the scripts; layers, embedding rows and heads are what transformers says they
+are."""
 
 import json
 import os
 
-import numpy as np
 import pytest
 import torch
 from conftest import SAMPLE
@@ -11,8 +11,7 @@ from families import FAMILIES, build_family
 
 import common
 import heads
-import training
-from data.cli import InputError
+import subwords
 from data.files import read_pairs, read_parallel, read_tag_predictions, read_udpos, write_pairs, write_udpos
 
 THROUGH_SCRIPTS = [
@@ -108,9 +107,10 @@ def test_words_given_one_by_one_get_the_space_before_them(family_folder):
     for family in ("camembert", "xlm-roberta", "distilbert"):
         tokenizer = common.load_tokenizer(family_folder(family))
         words = "the people of the world were in the house".split()
-        [(ids, owner)] = common.words_to_pieces(tokenizer, [words])
+        [(ids, owner)] = subwords.words_to_pieces(tokenizer, [words])
         text = " " + " ".join(words)
-        assert list(ids) == tokenizer(text, add_special_tokens=False)["input_ids"] and sorted(set(owner)) == list(range(9))
+        assert list(ids) == tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert sorted(set(owner)) == list(range(9))
 
 
 def test_special_pieces_in_a_text_stay_text(family_folder):
@@ -118,9 +118,9 @@ def test_special_pieces_in_a_text_stay_text(family_folder):
         tokenizer = common.load_tokenizer(family_folder(family))
         special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
         words = ["</s>", "a<pad>b", "[SEP]", "<mask>", "the"]
-        [(ids, owner)] = common.words_to_pieces(tokenizer, [words])
+        [(ids, owner)] = subwords.words_to_pieces(tokenizer, [words])
         assert not special & set(ids) and len(ids) == len(owner) and sorted(set(owner)) == list(range(5))
-        [ids] = common.text_pieces(tokenizer, [" ".join(words)])
+        [ids] = subwords.text_pieces(tokenizer, [" ".join(words)])
         assert not special & set(ids)
 
 
@@ -132,7 +132,8 @@ def data(tmp_path_factory):
     """A folder with a few examples of every task."""
     folder = tmp_path_factory.mktemp("data")
     for name, count in (("train-en", 12), ("dev-zh", 6)):
-        write_udpos(str(folder / "udpos" / f"{name}.tsv"), read_udpos(os.path.join(SAMPLE, "udpos", f"{name}.tsv"))[:count])
+        sentences = read_udpos(os.path.join(SAMPLE, "udpos", f"{name}.tsv"))[:count]
+        write_udpos(str(folder / "udpos" / f"{name}.tsv"), sentences)
         rows = read_pairs(os.path.join(SAMPLE, "xnli", f"{name}.tsv"), "xnli")[:count]
         write_pairs(str(folder / "xnli" / f"{name}.tsv"), rows)
     (folder / "xquad").mkdir()
@@ -140,6 +141,7 @@ def data(tmp_path_factory):
         with open(os.path.join(SAMPLE, f"{source}.json"), encoding="utf-8") as stream:
             document = json.load(stream)
         document["data"] = document["data"][:1]
+        document["data"][0]["paragraphs"] = document["data"][0]["paragraphs"][:1]
         (folder / "xquad" / f"{name}.json").write_text(json.dumps(document), encoding="utf-8")
     pairs = list(read_parallel(os.path.join(SAMPLE, "udpos", "train-en-zh.txt")))[:12]
     (folder / "pairs.txt").write_text("".join(f"{' '.join(one)} ||| {' '.join(two)}\n" for one, two in pairs))
@@ -149,8 +151,8 @@ def data(tmp_path_factory):
 def script_of(task, data):
     """The command of a train script, without its model and output."""
     kind = "json" if task == "xquad" else "tsv"
-    options = ["--train", data / task / f"train-en.{kind}", "--data-dir", data / task, "--epochs", "2", "--batch-size", "4"]
-    options += ["--lr", "1e-3", "--precision", "f32", "--save", "--max-dev", "6"]
+    options = ["--train", data / task / f"train-en.{kind}", "--data-dir", data / task]
+    options += ["--epochs", "2", "--batch-size", "4", "--lr", "1e-3", "--precision", "f32", "--save", "--max-dev", "6"]
     return ["train_pos", *options] if task == "udpos" else [
         "train_qa" if task == "xquad" else "train_xnli", "--task", task, *options,
     ]  # fmt: skip
