@@ -49,11 +49,6 @@ def find_control(key, tau):
     return min((other for other in tau if not random and other[0] == wanted), key=distance, default=None)
 
 
-def against(key, other, langs):
-    """Return the terms of the average over languages of a condition less another one, see data.intervals.estimate."""
-    return [(sign / len(langs), one, lang) for lang in langs for one, sign in ((key, 1), (other, -1))]
-
-
 def less(key, other, langs):
     """Return the terms of a condition less another one, the average over languages; see data.intervals.estimate."""
     return [(sign / len(langs), one, lang) for lang in langs for one, sign in ((key, 1), (other, -1))]
