@@ -33,9 +33,8 @@ from data.cli import Arguments, InputError, check_writable, error_at, run_script
 from data.conllu import convert, read_conllu
 from data.download import PAWSX_LANGS, UDPOS_LANGS, XNLI_LANGS
 from data.files import (
+    LABELS,
     PAIR_LABEL_ALIASES,
-    PAIR_LABELS,
-    UPOS,
     format_links,
     read_lines,
     read_pairs,
@@ -80,7 +79,7 @@ def task_files(paths):
 
     The last column of its first line tells the task. Raises InputError where two folders hold different ones of a task.
     """
-    tasks_of = {tag: "udpos" for tag in UPOS} | {label: task for task in PAIR_LABELS for label in PAIR_LABELS[task]}
+    tasks_of = {label: task for task in LABELS for label in LABELS[task]}
     folders = {}
     for path in paths:
         if os.path.basename(path) == "dev-en.tsv":
