@@ -302,7 +302,7 @@ plan() {
 absent() { tr '\037' '\n' | awk -v d="$D/" 'index($0, d) == 1 && !seen[$0]++' | while IFS= read -r word; do [ -e "$word" ] || echo "$word"; done; }
 list() { echo "$*" | tr ' ' ,; }
 
-TUNED=$(for lang in $LANGS; do case $PROFILE in full) echo $lang ;; *) ! there $PARALLEL$lang.txt || echo $lang ;; esac; done)
+TUNED=$(echo $(for lang in $LANGS; do case $PROFILE in full) echo $lang ;; *) ! there $PARALLEL$lang.txt || echo $lang ;; esac; done))
 case $MODE in
   --plan)  plan ;;
   --setup) setup ;;
