@@ -31,8 +31,19 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 import common
-from data.cli import Arguments, InputError, check_writable, positive, positive_float, run_script
-from data.files import error_at, format_links, fraction, open_output, parse_links, read_gold, read_parallel
+from data.cli import (
+    Arguments,
+    InputError,
+    check_writable,
+    error_at,
+    fraction,
+    open_output,
+    positive,
+    positive_float,
+    run_script,
+    warn,
+)
+from data.files import format_links, parse_links, read_gold, read_parallel
 from report import links_page
 
 CHUNK = {"cpu": 512, "cuda": 8192}  # lines in memory at a time
@@ -526,7 +537,7 @@ def main():
         (dropped, "words hold only characters that the tokenizer drops, and got no links"),
     ):
         if count:
-            common.warn(f"{count} {what}")
+            warn(f"{count} {what}")
     if gold is not None:
         scores = [{**alignment_scores(way), "pairs": lines} for way in counts.tolist()]
         if args.scores:

@@ -21,8 +21,8 @@ import re
 
 import numpy as np
 
-from data.cli import Arguments, InputError, positive, run_script
-from data.files import open_output, read_label_predictions, read_lines, read_pairs, read_tag_predictions, read_udpos
+from data.cli import Arguments, InputError, open_output, positive, run_script
+from data.files import read_label_predictions, read_lines, read_pairs, read_tag_predictions, read_udpos
 from data.metrics import answer_counts, pair_counts, tagging_counts, task_metrics
 from data.squad import QA_TASKS, gold_answers, qa_files, read_answer_predictions, read_squad
 from report import markdown, results_page

@@ -45,8 +45,19 @@ from align import (
     similarity_matrix,
 )
 import common
-from data.cli import Arguments, InputError, check_writable, positive, positive_float, random_seed, run_script
-from data.files import fraction, open_output, read_gold, read_parallel
+from data.cli import (
+    Arguments,
+    InputError,
+    check_writable,
+    fraction,
+    open_output,
+    positive,
+    positive_float,
+    random_seed,
+    run_script,
+    warn,
+)
+from data.files import read_gold, read_parallel
 
 OBJECTIVES = ["so", "co", "psi", "contrast", "mlm", "tlm", "tlm-full"]
 LM = {"mlm", "tlm", "tlm-full"}
@@ -159,7 +170,7 @@ def read_training(path, tokenizer, settings, gold_path, gold_index):
     if gold is not None and number != len(gold):
         raise InputError(f"{gold_path}: {len(gold)} lines, but {path} has {number}; expected one line for each pair")
     if empty:
-        common.warn(f"{path}: {empty} lines have an empty side and are left out")
+        warn(f"{path}: {empty} lines have an empty side and are left out")
     if not parts[0]:
         raise InputError(f"{path}: no pairs; expected `source words ||| target words` a line")
     sides = []

@@ -36,12 +36,10 @@ import os
 
 import numpy as np
 
-from data.cli import Arguments, InputError, check_writable, random_seed, run_script
+from data.cli import Arguments, InputError, check_writable, error_at, open_output, random_seed, run_script
 from data.files import (
-    error_at,
     file_style,
     iterate_pairs,
-    open_output,
     parse_links,
     read_lines,
     read_udpos,

@@ -32,8 +32,8 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 import common
-from data.cli import Arguments, InputError, run_script
-from data.files import open_output, read_permutations
+from data.cli import Arguments, InputError, open_output, run_script, warn
+from data.files import read_permutations
 from data.metrics import question_scores, squad_scores
 from data.paragraphs import paragraph_sentences, reorder_paragraph
 from data.squad import QA_TASKS, gold_answers, qa_files, read_squad, stripped
@@ -308,9 +308,7 @@ def main():
     precision = args.precision or common.pick_precision(device)
     rank, world = common.start_distributed(device)
     if rank == 0 and cut + unanswered:
-        common.warn(
-            f"{args.train}: of {questions} answers {cut} begin or end inside a piece, {unanswered} lie in no window"
-        )
+        warn(f"{args.train}: of {questions} answers {cut} begin or end inside a piece, {unanswered} lie in no window")
     common.seed_everything(args.seed)
     encoder = common.load_encoder(
         args.model, attention="eager" if device.type == "cpu" else None

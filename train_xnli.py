@@ -29,8 +29,8 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 import common
-from data.cli import Arguments, InputError, run_script
-from data.files import PAIR_LABELS, error_at, iterate_pairs, languages_in, write_lines
+from data.cli import Arguments, InputError, error_at, run_script
+from data.files import PAIR_LABELS, iterate_pairs, languages_in, write_lines
 from data.metrics import pair_scores
 
 DROPOUT = 0.1  # before each new layer, as in BertForSequenceClassification and RobertaClassificationHead

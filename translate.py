@@ -32,7 +32,7 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 import common
-from data.cli import Arguments, InputError, check_writable, positive, run_script
+from data.cli import Arguments, InputError, check_writable, positive, run_script, warn
 from data.files import PAIR_LABELS, read_udpos, split_words, write_lines
 from data.split import read_rows
 from data.words import split_text
@@ -259,11 +259,9 @@ def main():
     crc = run_checksum(model, pieces, [batches, beams, precision, device.type])
     done, others = read_partials(args.output, crc)
     if rank == 0 and others:
-        common.warn(
-            f"{args.output}.partial.*: {others} batches are of another input, model or setting, and are not used"
-        )
+        warn(f"{args.output}.partial.*: {others} batches are of another input, model or setting, and are not used")
     if rank == 0 and done:
-        common.warn(f"goes on after {len(done)} of {len(batches)} batches, from {args.output}.partial.*")
+        warn(f"goes on after {len(done)} of {len(batches)} batches, from {args.output}.partial.*")
     model.to(device)
     if precision == "bf16":
         common.store_linear_in_bf16(model)
@@ -316,7 +314,7 @@ def main():
         ),
     ):
         if count:
-            common.warn(f"{count} {what}")
+            warn(f"{count} {what}")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data.cli import Arguments, InputError, run_script
-from data.files import UPOS, error_at, read_lines, write_udpos
+from data.cli import Arguments, InputError, error_at, run_script
+from data.files import UPOS, read_lines, write_udpos
 
 TAG_PRECEDENCE = {
     "default": "VERB NOUN PROPN PRON ADJ NUM ADV INTJ AUX ADP DET PART CCONJ SCONJ X PUNCT".split(),

@@ -51,9 +51,9 @@ import zlib
 from tqdm import tqdm
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data.cli import Arguments, InputError, positive, run_script
+from data.cli import Arguments, InputError, open_output, positive, run_script
 from data.conllu import convert
-from data.files import PAIR_LABEL_ALIASES, open_output, write_udpos
+from data.files import PAIR_LABEL_ALIASES, write_udpos
 
 # The addresses of each group of files, tried in this order, {} being the file's name; then the files: bytes and sha256, None where
 # nobody published them. The addresses are those of XTREME's scripts/download_data.sh (google-research/xtreme) and their mirrors;

@@ -27,8 +27,8 @@ import sys
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from data.cli import Arguments, InputError, check_writable, run_script
-from data.files import error_at, iterate_pairs, read_lines, read_parallel, write_parallel
+from data.cli import Arguments, InputError, check_writable, error_at, run_script
+from data.files import iterate_pairs, read_lines, read_parallel, write_parallel
 from data.paragraphs import pair_paragraphs, paragraph_texts, translated_paragraphs
 from data.squad import read_squad
 from data.words import split_text

@@ -14,8 +14,8 @@ import json
 import os
 import re
 
-from data.cli import InputError
-from data.files import error_at, open_output, read_lines
+from data.cli import InputError, error_at, open_output
+from data.files import read_lines
 
 LAYOUT = '{"data": [{"paragraphs": [{"context": "", "qas": [{"id": "", "question": "", "answers": [{"text": "", "answer_start": 0}]}]}]}]}'
 KINDS = {str: "text", int: "whole number", list: "list"}
