@@ -181,7 +181,7 @@ far() {   # far FILE FILE: whether the mean tau of two orders is known and diffe
 cut() {   # what the sample leaves out where the user has not named orders
   [ $CUT-$task = yes-${task/#udpos/no} ] || return 1
   [ "$aligner $seed" = "${ALIGNERS%% *} ${SEEDS%% *}" ] || return 0
-  case $task-$order in pawsx-original | pawsx-zh | *-identity | [!p]*-original | [!p]*-hi | [!p]*-random-hi) return 1 ;; esac
+  case $task-$order in pawsx-original | pawsx-zh | [!p]*-identity | [!p]*-original | [!p]*-hi | [!p]*-random-hi) return 1 ;; esac
 }
 condition() {   # whether there is a run of $model $task $aligner $order $seed; sets what its stages need
   ! cut || return 1
