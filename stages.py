@@ -3,13 +3,13 @@
     python stages.py runs/sample --plan "bash run_all.sh --plan" [--dry-run] [--wave train [--share 3/20]] [--jobs 4]
 
 The command of --plan prints a line for each stage: its wave, its output and the words of its command, separated by
-\\x1f (`waves` and their order comes first; `note` and a message may come anywhere). It is asked again whenever a wave is
-done, since what that found may change what comes next.
+\\x1f (`waves` and their order come first; `note` and a message may come anywhere). It is asked again whenever a wave
+is done, since what that found may change what comes next.
 
 A stage writes its output and the words of its command that differ from it by their ending (train-hi.tsv.json, hi.html).
-It reads the other words that are files or folders (of --data-dir, the dev files), its script with the project's modules
-that this imports, and requirements.txt. It is done if what it wrote is as it was left, by the same command from the same
-contents: RUNS/.stages keeps the digests, RUNS/logs what was printed. Comments and docstrings of scripts do not count.
+It reads the other words that are files or folders (of --data-dir, the dev files), its script with the project's
+modules that this imports, and requirements.txt. It is done if what it wrote is as it was left, by the same command from
+the same contents; comments and docstrings do not count. RUNS/.stages keeps the digests, RUNS/logs what was printed.
 """
 
 import argparse
@@ -79,11 +79,12 @@ class Stage:
         contents.forget()
         self.began, self.before, environment = time.monotonic(), self.key(contents), {**os.environ, **environment}
         with open(self.log, "w", encoding="utf-8") as log:
-            settings = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "env": environment, "pass_fds": locks}
-            self.process = subprocess.Popen(self.command, **settings)
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, pass_fds=locks
+            )
 
     def finish(self, contents):
-        """Record that it is done, unless it failed or its script or input has changed; return what is wrong, or None."""
+        """Record that it is done, unless its script or input has changed; return why it failed, or None."""
         code = self.process.returncode
         if code:
             return f"ended with code {code}" if code > 0 else f"was ended by signal {-code}"
@@ -110,12 +111,12 @@ def read_plan(runs, command):
     if printed.returncode:
         raise InputError(f"{shlex.join(command)}: ended with code {printed.returncode}, expected a plan")
     (_, *waves), *lines = (line.split("\x1f") for line in dict.fromkeys(printed.stdout.splitlines()))
-    stages, made = [], {}
-    for wave, output, *words in sorted((line for line in lines if line[0] != "note"), key=lambda line: waves.index(line[0])):
-        if output not in made:
+    notes, stages, made = [line[1] for line in lines if line[0] == "note"], [], {}
+    for wave in waves:
+        for _, output, *words in (line for line in lines if line[0] == wave and line[1] not in made):
             stages.append(Stage(runs, wave, output, words, made))
             made.update(dict.fromkeys(stages[-1].writes, stages[-1]))
-    return stages, waves, [line[1] for line in lines if line[0] == "note"]
+    return stages, waves, notes
 
 
 def undone(stages, contents):
@@ -133,9 +134,8 @@ def check_made(mine, left):
     for stage in mine:
         for earlier in stage.after:
             if stage.output in left and earlier.output in left and earlier not in mine:
-                raise InputError(
-                    f"{stage.output} needs {earlier.output} as these settings make it; run the wave {earlier.wave} first"
-                )
+                where = f"{earlier.output} as these settings make it, which is not there"
+                raise InputError(f"{stage.output} needs {where}; run the wave {earlier.wave} before it")
 
 
 def slots(jobs):
@@ -152,20 +152,20 @@ def slots(jobs):
 
 
 def lock(path, kind):
-    """Return a descriptor with the lock of a file. The stages inherit it, so that it lasts until the last of them ends."""
+    """Return a descriptor that holds the lock of a file; the stages inherit it, and the last of them lets it go."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
-        where = os.path.dirname(os.path.dirname(path))
-        raise InputError(f"another run, or a stage that outlived one, is at work in {where}; wait for it, or stop it") from None
+        at_work = f"another run, or a stage that outlived one, is at work in {os.path.dirname(os.path.dirname(path))}"
+        raise InputError(f"{at_work}; wait for it, or stop it") from None
     except OSError:
         pass  # a file system without locks
     return descriptor
 
 
 def time_left(stages, path, jobs):
-    """Return ", about 9 min left" by the mean time of each kind of stage; "" while more than a fifth are of unknown kinds."""
+    """Return ", about 9 min left" by the mean time of each kind of stage; "" while over a fifth are of unknown kinds."""
     times = collections.defaultdict(list)
     if os.path.exists(path):
         with open(path, encoding="utf-8") as stream:
@@ -196,7 +196,8 @@ def run_stages(stages, ask_again, asked, contents, environments, locks, times):
             busy = {stage.output for stage in running.values()}
             todo = [stage for stage in asked(stages) if stage.output in left and stage.output not in busy]
             ready = [stage for stage in todo if not any(earlier.output in left for earlier in stage.after)]
-            for slot in [] if failed else [slot for slot in range(len(environments)) if slot not in running][: len(ready)]:
+            free = [slot for slot in range(len(environments)) if slot not in running]
+            for slot in [] if failed else free[: len(ready)]:
                 stage = running[slot] = ready.pop(0)
                 tries[stage.output] += 1
                 number, minutes, seconds = sum(tries.values()), *divmod(int(time.monotonic() - began), 60)

@@ -10,12 +10,13 @@ import os
 import time
 
 FRESH = 2.0  # seconds; a younger file may change once more within the resolution of its times
-NOT_DATA = {os.path.abspath(name) for name in ("runs", "report", ".venv", ".git")}  # where a folder of data is around us
+OURS = {os.path.abspath(name) for name in ("runs", "report", ".venv", ".git")}  # no data, even in a folder around us
 
 
 def digest(value):
     """Return the digest of bytes, or of a value that JSON can hold."""
-    return hashlib.blake2b(value if isinstance(value, bytes) else json.dumps(value).encode(), digest_size=16).hexdigest()
+    value = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return hashlib.blake2b(value, digest_size=16).hexdigest()
 
 
 def write_json(path, value):
@@ -27,7 +28,7 @@ def write_json(path, value):
 
 
 class Contents:
-    """Digests of one moment, which ends with forget(). Those of files are kept at `path` until their size or times change."""
+    """Digests of one moment, which ends with forget(); at `path` those of files are kept until size or times change."""
 
     def __init__(self, path):
         self.path, self.kept, self.seen = path, {}, {}
@@ -50,7 +51,7 @@ class Contents:
     def _folder(self, path):
         found = []
         for top, folders, files in os.walk(path, followlinks=True):
-            folders[:] = [name for name in folders if os.path.abspath(os.path.join(top, name)) not in NOT_DATA]
+            folders[:] = [name for name in folders if os.path.abspath(os.path.join(top, name)) not in OURS]
             found += [os.path.join(top, name) for name in files if not name.endswith(".tmp")]
         return digest([(os.path.relpath(name, path), self.of(name)) for name in sorted(found)])
 
