@@ -49,7 +49,7 @@ class Project:
     def __init__(self, folder):
         self.folder = folder
         (folder / "data").mkdir()
-        for name in ("stages.py", "data/__init__.py", "data/cli.py", "data/contents.py"):
+        for name in ("stages.py", "plan.py", "data/__init__.py", "data/cli.py", "data/contents.py"):
             shutil.copy(os.path.join(ROOT, name), folder / name)
         for name, text in {
             "plan.sh": PLAN,
