@@ -146,7 +146,8 @@ plan() {
   stage waves $WAVES
   echo "$lines"
   # 8. The report on all of it (seconds).
-  stage report report/$PROFILE $PY eval.py --runs $runs --output report/$PROFILE ${scores:+--alignments $scores}
+  stage report report/$PROFILE $PY eval.py --runs $runs --output report/$PROFILE ${scores:+--alignments $scores} \
+    $([ $PROFILE != human ] || echo --missing $D/missing.json)
 }
 case $MODE in
   --plan)  plan ;;
