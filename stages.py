@@ -181,7 +181,7 @@ def main():
         warn(f"error: {stage.output} {wrong}; its output is in {stage.log}")
     if failed:
         sys.exit(2)
-    print(f"Done. {stages[-1].output} holds what comes out")
+    print("Done." if args.wave else f"Done. The results are in {stages[-1].output}")
 
 
 if __name__ == "__main__":
