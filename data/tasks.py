@@ -147,14 +147,14 @@ def paired_sentences(path, *, task):
     """Yield (words, units, (row, spacing)) of both sentences of each pair; see data.words.split_with_spaces."""
     for row in iterate_pairs(path, task):
         for text in row[:2]:
-            words, *spacing = split_with_spaces(text)
+            words, spacing = split_with_spaces(text)
             yield words, range(len(words)), (row, spacing)
 
 
 def write_paired(path, sentences, source):
     """Write pairs with the line ends of `source`; each label stays with its pair."""
     texts = (
-        (row, join_words(*([kept[i] for i in order] for kept in (words, *spacing))))
+        (row, join_words(*([kept[i] for i in order] for kept in (words, spacing))))
         for words, order, (row, spacing) in sentences
     )
     write_pairs(path, ((one, two, row[2]) for (row, one), (_, two) in zip(texts, texts)), file_style(source))

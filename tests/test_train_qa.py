@@ -12,6 +12,7 @@ from conftest import SAMPLE, gradient_norms, without_dropout
 import common
 import eval as evaluation
 import reorder
+import subwords
 import train_qa
 from data.metrics import squad_scores
 from data.paragraphs import paragraph_texts
@@ -81,7 +82,7 @@ def test_windows_hold_the_whole_context_and_the_answer(tiny_model):
     paragraphs = [
         paragraph for name in ("en", "zh", "hi") for paragraph in read_squad(os.path.join(XQUAD, f"xquad.{name}.json"))
     ]
-    before, between, after = train_qa.special_pair_pieces(tokenizer)
+    before, between, after = subwords.special_pair_pieces(tokenizer)
     for limit in (128, 300, 2000):
         windows, cut = train_qa.make_windows(tokenizer, paragraphs, limit)
         questions = [(context, answers[0]) for context, asked in paragraphs for _, _, answers in asked]
