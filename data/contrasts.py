@@ -18,7 +18,8 @@ def condition_name(key):
 
 def aligner_rank(aligner):
     """Return a key that sorts aligners."""
-    return (ALIGNERS.index(aligner) if aligner in ALIGNERS else len(ALIGNERS)), aligner
+    base = aligner.partition("+")[0]  # of joint+itermax, links by another method
+    return (ALIGNERS.index(base) if base in ALIGNERS else len(ALIGNERS)), aligner
 
 
 def split_order(order):
