@@ -34,7 +34,7 @@ from tqdm import tqdm
 import common
 from data.cli import Arguments, InputError, check_writable, positive, run_script, warn
 from data.files import PAIR_LABELS, read_udpos, split_words, write_lines
-from data.split import read_rows
+from data.tasks import FORMATS
 from data.words import split_text
 
 BUDGET = {
@@ -87,7 +87,7 @@ def read_english(path, task):
     if task == "udpos":
         rows = [(" ".join(words), natural_text(words)) for words, _ in read_udpos(path)]
     else:
-        rows = [(" ".join(split_text(text)), text) for row in read_rows(path, task) for text in row]
+        rows = [(" ".join(split_text(text)), text) for row in FORMATS[task].rows(path) for text in row]
     if not rows:
         raise InputError(f"{path}: no sentences; expected one a line")
     return rows

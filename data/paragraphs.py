@@ -112,24 +112,22 @@ def pair_sentences(sources, targets):
     scale = (sum(theirs) or 1) / (sum(ours) or 1)
     slope = len(theirs) / max(1, len(ours))
     reach = BAND + math.ceil(slope)
-    costs, steps = [{}, {}], []  # costs of the two rows before: {j: cost}; of every row the first j, and the step into each
+    rows, steps = [{}, {}, {}], []  # costs {j: cost} of row i and the two before it; of every row its first j and its steps
     for i in range(len(ours) + 1):
         low, high = max(0, int(i * slope) - reach), min(len(theirs), int(i * slope) + reach)
-        row, chosen = {}, bytearray()
+        rows, chosen = [{}, *rows[:2]], bytearray()
+        expected = [0.0, *(scale * sum(ours[max(0, i - m) : i]) for m in (1, 2))]
         for j in range(low, high + 1):
+            found = (0, *(sum(theirs[max(0, j - n) : j]) for n in (1, 2)))
             best, step = (0.0, 0) if i == j == 0 else (math.inf, 0)
             for number, (m, n, price) in enumerate(STEPS):
-                cost = (row if m == 0 else costs[-m]).get(j - n, math.inf)
-                if m and n and cost < best:
-                    lengths = sum(theirs[j - n : j]) / (scale * sum(ours[i - m : i]))
-                    cost += price + math.log(lengths) ** 2
-                else:
-                    cost += price
-                if cost < best:
-                    best, step = cost, number
-            row[j] = best
+                before = rows[m].get(j - n, math.inf)
+                if before + price < best:
+                    cost = before + (price + (math.log(found[n] / expected[m]) ** 2 if m and n else 0.0))
+                    if cost < best:
+                        best, step = cost, number
+            rows[0][j] = best
             chosen.append(step)
-        costs = [costs[1], row]
         steps.append((low, chosen))
     return paired(sources, targets, steps)
 

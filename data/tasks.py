@@ -29,7 +29,13 @@ from data.files import (
     write_udpos,
 )
 from data.metrics import answer_counts, pair_counts, tagging_counts
-from data.paragraphs import paragraph_sentences, paragraph_texts, reorder_paragraph
+from data.paragraphs import (
+    pair_paragraphs,
+    paragraph_sentences,
+    paragraph_texts,
+    reorder_paragraph,
+    translated_paragraphs,
+)
 from data.squad import QA_TASKS, gold_answers, qa_files, read_answer_predictions, read_squad, write_squad
 from data.words import join_words, split_text, split_with_spaces
 
@@ -43,10 +49,12 @@ Task = collections.namedtuple(
     "Task", "kind labels metrics predictions dev_files read_gold read_predictions write_predictions counts"
 )
 
-# rows(path) -> the texts of each line, tuples; None where files hold words and no text.
-# sentences(path) -> (words, units, rest) of each sentence: units number what moves as one, for each word its unit; rest is the writer's.
-# write(path, sentences, source): (words, order, rest) in the order of the file `source`; `order` lists the units' numbers.
-Format = collections.namedtuple("Format", "rows sentences write")
+# rows(path, translation=False) -> the texts of each line, tuples; None where files hold words and no text.
+# sentences(path) -> (words, units, rest) of each sentence: units number what moves as one, for each word its unit; rest is
+# the writer's.  write(path, sentences, source): (words, order, rest) in the order of the file `source`; `order` lists the
+# units' numbers.  translations(source, target) -> (text, translation) of each sentence; None where files are parallel line
+# by line.
+Format = collections.namedtuple("Format", "rows sentences write translations")
 
 
 # ---- gold labels and predictions -----------------------------------------------------------------------
@@ -136,10 +144,10 @@ def write_tagged(path, sentences, source):
     write_udpos(path, moved, file_style(source))
 
 
-def pair_rows(path, *, task):
-    """Yield both sentences of each pair. The header of XNLI-MT's files is left out."""
+def pair_rows(path, translation=False, *, task):
+    """Yield both sentences of each pair. The header of XNLI-MT's files is left out; a translation may be empty."""
     header = next(read_lines(path), "").rstrip("\r\n").split("\t")[:2] == ["premise", "hypo"]
-    for first, second, _ in iterate_pairs(path, task, skip=int(header)):
+    for first, second, _ in iterate_pairs(path, task, int(header), translation):
         yield first, second
 
 
@@ -160,7 +168,7 @@ def write_paired(path, sentences, source):
     write_pairs(path, ((one, two, row[2]) for (row, one), (_, two) in zip(texts, texts)), file_style(source))
 
 
-def text_rows(path):
+def text_rows(path, translation=False):
     """Yield each line of a text."""
     for line in read_lines(path):
         yield (line.removesuffix("\r"),)
@@ -180,10 +188,16 @@ def write_text(path, sentences, source):
         stream.writelines(" ".join(words[i] for i in order) + newline for words, order, _ in sentences)
 
 
-def question_rows(path):
+def question_rows(path, translation=False):
     """Yield the sentences of each paragraph's context, then its questions."""
-    for paragraph in read_squad(path):
+    for paragraph in read_squad(path, translation):
         yield from ((sentence,) for sentence in paragraph_texts(*paragraph))
+
+
+def question_translations(source, target):
+    """Yield (text, translation) of the sentences of question_rows, found by the questions' ids or places."""
+    for paragraph, other in translated_paragraphs(read_squad(source), read_squad(target, translation=True)):
+        yield from pair_paragraphs(paragraph, other)
 
 
 def question_sentences(path):
@@ -265,13 +279,13 @@ def sentence_format(name):
         "pairs": (pair_rows, paired_sentences, write_paired),
     }[TASKS[name].kind]
     rows, sentences, write = functions
-    return Format(rows and functools.partial(rows, task=name), functools.partial(sentences, task=name), write)
+    return Format(rows and functools.partial(rows, task=name), functools.partial(sentences, task=name), write, None)
 
 
 FORMATS = {
     **{name: sentence_format(name) for name, task in TASKS.items() if task.kind != "qa"},
-    "text": Format(text_rows, text_sentences, write_text),
-    "qa": Format(question_rows, question_sentences, write_questions),
+    "text": Format(text_rows, text_sentences, write_text, None),
+    "qa": Format(question_rows, question_sentences, write_questions, question_translations),
 }
 
 

@@ -52,14 +52,18 @@ UNSPACED = (
 )
 UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}]")
 
-LETTER = rf"(?:(?![{UNSPACED}])[^\W_][{EXTENDING}]*)"
+# What goes on with a character, and what is stacked below it in Burmese, Khmer and Lanna.
+STACKING = "\u1039\u17d2\u1a60"
+MARK = f"(?![{STACKING}])[{EXTENDING}]"
+STACK = f"[{STACKING}][{EXTENDING}]*"
+TAIL = f"(?:{MARK})*(?:{STACK}(?![{EXTENDING}])[{UNSPACED}](?:{MARK})*)*(?:{STACK})?"
+LETTER = rf"(?:(?![{UNSPACED}])[^\W_]{TAIL})"
 INITIALS = rf"(?:(?!\d){LETTER}\.){{2,20}}(?!{LETTER})"
-STACKED = f"(?:(?<=[\u1039\u17d2\u1a60])[{UNSPACED}][{EXTENDING}]*)*"  # below a consonant, in Burmese, Khmer, Lanna
 FLAG = "[\U0001f1e6-\U0001f1ff]{2}"
-SYMBOL = rf"(?:(?:{FLAG}|\S)[{EXTENDING}]*(?:(?<=\u200d)[^\w\s][{EXTENDING}]*)*)"
+SYMBOL = rf"(?:(?:{FLAG}|\S){TAIL}(?:(?<=\u200d)[^\w\s{NUMBER_SIGNS}]{TAIL})*)"
 WORD = re.compile(
     rf"[{EXTENDING}{NUMBER_SIGNS}]*(?:{INITIALS}|{LETTER}(?:(?:['’\-‐‑][{EXTENDING}]*)?{LETTER}|(?<=\d)[.,](?=\d))*"
-    rf"|[{UNSPACED}][{EXTENDING}]*{STACKED}|(?P<run>{SYMBOL})(?P=run)*(?![{EXTENDING}]))"
+    rf"|[{UNSPACED}]{TAIL}|(?P<run>{SYMBOL})(?P=run)*(?![{EXTENDING}]))"
 )
 FIRST = re.compile(rf"[{EXTENDING}]*(.)", re.DOTALL)
 FULL = "。！？｡।॥۔؟။።។"  # these end a sentence with or without a space behind them
