@@ -266,7 +266,8 @@ def format_links(links):
 def read_permutations(path, lengths):
     """The order of the words of each sentence, as reorder.py --permutations writes it: lists of the words' numbers, from 0.
 
-    lengths: how many words each sentence has. Raises InputError for a line that is no permutation of them, and too few or many lines.
+    lengths: how many words each sentence has. Raises InputError for a line that is no permutation of them, and too
+    few or many lines.
     """
     orders = []
     for number, line in enumerate(read_lines(path), 1):
@@ -319,9 +320,9 @@ def links_inside(gold, lengths):
 def fit_gold(path, gold, lengths, index):
     """Leave out the gold links outside their pairs, which published gold data has: (gold, note), a note of how many or None.
 
-    gold: read_gold's; lengths: (source words, target words) of every pair; index: read_gold's.
-    Raises InputError for another number of pairs, and where the file is likely not of these pairs: more than 1 in 100 links lie
-    outside (a single one may, beside others of its pair that do not), or `index` is 0 and words look counted from 1.
+    gold: read_gold's; lengths: (source words, target words) of every pair; index: read_gold's. Raises InputError for
+    another number of pairs, and where the file is likely not of these pairs: more than 1 in 100 links lie outside (a
+    single one may, beside others of its pair that do not), or `index` is 0 and words look counted from 1.
     """
     if len(gold) != len(lengths):
         raise InputError(f"{path}: {len(gold)} lines, but the input has {len(lengths)}; expected one line for each pair")

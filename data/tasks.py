@@ -1,8 +1,8 @@
 """The tasks of the experiment and the formats of their files: one table that every script asks.
 
-TASKS[name] says what a task's labels are, where the dev files of a folder lie, how gold labels and predictions are read and
-written, and what is counted. FORMATS[name], name being what --task takes in reorder.py, translate.py and data/split.py, says how
-the sentences of a training file are read and written in another order.
+TASKS[name] says what a task's labels are, where the dev files of a folder lie, how gold labels and predictions are
+read and written, and what is counted. FORMATS[name], name being what --task takes in reorder.py, translate.py and
+data/split.py, says how the sentences of a training file are read and written in another order.
 
 A new task of tagging is its tags in data/files.py and a line in TASKS.
 """
