@@ -163,8 +163,8 @@ def naming(path):
 def open_output(path):
     """Open a text file to write that appears under `path` only when it is whole ('-' is stdout).
 
-    The temporary file lies beside it (a rename is atomic only within a file system) and is removed on any error; those of
-    killed runs are removed first.
+    The temporary file lies beside it (a rename is atomic only within a file system) and is removed on any error; those
+    of killed runs are removed first.
     """
     if path == "-":
         yield sys.stdout

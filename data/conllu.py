@@ -38,7 +38,7 @@ def read_conllu(path):
 
     def sentence():
         if spans and headless:
-            raise error_at(path, headless, "head '_' in column 7 of a sentence with multiword tokens; expected a number")
+            raise error_at(path, headless, "head '_' in column 7, beside multiword tokens; expected a word's number")
         for first, last, _ in spans:
             if last > len(words):
                 raise error_at(
@@ -123,7 +123,9 @@ def merge_multiword(words, spans, lang):
 
 
 def convert(path, lang):
-    """Return (comments, (words, tags)) of each sentence of a CoNLL-U file, words and tags as data.files.read_udpos does."""
+    """Return (comments, (words, tags)) of each sentence of a CoNLL-U file, words and tags as data.files.read_udpos
+    does.
+    """
     sentences = []
     for comments, words, spans in read_conllu(path):
         forms, tags = merge_multiword(words, spans, lang)

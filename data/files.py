@@ -54,7 +54,7 @@ def read_lines(path):
 
 
 def file_style(path):
-    """How a file ends its lines and itself: (newline, tail), the tail being the run of line ends after its last text.
+    """Return how a file ends its lines and itself: (newline, tail), the tail being the run of line ends after its text.
 
     A writer that is given the style of the file which was read writes the same bytes again. Raises InputError where it
     is no regular file: it is read more than once.
@@ -73,7 +73,7 @@ def file_style(path):
 
 
 def read_styled_lines(path):
-    """Yield (number, line) of a file whose lines all end like its first one, in "\\n" or "\\r\\n". Raises InputError."""
+    """Yield (number, line) of a file whose lines all end like its first one, in "\\n" or "\\r\\n", or raise InputError."""
     newline, _ = file_style(path)
     for number, line in enumerate(read_lines(path), 1):
         if newline == "\r\n":
@@ -96,9 +96,10 @@ def write_lines(path, lines):
 
 
 def read_udpos(path, task="udpos"):
-    """Read the sentences of a udpos file: a list of (words, tags); tags is None where the file has words alone (test files).
+    """Read the sentences of a udpos file: a list of (words, tags); tags is None in test files, of words alone.
 
-    task: whose tags (LABELS). Blank lines separate sentences, however many there are; a line of tabs and spaces is blank.
+    task: whose tags (LABELS). Blank lines separate sentences, however many there are; a line of tabs and spaces is
+    blank.
     Raises InputError for a wrong number of columns, an empty word, a space in a word, a tag that is not the task's, and
     a file without sentences.
     """
@@ -144,7 +145,7 @@ def write_udpos(path, sentences, style=("\n", "\n\n")):
 
 
 def iterate_pairs(path, task, skip=0, translation=False):
-    """Yield the rows of an xnli or pawsx file as (sentence1, sentence2, label), a line at a time; label is None in test files.
+    """Yield the rows of an xnli or pawsx file as (sentence1, sentence2, label), one at a time; label is None in test files.
 
     Quotes are text. The spelling 'contradictory' is returned as 'contradiction'. The first `skip` lines are left out.
     In a `translation` a sentence may be empty. Blank lines at the start and at the end are passed over.
@@ -190,7 +191,7 @@ def unquoted(text):
 
 
 def read_pairs(path, task):
-    """The rows of iterate_pairs as a list."""
+    """Return the rows of iterate_pairs as a list."""
     return list(iterate_pairs(path, task))
 
 
@@ -207,7 +208,7 @@ def write_pairs(path, rows, style=("\n", "\n")):
 
 
 def split_words(text):
-    """Words of tokenised text: what stands between plain spaces."""
+    """Return the words of tokenised text: what stands between plain spaces."""
     return [word for word in text.split(" ") if word]
 
 
@@ -224,7 +225,7 @@ def read_parallel(path):
 
 
 def write_parallel(path, pairs):
-    """Write (source words, target words) pairs as `source ||| target` lines; in words, three bars or more become one."""
+    """Write (source words, target words) pairs as `source ||| target` lines; three bars or more in a word become one."""
 
     def side(words):
         return " ".join(re.sub(r"\|{3,}", "|", word) for word in words)
@@ -241,7 +242,7 @@ def is_number(text):
 
 
 def parse_links(path, number, text, separator):
-    """The 0-indexed (source, target) links of one line, `i-j i-j ...` for separator '-'. Raises InputError."""
+    """Return the 0-indexed (source, target) links of one line, `i-j i-j ...` for separator '-'. Raises InputError."""
     links = []
     for item in split_words(text):
         i, found, j = item.partition(separator)
@@ -259,12 +260,12 @@ def read_pharaoh(path):
 
 
 def format_links(links):
-    """The Pharaoh line of a set of links: sorted, a space between."""
+    """Return the Pharaoh line of a set of links: sorted, a space between."""
     return " ".join(f"{i}-{j}" for i, j in sorted(links))
 
 
 def read_permutations(path, lengths):
-    """The order of the words of each sentence, as reorder.py --permutations writes it: lists of the words' numbers, from 0.
+    """Read the order of each sentence's words that reorder.py --permutations wrote: lists of their numbers, from 0.
 
     lengths: how many words each sentence has. Raises InputError for a line that is no permutation of them, and too
     few or many lines.
@@ -290,7 +291,7 @@ def read_permutations(path, lengths):
 
 
 def read_gold(path, index):
-    """Gold alignments as a list of (sure, possible) sets of 0-indexed links; possible includes sure.
+    """Read gold alignments as a list of (sure, possible) sets of 0-indexed links; possible includes sure.
 
     `i-j` is a sure link, `ipj` a possible one; `index` is the number of the first word in the file, 0 or 1.
     Raises InputError for a malformed link and for a 0 in a file that counts from 1.
@@ -313,19 +314,19 @@ def read_gold(path, index):
 
 
 def links_inside(gold, lengths):
-    """The (sure, possible) links of one pair that lie inside it. lengths: its numbers of source and target words."""
+    """Return the (sure, possible) links of one pair that lie inside it. lengths: its numbers of source and target words."""
     return tuple({(i, j) for i, j in links if i < lengths[0] and j < lengths[1]} for links in gold)
 
 
 def fit_gold(path, gold, lengths, index):
-    """Leave out the gold links outside their pairs, which published gold data has: (gold, note), a note of how many or None.
+    """Leave out gold links outside their pairs, as published data has: (gold, note), the note None or how many they are.
 
     gold: read_gold's; lengths: (source words, target words) of every pair; index: read_gold's. Raises InputError for
     another number of pairs, and where the file is likely not of these pairs: more than 1 in 100 links lie outside (a
     single one may, beside others of its pair that do not), or `index` is 0 and words look counted from 1.
     """
     if len(gold) != len(lengths):
-        raise InputError(f"{path}: {len(gold)} lines, but the input has {len(lengths)}; expected one line for each pair")
+        raise InputError(f"{path}: {len(gold)} lines, but the input has {len(lengths)}; expected one for each pair")
     fitting = [links_inside(*pair) for pair in zip(gold, lengths)]
     outside = [
         (number, link)
@@ -353,7 +354,7 @@ def fit_gold(path, gold, lengths, index):
 
 
 def read_tag_predictions(path, task="udpos"):
-    """Predicted tags as a list of lists: a tag a line, a blank line after each sentence. Raises InputError."""
+    """Read predicted tags as a list of lists: a tag a line, a blank line after each sentence. Raises InputError."""
     sentences, tags = [], []
     for number, line in enumerate(read_lines(path), 1):
         if line:
@@ -367,7 +368,7 @@ def read_tag_predictions(path, task="udpos"):
 
 
 def read_label_predictions(path, task):
-    """Predicted labels of an xnli or pawsx file, one a line, as a list. Raises InputError."""
+    """Read predicted labels of an xnli or pawsx file, one a line, as a list. Raises InputError."""
     labels = list(read_lines(path))
     for number, label in enumerate(labels, 1):
         if label not in PAIR_LABELS[task]:
@@ -376,7 +377,7 @@ def read_label_predictions(path, task):
 
 
 def languages_in(folder):
-    """The languages XX of the dev-XX.tsv files in a folder, sorted. Raises InputError where there is none."""
+    """Return the languages XX of the dev-XX.tsv files in a folder, sorted. Raises InputError where there is none."""
     if not os.path.isdir(folder):
         raise InputError(f"{folder}: no such folder; expected a folder with dev-XX.tsv files in XTREME's layout")
     found = sorted(name[4:-4] for name in os.listdir(folder) if re.fullmatch(r"dev-[\w-]+\.tsv", name))

@@ -8,8 +8,8 @@ Out:  `source words ||| target words` a line: each distinct pair of sentences on
     python data/split.py --task xnli --source xnli/test-en.tsv --target xnli/test-hi.tsv --output en-hi.txt
     python data/split.py --task xnli --source train-en.tsv --target multinli.train.hi.tsv --output en-hi.txt --every
 
-A sentence whose translation is empty is kept with an empty side. Where a file names both sides, sentences are found in it
-whatever their quotation marks.
+A sentence whose translation is empty is kept with an empty side. Where a file names both sides, sentences are found in
+it whatever their quotation marks.
 """
 
 import itertools
@@ -51,8 +51,8 @@ def read_dictionary(path):
         for number, line in enumerate(read_lines(path), 1):
             fields = line.removesuffix("\r").split("\t")
             if len(fields) != 5:
-                expected = f"English 1, English 2, translation 1, translation 2, label, as in line 1{quotation_hint(fields)}"
-                raise error_at(path, number, f"{len(fields)} columns; expected {expected}")
+                expected = "English 1, English 2, translation 1, translation 2, label, as in line 1"
+                raise error_at(path, number, f"{len(fields)} columns; expected {expected}{quotation_hint(fields)}")
             for source, target in zip(fields[:2], fields[2:4]):
                 found[tuple(split_text(source))] = tuple(translation_words(target))
     else:
@@ -61,20 +61,25 @@ def read_dictionary(path):
 
 
 def line_by_line(form, source_path, target_path):
-    """Yield (source words, target words) of files that are parallel line by line. Raises InputError where they are not."""
+    """Yield (source words, target words) of files that are parallel line by line. Raises InputError where they are
+    not.
+    """
     source, target = form.rows(source_path), form.rows(target_path, translation=True)
     for number, (one, other) in enumerate(itertools.zip_longest(source, target), 1):
         if one is None or other is None:
             counts = number + sum(1 for _ in source), number + sum(1 for _ in target)
             ours, theirs = (count - (row is None) for count, row in zip(counts, (one, other)))
             raise InputError(
-                f"{target_path}: {theirs} lines, but {source_path} has {ours}; expected the same sentences, line by line"
+                f"{target_path}: {theirs} lines, but {source_path} has {ours}; "
+                "expected the same sentences, line by line"
             )
         yield from ((split_text(a), translation_words(b)) for a, b in zip(one, other))
 
 
 def looked_up(form, source_path, target_path, found):
-    """Yield (source words, target words) of every sentence in read_dictionary's. Raises InputError where one is missing."""
+    """Yield (source words, target words) of every sentence in read_dictionary's. Raises InputError where one is
+    missing.
+    """
     for number, row in enumerate(form.rows(source_path), 1):
         for words in map(split_text, row):
             target = found.get(tuple(words), found.get(without_quotes(words)))

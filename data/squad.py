@@ -1,12 +1,12 @@
 """Extractive question answering: SQuAD 1.1's JSON, the official scores of predicted answers.
 
-read_squad and write_squad handle the files of SQuAD 1.1, XQuAD, MLQA and TyDiQA-GoldP, qa_files finds a task's dev files in
-XTREME's layout, gold_answers and read_answer_predictions give what question_scores and squad_scores compare. Positions count
-characters (Unicode code points).
+read_squad and write_squad handle the files of SQuAD 1.1, XQuAD, MLQA and TyDiQA-GoldP, qa_files finds a task's dev
+files in XTREME's layout, gold_answers and read_answer_predictions give what question_scores and squad_scores compare.
+Positions count characters (Unicode code points).
 
-Two things of XTREME's own files: the ids of its TyDiQA training file are not unique (3,696 questions, 89 ids), and the answers
-of its test files (xquad, tydiqa's dev files) are replaced by one empty text; the datasets' own releases have them.
-Only the standard library is used here.
+Two things of XTREME's own files: the ids of its TyDiQA training file are not unique (3,696 questions, 89 ids), and the
+answers of its test files (xquad, tydiqa's dev files) are replaced by one empty text; the datasets' own releases have
+them. Only the standard library is used here.
 """
 
 import collections
@@ -73,10 +73,11 @@ def field(path, place, owner, name, kind):
 def read_squad(path, translation=False):
     """Read the paragraphs of a file: a list of (context, [(id, question, [(answer text, answer_start)])]).
 
-    Answers are None in all questions of a test file, where they are left out or empty. Ids are unique within a paragraph;
-    gold_answers asks for more. Of a `translation` only the answers that stand where they should are returned, none or many.
-    Raises InputError, which names the question, for anything missing or of another type, an answer that does not stand at
-    its answer_start, and answers in some questions only.
+    Answers are None in all questions of a test file, where they are left out or empty. Ids are unique within a
+    paragraph; gold_answers asks for more. Of a `translation` only the answers that stand where they should are
+    returned, none or many.
+    Raises InputError, which names the question, for anything missing or of another type, an answer that does not stand
+    at its answer_start, and answers in some questions only.
     """
     paragraphs, answered, unanswered = [], None, None
     for a, article in enumerate(field(path, "the file", load_json(path), "data", list), 1):
@@ -106,7 +107,7 @@ def read_squad(path, translation=False):
 
 
 def read_answers(path, place, entry, context):
-    """Return the (text, answer_start) of a question's entry, None where they are left out or empty. Raises InputError."""
+    """Return the (text, answer_start) of a question's entry, None without them. Raises InputError."""
     found = field(path, place, entry, "answers", list) if "answers" in entry else []
     answers = [(field(path, place, one, "text", str), field(path, place, one, "answer_start", int)) for one in found]
     if not any(text for text, _ in answers):
@@ -140,9 +141,9 @@ def stands(context, text, start):
 def write_squad(path, paragraphs, source):
     """Write the file `source` again with read_squad's paragraphs in place of its own.
 
-    They are as many and in the same order, with new contexts, questions and answers; a question that is left out of them is
-    left out of the file. Titles, version and the like stay; an answer keeps its text and place alone.
-    The bytes are those of XTREME's files where nothing differs.
+    They are as many and in the same order, with new contexts, questions and answers; a question that is left out of
+    them is left out of the file. Titles, version and the like stay; an answer keeps its text and place alone. The
+    bytes are those of XTREME's files where nothing differs.
     """
     document = load_json(source)
     entries = [paragraph for article in document["data"] for paragraph in article["paragraphs"]]
@@ -179,7 +180,8 @@ def qa_files(folder, task):
             lang, path = match[1] or match[2], os.path.join(parent, match[0])
             if lang in files:
                 raise InputError(
-                    f"{path}: {files[lang]} is of the same language; expected one dev file of {task} each, name its folder"
+                    f"{path}: {files[lang]} is of the same language; "
+                    f"expected one dev file of {task} each, name its folder"
                 )
             files[lang] = path
     if not files:
@@ -206,7 +208,8 @@ def gold_answers(path, paragraphs):
             )
         if name in gold:
             raise InputError(
-                f"{path}: question {name!r}: its id is used twice; expected different ones, predictions are found by them"
+                f"{path}: question {name!r}: its id is used twice; "
+                "expected different ones, predictions are found by them"
             )
         gold[name] = [text for text, _ in answers]
     return gold

@@ -1,14 +1,15 @@
 """Run the scripts on mutated inputs: every run must end well, or in one line `SCRIPT: error: ...` with exit code 2.
 
-    python tests/fuzz.py --count 10000             # prints every case that does neither, and ends with 1 if there is one
-    python tests/fuzz.py --first 812 --count 1     # one case again; --keep FOLDER leaves its files there
+    python tests/fuzz.py --count 10000             # prints every case that does neither, and ends with 1 if there is
+    one python tests/fuzz.py --first 812 --count 1     # one case again; --keep FOLDER leaves its files there
 
-A case is a number: it seeds the choice of the script, of its input and of what is done to that. Scripts run in forks of this
-process, which has imported them, on tiny models and a few sentences. After an error nothing may be left behind, after a
-good end no temporary file; neither may a case take more than LIMIT seconds.
+A case is a number: it seeds the choice of the script, of its input and of what is done to that. Scripts run in forks
+of this process, which has imported them, on tiny models and a few sentences. After an error nothing may be left
+behind, after a good end no temporary file; neither may a case take more than LIMIT seconds.
 """
 
 import argparse
+import gc
 import importlib
 import json
 import os
@@ -20,21 +21,23 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import namedtuple
+from collections import Counter, namedtuple
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT, os.path.join(ROOT, "tests")]
 
 LIMIT = 120  # seconds
-Case = namedtuple("Case", "script arguments mutable")  # mutable: the files, below the template's folder, that are mutated
+SAVE_EVERY = "1"  # so that a training writes a checkpoint after its first step
+Case = namedtuple("Case", "script arguments mutable")  # mutable: the files that are mutated
 
 TAGGED = "I\tPRON\nsee\tVERB\nyou\tPRON\n\nHi\tINTJ\n\nThe\tDET\nold\tADJ\nman\tNOUN\n\n"
 PAIRS = "I see (you).\tHi, man.\tneutral\nThe old man\tI don't know\tcontradiction\nHi!\tHi.\tentailment\n"
-TRANSLATED = "Je te vois.\tSalut.\tneutral\nLe vieil homme\tJe ne sais pas\tcontradiction\nSalut !\tSalut.\tentailment\n"
+TRANSLATED = "Je te vois.\tSalut.\tneutral\nLe vieil homme\tNon\tcontradiction\nSalut !\tSalut.\tentailment\n"
 PARALLEL = "I see you ||| je te vois\nHi ||| salut\nThe old man ||| le vieil homme\n"
 CONLLU = (
-    "# sent_id = 1\n1-2\tdu\t_\t_\t_\t_\t_\t_\t_\t_\n1\tde\tde\tADP\t_\t_\t3\tcase\t_\t_\n2\tle\tle\tDET\t_\t_\t3\tdet\t_\t_\n"
-    "3\tpain\tpain\tNOUN\t_\t_\t0\troot\t_\t_\n\n# sent_id = 2\n1\tHi\thi\tINTJ\t_\t_\t0\troot\t_\t_\n\n"
+    "# sent_id = 1\n1-2\tdu\t_\t_\t_\t_\t_\t_\t_\t_\n1\tde\tde\tADP\t_\t_\t3\tcase\t_\t_\n"
+    "2\tle\tle\tDET\t_\t_\t3\tdet\t_\t_\n3\tpain\tpain\tNOUN\t_\t_\t0\troot\t_\t_\n\n"
+    "# sent_id = 2\n1\tHi\thi\tINTJ\t_\t_\t0\troot\t_\t_\n\n"
 )
 
 
@@ -64,8 +67,8 @@ FILES = {
     "xnli/links": "0-1 1-0\n0-0\n0-2 2-0\n\n1-0\n0-0 1-1\n",
     "text": "I see you\n\nThe old man\n",
     "links": "0-0 1-2 2-1\n\n0-1 1-2 2-2\n",
-    "qa/train-en.json": squad("I see you. The old man is here.", ("a", "Who is here?", "old man"), ("b", "Who?", "you")),
-    "qa/train-fr.json": squad("Je te vois. Le vieil homme est là.", ("a", "Qui est là ?", "vieil homme"), ("b", "Qui ?", "te")),
+    "qa/train-en.json": squad("I see you. The old man is here.", ("a", "Who is?", "old man"), ("b", "Who?", "you")),
+    "qa/train-fr.json": squad("Je te vois. L'homme est là.", ("a", "Qui est là ?", "L'homme"), ("b", "Qui ?", "te")),
     "qa/links": "0-1 1-0\n0-1 1-0 2-3\n\n0-0\n",
     "qa/dev/dev-en.json": squad("The old man sees.", ("c", "Who sees?", "old man")),
     "parallel.txt": PARALLEL,
@@ -107,23 +110,25 @@ CHEAP = [
     split("text", "text", "links"),
     split("qa", "qa/train-en.json", "qa/train-fr.json", "--every"),
     Case("data/conllu", ["--lang", "fr", "--input", "fr.conllu", "--output", "out/x"], ["fr.conllu"]),
-    Case("eval", EVAL, ["runs/original-none-1/scores.json", "runs/hi-joint-1/scores.json", "tiny/pretrained/enfr.json"]),
-    Case("eval", EVAL, ["runs/original-none-1/dev-en.tsv", "udpos/dev/dev-en.tsv", "udpos/train-en.tsv.json"]),
+    Case("eval", EVAL, ["runs/original-none-1/scores.json", "runs/hi-joint-1/scores.json", "udpos/train-en.tsv.json"]),
+    Case("eval", EVAL, ["runs/original-none-1/dev-en.tsv", "udpos/dev/dev-en.tsv", "tiny/pretrained/enfr.json"]),
     Case("eval", EVAL, ["udpos/train-en.tsv", "runs/xnli-1/scores.json", "runs/xnli-1/dev-en.tsv"]),
     Case("eval", EVAL, ["runs/qa-1/scores.json", "runs/qa-1/dev-en.json", "qa/dev/dev-en.json"]),
 ]
 COSTLY = [
     Case("align", [*ALIGN, "--scores", "out/s", "--html", "out/h"], ["parallel.txt", "parallel.gold"]),
     Case("align", ALIGN, MODEL),
-    Case("finetune_aligner", TUNE, ["parallel.txt", "out.checkpoint"]),
+    Case("finetune_aligner", TUNE, ["parallel.txt"]),
+    Case("finetune_aligner", TUNE, ["checkpoint"]),
     Case("finetune_aligner", [*TUNE, "--gold", "parallel.gold", "--objectives", "so,mlm"], ["parallel.gold", *MODEL]),
-    Case("train_pos", [*POS, *TWO_VIEWS], ["udpos/train-en.tsv", "udpos/second.tsv", "udpos/orders", "udpos/dev/dev-en.tsv"]),
-    Case("train_pos", POS, ["checkpoints/train_pos"]),
-    Case("train_pos", [*POS, "--save", "saved"], MODEL),
+    Case("train_pos", [*POS, *TWO_VIEWS], ["udpos/train-en.tsv", "udpos/second.tsv", "udpos/orders"]),
+    Case("train_pos", POS, ["udpos/dev/dev-en.tsv"]),
+    Case("train_pos", POS, ["checkpoint"]),
+    Case("train_pos", [*POS, "--save"], MODEL),
     Case("train_xnli", XNLI, ["xnli/train-en.tsv", "xnli/dev/dev-en.tsv"]),
-    Case("train_xnli", XNLI, ["checkpoints/train_xnli"]),
+    Case("train_xnli", XNLI, ["checkpoint"]),
     Case("train_qa", QA, ["qa/train-en.json", "qa/dev/dev-en.json"]),
-    Case("train_qa", QA, ["checkpoints/train_qa"]),
+    Case("train_qa", QA, ["checkpoint"]),
 ]
 
 
@@ -185,18 +190,21 @@ def keep_checkpoint():
     os.replace = last
 
 
-def import_scripts():
-    """Import what the scripts need, so that forks start at once."""
-    import torch
-
-    torch.set_num_threads(1)
-    for case in COSTLY + CHEAP:
+def import_scripts(cases):
+    """Import what the scripts of cases need, so that forks start at once."""
+    for case in cases:
         importlib.import_module(case.script.replace("/", "."))
-    from transformers import AutoModel, AutoTokenizer  # noqa: F401
+    if "torch" in sys.modules:
+        from transformers import AutoModel, AutoTokenizer  # noqa: F401
+
+        sys.modules["torch"].set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # or every fork would copy the pages whose objects are counted
 
 
 def build_template(folder):
     """Write the inputs of every case into a folder: FILES, a tiny model, checkpoints, runs and an aligner's scores."""
+    import_scripts(COSTLY + CHEAP)
     from conftest import build_tiny_bert
 
     for name, text in FILES.items():
@@ -215,7 +223,7 @@ def build_template(folder):
 
     scores = os.path.join("tiny", "pretrained", "enfr.json")
     must("align", [*ALIGN[:-4], "--output", "x.align", "--gold", "parallel.gold", "--scores", scores])
-    must("reorder", ["--task", "udpos", "--input", "udpos/train-en.tsv", "--alignment", "links", "--output", "x", "--stats", "udpos/train-en.tsv.json"])
+    must("reorder", [*CHEAP[0].arguments, "--stats", "udpos/train-en.tsv.json"])
     for name, script, arguments in (
         ("original-none-1", "train_pos", POS),
         ("hi-joint-1", "train_pos", [*POS, "--order", "hi", "--aligner", "joint"]),
@@ -223,37 +231,21 @@ def build_template(folder):
         ("qa-1", "train_qa", QA),
     ):
         must(script, [*arguments, "--output", os.path.join("runs", name)])
-    os.makedirs(os.path.join(folder, "checkpoints"))
     for script, arguments in (("train_pos", POS), ("train_xnli", XNLI), ("train_qa", QA), ("finetune_aligner", TUNE)):
-        for every in ("0", "1"):  # minutes, or steps
-            shutil.rmtree(os.path.join(folder, "out"), ignore_errors=True)
-            code, _, errors = run_forked(folder, script, [*arguments, "--save-every", every], keep_checkpoint)
-            found = [os.path.join(folder, "out.checkpoint"), os.path.join(folder, "out", "checkpoint.pt")]
-            found += [os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names if "checkpoint" in name]
-            found = [path for path in found if os.path.isfile(path) and os.sep + "checkpoints" + os.sep not in path]
-            if code == 0 and found:
-                break
-        else:
-            raise SystemExit(f"fuzz.py: {script} writes no checkpoint ({code}): {errors}")
-        if script != "finetune_aligner":
-            place = os.path.relpath(found[0], folder)
-            CHECKPOINTS[f"checkpoints/{script}"] = place
-            os.replace(found[0], os.path.join(folder, "checkpoints", script))
+        shutil.rmtree(os.path.join(folder, "out"), ignore_errors=True)
+        must(script, [*arguments, "--save-every", SAVE_EVERY], keep_checkpoint)
+        (place,) = [name for name in listing(folder) if "checkpoint" in name and "=" not in name]
+        os.replace(os.path.join(folder, place), os.path.join(folder, f"checkpoint={script}={place.replace('/', '=')}"))
     shutil.rmtree(os.path.join(folder, "out"), ignore_errors=True)
-
-
-CHECKPOINTS = {}  # of every file in checkpoints/ the place where its script looks for it
 
 
 # ---- mutations ---------------------------------------------------------------------------------------------------
 
-TOKENS = [
-    b"\t", b"\n", b"\n\n", b"\r\n", b"\r", b" ", b"  ", b"|||", b" ||| ", b"\0", b"\xff", b"\xc3", b"\xef\xbb\xbf", b'"', b'""', b"{",
-    b"}", b"[", b",", b"-", b"-1", b"0", b"1", b"99", b"999999999", b"9" * 400, b"1e999", b"NaN", b"null", b"_", b".", b"0-0", b"5-5", b"1p1",
-    "\u2028".encode(), "\u200b".encode(), "❤\ufe0f".encode(), "e\u0301".encode(), "〇中".encode(), b"</s>", b"[SEP]", b"[PAD]",
-    b"X", b"NOUN", b"neutral", b"#", b"# a = b\n", b"x" * 3000, b"\\ud83d", b"\\u0000",
-]  # fmt: skip
-VALUES = [None, True, 0, -1, 1, 7, 2**70, 0.5, 1e308, float("nan"), float("inf"), "", "x", "model", "\ud800", [], [[]], {}, {"x": 1}, [0]]
+MARKS = ["\t", "\n", "\n\n", "\r\n", "\r", " ", "  ", "|||", " ||| ", "\0", "\ufeff", "\u2028", "\u200b", "❤\ufe0f"]
+SIGNS = '" "" { } [ , - -1 0 1 99 999999999 1e999 NaN null _ . 0-0 5-5 1p1 </s> [SEP] [PAD] X NOUN neutral # 〇中'.split()
+TOKENS = [text.encode() for text in [*MARKS, *SIGNS, "# a = b\n", "\\ud83d", "\\u0000", "x" * 3000, "9" * 400]]
+TOKENS += [b"\xff", b"\xc3", bytes(range(128, 160))]
+VALUES = [None, True, 0, -1, 1, 7, 2**70, 0.5, float("nan"), float("inf"), "", "x", "model", "\ud800", [], [0], {}]
 
 
 def json_places(value, place=()):
@@ -312,8 +304,7 @@ def mutate_bytes(content, generator):
 
 def mutate(folder, case, generator):
     """Mutate one of a case's files, once to three times; returns the words for what was done."""
-    names = [name for name in case.mutable if os.path.isfile(os.path.join(folder, name))]
-    name = generator.choice(names)
+    name = generator.choice(case.mutable)
     path = os.path.join(folder, name)
     roll = generator.random()
     if roll < 0.01:
@@ -345,11 +336,12 @@ def mutate(folder, case, generator):
 
 def listing(folder):
     """The files below a folder."""
-    return sorted(os.path.relpath(os.path.join(parent, name), folder) for parent, _, names in os.walk(folder) for name in names)
+    found = (os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return sorted(os.path.relpath(path, folder) for path in found)
 
 
 def copy_template(template, folder):
-    """Copy a template; the model's files, which are not written to but replaced, are linked."""
+    """Copy the files of a template to a folder."""
     for name in listing(template):
         target = os.path.join(folder, name)
         os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -374,44 +366,70 @@ def fault(script, code, output, errors, before, after):
     return "printed something" if output else None
 
 
-def run_case(number, template, cases, keep=None):
-    """Run a case in a folder of its own: (script and mutation, fault or None, stderr)."""
-    generator = random.Random(number)
-    case = generator.choice(cases)
+def put_checkpoint(folder, script):
+    """Move a script's checkpoint to where the script looks for it; returns the place."""
+    prefix = f"checkpoint={script}="
+    name = next(name for name in os.listdir(folder) if name.startswith(prefix))
+    place = name.removeprefix(prefix).replace("=", "/")
+    os.makedirs(os.path.dirname(os.path.join(folder, place)), exist_ok=True)
+    os.replace(os.path.join(folder, name), os.path.join(folder, place))
+    return place
+
+
+def run_case(case, template, generator=None, keep=None):
+    """Run a case in a folder of its own, as it is without a generator: (its name, fault or None, exit code, stderr)."""
     folder = keep or tempfile.mkdtemp(prefix="fuzz.")
     try:
         copy_template(template, folder)
-        what = mutate(folder, case, generator)
-        for name in case.mutable:
-            if name in CHECKPOINTS:
-                target = os.path.join(folder, CHECKPOINTS[name])
-                os.makedirs(os.path.dirname(target), exist_ok=True)
-                if os.path.exists(os.path.join(folder, name)):
-                    os.replace(os.path.join(folder, name), target)
-        if case.script != "finetune_aligner" and os.path.exists(os.path.join(folder, "out.checkpoint")) and "checkpoints/" not in str(case.mutable):
-            os.remove(os.path.join(folder, "out.checkpoint"))
+        if case.mutable == ["checkpoint"]:
+            case = case._replace(mutable=[put_checkpoint(folder, case.script)])
+        what = mutate(folder, case, generator) if generator else "as it is"
         before = listing(folder)
         code, output, errors = run_forked(folder, case.script, case.arguments)
-        return f"{case.script} ({what})", fault(case.script, code, output, errors, before, listing(folder)), errors
+        wrong = fault(case.script, code, output, errors, before, listing(folder))
+        return f"{case.script} ({what})", wrong, code, errors
     finally:
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def run_cases(numbers, cases=None, keep=None, tell=print):
-    """Run cases by their numbers; tells of every fault and returns how many there were."""
-    import_scripts()
-    faults, cases = 0, cases or CHEAP * 2 + COSTLY
+def in_fork(function, *arguments):
+    """Call a function in a fork of this process, which is spared its imports. Raises SystemExit where it fails."""
+    child = os.fork()
+    if child == 0:
+        try:
+            function(*arguments)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    if os.waitpid(child, 0)[1]:
+        raise SystemExit(f"fuzz.py: {function.__name__} failed")
+
+
+def run_cases(numbers, keep=None):
+    """Run the cases of these numbers, those without torch first, and print every fault: (faults, {exit code: cases}).
+
+    Before that every kind of case is run once as it is, and must end with 0.
+    """
+    cases, faults, codes = CHEAP * 2 + COSTLY, [], Counter()
     with tempfile.TemporaryDirectory(prefix="fuzz.template.") as template:
-        build_template(template)
-        for number in numbers:
-            what, wrong, errors = run_case(number, template, cases, keep)
-            if wrong:
-                faults += 1
-                tell(f"case {number}: {what}: {wrong}: " + " | ".join(errors.strip().split("\n")[-3:])[-600:], flush=True)
-            if number % 500 == 499:
-                tell(f"{number + 1} done, {faults} faults", flush=True)
-    return faults
+        in_fork(build_template, template)
+        for group in (CHEAP, COSTLY):
+            import_scripts(group)
+            chosen = [(None, case) for case in group]
+            chosen += [(number, case) for number in numbers if (case := random.Random(number).choice(cases)) in group]
+            for number, case in chosen:
+                generator = random.Random(f"{number}") if number is not None else None
+                what, wrong, code, errors = run_case(case, template, generator, keep)
+                codes[code] += 1
+                if wrong or code and not generator:
+                    last = " | ".join(errors.strip().split("\n")[-3:])[-600:]
+                    faults.append(f"case {number}: {what}: {wrong}: {last}")
+                    print(faults[-1], flush=True)
+                if sum(codes.values()) % 500 == 0:
+                    print(f"{sum(codes.values())} done, {len(faults)} faults, exit codes {dict(codes)}", flush=True)
+    return faults, codes
 
 
 def main():
@@ -420,8 +438,8 @@ def main():
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--keep", metavar="FOLDER", help="where to leave the files of a single case")
     args = parser.parse_args()
-    faults = run_cases(range(args.first, args.first + args.count), keep=args.keep)
-    print(f"{args.count} cases, {faults} faults")
+    faults, codes = run_cases(range(args.first, args.first + args.count), args.keep)
+    print(f"{args.count} cases, {len(faults)} faults, exit codes {dict(codes)}")
     sys.exit(bool(faults))
 
 

@@ -1,4 +1,6 @@
-"""Every malformed input ends in one line that names the place and the cure, exit code 2, no traceback, nothing left behind."""
+"""Every malformed input ends in one line that names the place and the cure, exit code 2, no traceback, nothing left
+behind.
+"""
 
 import glob
 import json

@@ -1,4 +1,6 @@
-"""SQuAD files load, fail and are written again exactly; scores are the official scripts'; sentences are cut by the rule."""
+"""SQuAD files load, fail and are written again exactly; scores are the official scripts'; sentences are cut by the
+rule.
+"""
 
 import itertools
 import json
