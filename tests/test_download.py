@@ -1,4 +1,4 @@
-"""data/download.py and a server on this machine: archives become XTREME's files; connections, servers, archives fail."""
+"""data/download.py and a server on this machine: archives become XTREME's files; connections and archives fail."""
 
 import contextlib
 import csv
