@@ -43,8 +43,13 @@ from align import (
     link_counts,
     pick_links,
     similarity_matrix,
+    align_layer,
+    read_align_json,
 )
 import common
+import heads
+import subwords
+import training
 from data.cli import (
     Arguments,
     InputError,
@@ -411,7 +416,7 @@ def load_model(name, options, used):
     model = SimpleNamespace(new_id=None, head=None, psi_head=None)
     depth = options.layer + ("psi" in options.objectives)
     if options.objectives & LM:
-        whole, missing = common.load_whole(name)
+        whole, missing = heads.load_whole(name)
         model.head = language_model_head(whole)
         if any(key.startswith(HEADS) for key in missing):
             raise InputError(
@@ -485,8 +490,8 @@ def validate(model, options, valid, files, held_out):
 
 def save_folder(name, weights, new_id, align, report, folder):
     """Write a whole Hugging Face folder: the checkpoint `name` with what was trained put in its place."""
-    whole, missing = common.load_whole(name)
-    common.put_weights(whole, weights["encoder"], new_id)
+    whole, missing = heads.load_whole(name)
+    heads.put_weights(whole, weights["encoder"], new_id)
     if "head" in weights:
         language_model_head(whole).load_state_dict(weights["head"], strict=False)
     headless = any(key.startswith(HEADS) for key in missing)
@@ -502,7 +507,7 @@ def save_folder(name, weights, new_id, align, report, folder):
         for file, content in (("align.json", align), ("finetuning.json", report)):
             with open_output(os.path.join(temporary, file)) as stream:
                 json.dump(content, stream, indent=1)
-        common.replace_folder(temporary, folder)
+        training.replace_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -605,7 +610,7 @@ def parse_arguments():
             "--valid and --valid-gold belong together; give both, or neither to validate on pairs held out of --train"
         )
     args.output = args.output.rstrip("/")
-    check_writable(common.checkpoint_path(args))
+    check_writable(training.checkpoint_path(args.output))
     if os.path.exists(args.output) and not os.path.isdir(args.output):
         raise InputError(f"{args.output}: is a file; expected the name of a folder to write")
     if (
@@ -641,8 +646,8 @@ def main():
         raise InputError(
             f"--batch-size {args.batch_size}: does not divide by {world} processes; expected a multiple of {world}"
         )
-    args.layer = args.layer or common.align_layer(
-        common.read_align_json(args.model, config, METHODS, SIMILARITIES), config
+    args.layer = args.layer or align_layer(
+        read_align_json(args.model, config, METHODS, SIMILARITIES), config
     )
     if args.layer > config.num_hidden_layers:
         raise InputError(f"--layer {args.layer}: {args.model} has {config.num_hidden_layers} layers")
@@ -659,14 +664,14 @@ def main():
         centre=False,
         budget=BUDGET[device.type],
         precision=args.precision,
-        special=common.special_pieces(tokenizer),
+        special=subwords.special_pieces(tokenizer),
         limit=limit,
-        bare=common.bare_piece(tokenizer),
+        bare=subwords.bare_piece(tokenizer),
     )
     golds = args.gold or [None] * len(args.train)
     files = [read_training(path, tokenizer, settings, gold, args.gold_index) for path, gold in zip(args.train, golds)]
     valid = read_validation(args)
-    common.seed_everything(args.seed)
+    training.seed_everything(args.seed)
     generator = np.random.default_rng(args.seed)
     held_out = [[] if valid else hold_out(file, generator) for file in files]
     size = min(args.batch_size, min(len(file["pairs"]) for file in files)) // world * world
@@ -704,13 +709,9 @@ def main():
     optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=0.0, fused=True)
 
     # Where a killed run of the same settings, data and model stood.
-    crc = common.training_crc(args, [*sides, *(p.detach().cpu().numpy() for p in parameters)])
-    state = common.load_checkpoint(args, crc, trained_modules(model), optimizer) or {
-        "step": 0,
-        "history": [],
-        "best": None,
-        "seconds": 0.0,
-    }
+    crc = training.training_crc(__file__, vars(args), [*sides, *(p.detach().cpu().numpy() for p in parameters)])
+    checkpoint = training.checkpoint_path(args.output), crc, trained_modules(model), optimizer
+    state = {"history": [], "best": None, **training.load_checkpoint(*checkpoint)}
 
     # Training. Every process takes its share of each batch; the gradients of all are added up.
     every = args.evaluate_every or -(-args.max_steps // 5)
@@ -731,14 +732,14 @@ def main():
         for step in range(state["step"], args.max_steps):
             for module in trained_modules(model).values():
                 module.train()
-            common.seed_step(args, step, rank)
+            training.seed_step(args.seed, step, rank)
             for number in range(step * args.accumulate, (step + 1) * args.accumulate):
                 file, batch = training_batch(files, number, size, args.seed)
                 mine = batch[rank * size // world : (rank + 1) * size // world]
                 for losses in batch_losses(model, options, file, mine, number):
                     (losses.sum() / pairs_per_step).backward()
                     total = total + losses.detach().sum()
-            common.update(optimizer, parameters, args.lr * common.linear_schedule(step, args.max_steps, WARMUP))
+            training.update(optimizer, parameters, args.lr * training.linear_schedule(step, args.max_steps, WARMUP))
             count += pairs_per_step
             bar.update(pairs_per_step)
             done = step + 1
@@ -761,9 +762,8 @@ def main():
                 total, count = 0.0, 0
             if rank == 0 and done % args.save_every == 0 and done < args.max_steps:
                 seconds = time.perf_counter() - started
-                common.save_checkpoint(
-                    args, crc, trained_modules(model), optimizer, step=done, history=history, best=best, seconds=seconds
-                )
+                state = {"step": done, "history": history, "best": best, "seconds": seconds}
+                training.save_checkpoint(*checkpoint, state)
             if done % args.save_every == 0:  # so that a run that goes on from here reports the same mean loss
                 total, count = 0.0, 0
     seconds = time.perf_counter() - started
@@ -782,8 +782,8 @@ def main():
         weights, name, new_id = best["weights"], args.model, model.new_id
         del model, optimizer, parameters, best, files
         save_folder(name, weights, new_id, align, report, args.output)
-        if os.path.exists(common.checkpoint_path(args)):
-            os.remove(common.checkpoint_path(args))
+        if os.path.exists(training.checkpoint_path(args.output)):
+            os.remove(training.checkpoint_path(args.output))
         print(
             json.dumps(
                 {key: report[key] for key in ("steps", "kept_step", "seconds", "pairs_per_second")} | history[-1]
