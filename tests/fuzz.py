@@ -27,7 +27,6 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT, os.path.join(ROOT, "tests")]
 
 LIMIT = 120  # seconds
-SAVE_EVERY = "1"  # so that a training writes a checkpoint after its first step
 Case = namedtuple("Case", "script arguments mutable")  # mutable: the files that are mutated
 
 TAGGED = "I\tPRON\nsee\tVERB\nyou\tPRON\n\nHi\tINTJ\n\nThe\tDET\nold\tADJ\nman\tNOUN\n\n"
@@ -233,7 +232,8 @@ def build_template(folder):
         must(script, [*arguments, "--output", os.path.join("runs", name)])
     for script, arguments in (("train_pos", POS), ("train_xnli", XNLI), ("train_qa", QA), ("finetune_aligner", TUNE)):
         shutil.rmtree(os.path.join(folder, "out"), ignore_errors=True)
-        must(script, [*arguments, "--save-every", SAVE_EVERY], keep_checkpoint)
+        every = "1" if script == "finetune_aligner" else "0"
+        must(script, [*arguments, "--save-every", every], keep_checkpoint)
         (place,) = [name for name in listing(folder) if "checkpoint" in name and "=" not in name]
         os.replace(os.path.join(folder, place), os.path.join(folder, f"checkpoint={script}={place.replace('/', '=')}"))
     shutil.rmtree(os.path.join(folder, "out"), ignore_errors=True)
