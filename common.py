@@ -151,61 +151,6 @@ def importable(module):
         return False
 
 
-def read_align_json(name, config, methods, similarities):
-    """What a model folder's align.json says of aligning with it, {} where it has none. Raises InputError for what cannot be."""
-    path = os.path.join(name, "align.json")
-    if not os.path.isfile(path):
-        return {}
-    try:
-        with open(path, encoding="utf-8") as stream:
-            own = json.load(stream)
-        right = all(type(own.get(key, 1)) in (int, float) for key in ("threshold", "temperature", "diagonal"))
-        right = right and type(own.get("layer", 1)) is int and 1 <= own.get("layer", 1) <= config.num_hidden_layers
-        right = right and own.get("method", "argmax") in methods and own.get("similarity", "dot") in similarities
-        right = right and 0.0 < own.get("threshold", 0.1) < 1.0 and 0.0 < own.get("temperature", 1) < float("inf")
-        right = right and 0.0 <= own.get("diagonal", 0) <= 1.0
-    except (ValueError, TypeError, AttributeError):
-        right = False
-    if not right:
-        raise InputError(
-            f'{path}: expected a JSON object such as {{"layer": 7, "method": "argmax", "threshold": 0.001}}, with a layer from 1 to '
-            f"{config.num_hidden_layers}, a method of {', '.join(methods)} and a similarity of {', '.join(similarities)}"
-        )
-    return own
-
-
-def align_layer(own, config):
-    """The layer whose states are compared by default: align.json's, else 8 of 12, or 2 of 3, and so on."""
-    return own.get("layer", max(1, round(config.num_hidden_layers * 8 / 12)))
-
-
-def align_defaults(own, given, config):
-    """How align.py finds links: {'layer', 'method', 'threshold', 'similarity', 'temperature', 'diagonal'}.
-
-    `given` has these names as attributes, None where the command line leaves them open. Then they come from `own`, what
-    read_align_json returns; else they are argmax, csls (dot for softmax and entmax, cosine where given.keep_bare_pieces), threshold
-    0.001 for dot, 0.45 otherwise (entmax: 0), temperature 1 for dot, 0.05 otherwise, diagonal 0.1 for csls, 0 otherwise.
-    """
-    method = given.method or own.get("method", "argmax")
-    similarity = given.similarity or (None if given.keep_bare_pieces else own.get("similarity"))
-    if similarity is None:
-        similarity = "dot" if method in ("softmax", "entmax") else "cosine" if given.keep_bare_pieces else "csls"
-    fitting = (
-        own if similarity == own.get("similarity", similarity) else {}
-    )  # numbers that fit one similarity say nothing of another
-    return {
-        "layer": given.layer or align_layer(own, config),
-        "method": method,
-        "threshold": given.threshold
-        or (0.0 if method == "entmax" else fitting.get("threshold", 1e-3 if similarity == "dot" else 0.45)),
-        "similarity": similarity,
-        "temperature": given.temperature or fitting.get("temperature", 1.0 if similarity == "dot" else 0.05),
-        "diagonal": fitting.get("diagonal", 0.1 if similarity == "csls" else 0.0)
-        if given.diagonal is None
-        else given.diagonal,
-    }
-
-
 def piece_limit(tokenizer, config):
     """How many pieces, special ones included, the encoder can take."""
     # XLM-R counts positions from the pad id + 1, so that many of its position embeddings are never used.
