@@ -1,34 +1,25 @@
-"""Translate English training sentences with an OPUS-MT (Marian) model, where a task brings no translations, as XTREME's udpos.
+"""Translate English training sentences with an OPUS-MT (Marian) model, where a task brings no translations, as udpos.
 
-In:   English sentences: a udpos, xnli or pawsx file, SQuAD's JSON (its contexts' sentences and questions), or text, a sentence a line
-Out:  `English words ||| translation words` a line, as align.py wants it, for every sentence in its place (two for each pair)
+In:   English sentences: a udpos, xnli or pawsx file, SQuAD's JSON (sentences and questions), or text, one a line
+Out:  `English words ||| translation words` a line, as align.py wants it, for every sentence in its place, two of a pair
 
     python translate.py --task udpos --input data/sample/udpos/train-en.tsv --lang fr --output train-en-fr.txt
-    torchrun --nproc_per_node 4 translate.py ...      # the same batches, shared out over four GPUs: the same file
 
-The model is Helsinki-NLP/opus-mt-en-LANG unless --model names another; its tokenizer needs `pip install sentencepiece protobuf`.
-English words are udpos's own, else those of data/split.py's rule, by which translations are split too. Each distinct sentence is
-translated once. For the translator, natural_text writes the words of udpos as people write them.
+The model is Helsinki-NLP/opus-mt-en-LANG unless --model names another; its tokenizer needs `pip install sentencepiece
+protobuf`. English words are udpos's own, else those of data/split.py's rule, by which translations are split too. Each
+distinct sentence is translated once. For the translator, natural_text writes the words of udpos as people write them.
 
-A translation has at most 2 n + 20 pieces, n being those of the longest sentence in its batch, of like ones: so a model that repeats
-itself comes to an end. Translations that have as many are counted and told of. A sentence for whose translation the model would have
-no positions left is cut in half between words, halves likewise, and what comes of the parts is joined. Nothing is left out; an
-empty translation is an empty right side.
-
-Finished batches are kept in OUTPUT.partial.N, N being the process, until all is written: a killed run goes on when it is started
-again, with any number of processes, and ends with the same file. Batches hold the same sentences whatever is done already.
+A translation has at most 2 n + 20 pieces, n being those of the longest sentence in its batch, of like ones: so a model
+that repeats itself comes to an end. Translations that have as many are counted and told of. A sentence for whose
+translation the model would have no positions left is cut in half between words, halves likewise, and what comes of the
+parts is joined. Nothing is left out; an empty translation is an empty right side.
 """
 
-import glob
-import json
-import os
 import re
 import warnings
-import zlib
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from tqdm import tqdm
 
 import common
@@ -37,14 +28,12 @@ from data.files import PAIR_LABELS, read_udpos, split_words, write_lines
 from data.split import read_rows
 from data.words import split_text
 
-BUDGET = {
-    "cpu": 8192,
-    "cuda": 131072,
-}  # pieces of translations in a batch, all beams together, each as long as it may become
+# Pieces of the translations of a batch, all beams together, each as long as it may become.
+BUDGET = {"cpu": 8192, "cuda": 131072}
 BEAMS = 4  # where the model's folder names no number; OPUS-MT's folders say 4 or 6
 EXPECTED = (
-    "expected a Marian folder (config.json, model.safetensors or pytorch_model.bin, source.spm, target.spm, vocab.json) or the name of "
-    "one on a hub that is reachable; some languages have theirs under another name, to be given with --model"
+    "expected a Marian folder (config.json, model.safetensors or pytorch_model.bin, source.spm, target.spm, vocab.json)"
+    " or the name of one on a hub that is reachable; some languages have theirs under another name: --model"
 )
 CODES = {"zh": "cmn_Hans"}  # what multi-target models call a language where it is not LANG
 
@@ -57,19 +46,18 @@ OPENS = re.compile(r"[(\[{“‘`$£€#]+")
 
 
 def natural_text(words):
-    """The words of a treebank's English sentence as text: a translator has learnt from text.
+    """Return the words of a treebank's English sentence as text: a translator has learnt from text.
 
-    Closing marks and clitics (n't, 's) stick to the word before, opening marks and currency signs to the word after. Of straight
-    quotes every other one opens; a single one after an s is a possessive where no quote is open and none follows. A hyphen
-    between letters and a slash between letters or digits stick to both sides.
+    Closing marks and clitics (n't, 's) stick to the word before, opening marks and currency signs to the word after. Of
+    straight quotes every other one opens; a single one after an s is a possessive where no quote is open and none
+    follows. A hyphen between letters and a slash between letters or digits stick to both sides.
     """
     parts, stuck, quotes = [], True, set()
     for k, word in enumerate(words):
         left, stuck = stuck or CLOSES.fullmatch(word), OPENS.fullmatch(word)
         if word in ('"', "'"):
-            possessive = (
-                word == "'" and word not in quotes and word not in words[k + 1 :] and k and words[k - 1][-1] in "sS"
-            )
+            alone = word not in quotes and word not in words[k + 1 :]
+            possessive = word == "'" and alone and k and words[k - 1][-1] in "sS"
             closes = possessive or word in quotes
             left, stuck = left or closes, not closes
             if not possessive:
@@ -83,7 +71,10 @@ def natural_text(words):
 
 
 def read_english(path, task):
-    """The sentences of a file in their order: a list of (words with a space between, text to translate). Raises InputError."""
+    """Return the sentences of a file in order: a list of (words with a space between, text to translate).
+
+    Raises InputError for a malformed file and one without sentences.
+    """
     if task == "udpos":
         rows = [(" ".join(words), natural_text(words)) for words, _ in read_udpos(path)]
     else:
@@ -97,29 +88,26 @@ def read_english(path, task):
 
 
 def load_translator(name):
-    """(model in float32 on the CPU, tokenizer) of a Marian folder or hub name. Raises InputError."""
+    """Return (model in float32 on the CPU, tokenizer) of a Marian folder or hub name. Raises InputError."""
     from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
     set_verbosity_error()
     disable_progress_bar()
-    warnings.filterwarnings(
-        "ignore", "Recommended: pip install sacremoses"
-    )  # transformers' tokenizer loads it and never uses it
+    warnings.filterwarnings("ignore", "Recommended: pip install sacremoses")  # the tokenizer loads it, never uses it
     config = common.load_pretrained(name, lambda: AutoConfig.from_pretrained(name), EXPECTED)
     if config.model_type != "marian":
         raise InputError(f"{name}: is a model of type {config.model_type}; {EXPECTED}")
     tokenizer = common.load_pretrained(name, lambda: AutoTokenizer.from_pretrained(name), EXPECTED)
-    model = common.load_pretrained(
-        name, lambda: AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32), EXPECTED
-    )
+    load = AutoModelForSeq2SeqLM.from_pretrained
+    model = common.load_pretrained(name, lambda: load(name, dtype=torch.float32), EXPECTED)
     return model.eval(), tokenizer
 
 
 def target_code(name, tokenizer, lang, code):
-    """What text for the model `name` begins with: `>>code<< `, nothing for a model with a single target language.
+    """Return what text for the model `name` begins with: `>>code<< `, nothing for a model with one target language.
 
-    code: the code that the user names, or None for CODES' or the language itself. Raises InputError where the model has no such code.
+    code: what the user names, None for CODES' or the language itself. Raises InputError where the model lacks the code.
     """
     codes = sorted(piece[2:-2] for piece in tokenizer.get_vocab() if re.fullmatch(">>.+<<", piece))
     if code is None and len(codes) < 2:
@@ -127,37 +115,33 @@ def target_code(name, tokenizer, lang, code):
     for wanted in [code] if code else [CODES.get(lang), lang]:
         if wanted in codes:
             return f">>{wanted}<< "
-    wanted = f"--code {code}" if code else f"--lang {lang}"
-    raise InputError(
-        f"{wanted}: {name} has no target language of this name; expected --code with one of {' '.join(codes) or '(none)'}"
-    )
+    wanted, known = f"--code {code}" if code else f"--lang {lang}", " ".join(codes) or "(none)"
+    raise InputError(f"{wanted}: {name} has no target language of this name; expected --code with one of {known}")
 
 
 def most_pieces(length):
-    """The most pieces that the translation of a sentence of `length` pieces may have."""
+    """Return the most pieces that the translation of a sentence of `length` pieces may have."""
     return 2 * length + 20
 
 
 def encode(tokenizer, text, code, limit):
-    """The pieces of a text, special ones included, a list of arrays: one, or where it has more than `limit` pieces those of its parts.
+    """Return the pieces of a text, special ones included, a list of arrays: one, or one of each part it is cut into.
 
-    code: what the text and each part of it begins with.
+    It is cut where it has more than `limit` pieces. code: what the text and each part of it begins with.
     """
     ids = tokenizer(code + text, verbose=False)["input_ids"]
     if len(ids) <= limit or len(text) < 2:
         return [np.array(ids)]
     words = split_words(text)
     middle = len(words) // 2
-    halves = (
-        (" ".join(words[:middle]), " ".join(words[middle:]))
-        if middle
-        else (text[: len(text) // 2], text[len(text) // 2 :])
-    )
+    halves = " ".join(words[:middle]), " ".join(words[middle:])
+    if not middle:  # one word
+        halves = text[: len(text) // 2], text[len(text) // 2 :]
     return [part for half in halves for part in encode(tokenizer, half, code, limit)]
 
 
 def translate_batch(model, tokenizer, pieces, beams, precision):
-    """(translations, how many have as many pieces as they may) of a list of arrays of pieces."""
+    """Return (translations, how many have as many pieces as they may) of a list of arrays of pieces."""
     pad_id, most = model.config.pad_token_id, most_pieces(max(map(len, pieces)))
     ids = common.pad([array.tolist() for array in pieces], pad_id).to(model.device)
     with torch.inference_mode(), common.autocast(model.device, precision):
@@ -173,146 +157,62 @@ def translate_batch(model, tokenizer, pieces, beams, precision):
     return tokenizer.batch_decode(made, skip_special_tokens=True, clean_up_tokenization_spaces=False), full
 
 
-# ---- batches that are done --------------------------------------------------------------------------
-
-
-def run_checksum(model, pieces, settings):
-    """What tells a run from others: the crc of its settings (anything JSON can hold), pieces and weights."""
-    crc = zlib.crc32(json.dumps([*settings, model.generation_config.to_json_string()]).encode())
-    for array in (*pieces, *(tensor.numpy() for tensor in model.state_dict().values())):
-        crc = zlib.crc32(np.ascontiguousarray(array), crc)
-    return crc
-
-
-def read_partials(path, crc):
-    """The batches that runs of checksum `crc` left beside the output `path`, and how many are there of other runs.
-
-    Returns ({batch: [translations, full]}, others), see translate_batch. A line is `[crc, batch, translations, full]`; a torn one, of
-    a run that was killed while it wrote, is passed over.
-    """
-    done, others = {}, 0
-    for partial in glob.glob(f"{glob.escape(path)}.partial.[0-9]*"):
-        with open(partial, encoding="ascii", errors="replace") as stream:
-            for line in stream:
-                try:
-                    tag, batch, *result = json.loads(line)
-                except (ValueError, TypeError):
-                    continue
-                if tag == crc:
-                    done[batch] = result
-                else:
-                    others += 1
-    return done, others
+def translate_texts(model, tokenizer, texts, code, beams, precision):
+    """Return ({text: translation}, {what a user should know: of how many sentences}). A batch's are of like length."""
+    positions = min(tokenizer.model_max_length, model.config.max_position_embeddings)
+    limit = max(2, (positions - 1 - most_pieces(0)) // 2)  # so that most_pieces(limit) and the decoder's start fit
+    pieces, first = [], [0]  # text k is pieces[first[k] : first[k + 1]], more than one where it was cut
+    for text in tqdm(texts, unit=" sentences", desc="split into pieces", leave=False, disable=None):
+        pieces += encode(tokenizer, text, code, limit)
+        first.append(len(pieces))
+    batches = common.length_sorted([most_pieces(len(array)) for array in pieces], BUDGET[model.device.type] // beams)
+    made, endless = [""] * len(pieces), 0
+    with tqdm(total=len(pieces), unit=" sentences", desc="translate", disable=None) as bar:
+        for batch in reversed(batches):  # the longest first: what memory does not hold shows at once
+            translations, full = translate_batch(model, tokenizer, [pieces[k] for k in batch], beams, precision)
+            for k, translation in zip(batch, translations):
+                made[k] = translation
+            endless += full
+            bar.update(len(batch))
+    spans = list(zip(first, first[1:]))
+    counts = {
+        f"sentences have more than {limit} pieces and were translated in parts": sum(b - a > 1 for a, b in spans),
+        "translations have as many pieces as they may (2 n + 20); their end may be missing": endless,
+    }
+    return {text: " ".join(made[a:b]) for text, (a, b) in zip(texts, spans)}, counts
 
 
 def main():
     parser = Arguments(__doc__)
-    parser.add_argument(
-        "--task",
-        choices=["udpos", *PAIR_LABELS, "qa", "text"],
-        required=True,
-        help="format of --input; text is a sentence a line, qa SQuAD's JSON",
-    )
+    tasks = ["udpos", *PAIR_LABELS, "qa", "text"]
+    parser.add_argument("--task", choices=tasks, required=True, help="format of --input; text is a sentence a line")
     parser.add_argument("--input", required=True, metavar="FILE", help="English sentences")
     parser.add_argument("--lang", required=True, metavar="LANG", help="language to translate into, such as fr")
     parser.add_argument("--output", required=True, metavar="FILE", help="parallel file to write")
     parser.add_argument("--model", help="Marian folder or hub name (default: Helsinki-NLP/opus-mt-en-LANG)")
-    parser.add_argument(
-        "--code",
-        help="name of the target language in a model of several (default: LANG; for zh cmn_Hans if it has that)",
-    )
-    parser.add_argument(
-        "--beams", type=positive, metavar="N", help=f"of beam search (default: the model's own number, else {BEAMS})"
-    )
-    parser.add_argument(
-        "--precision", choices=["bf16", "f32"], help="of matrix products (default: bf16 on a GPU that has it, else f32)"
-    )
+    parser.add_argument("--code", help="target language in a model of several (default: LANG; for zh cmn_Hans)")
+    parser.add_argument("--beams", type=positive, metavar="N", help=f"of search (default: the model's, else {BEAMS})")
+    parser.add_argument("--precision", choices=["bf16", "f32"], help="of products (default: bf16 on a GPU that has it)")
     args = parser.parse_args()
 
-    # Sentences, each distinct one as pieces: text k is pieces[first[k] : first[k + 1]], more than one where it was cut.
-    if "-" in (args.input, args.output):
-        raise InputError("-: input and output are files that are gone back to; expected their names")
     check_writable(args.output)
     rows = read_english(args.input, args.task)
-    texts = list(dict.fromkeys(text for _, text in rows if text.strip()))
     name = args.model or f"Helsinki-NLP/opus-mt-en-{args.lang}"
     model, tokenizer = load_translator(name)
     code = target_code(name, tokenizer, args.lang, args.code)
-    positions = min(tokenizer.model_max_length, model.config.max_position_embeddings)
-    limit = max(2, (positions - 1 - most_pieces(0)) // 2)  # so that most_pieces(limit) and the decoder's start fit
-    device = common.pick_device()
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    rank, world = common.start_distributed(
-        torch.device("cpu")
-    )  # no tensor is exchanged; processes only wait for one another
-    quiet = None if rank == 0 else True
-    pieces, first = [], [0]
-    for text in tqdm(texts, unit=" sentences", desc="split into pieces", disable=quiet):
-        pieces += encode(tokenizer, text, code, limit)
-        first.append(len(pieces))
 
-    # Batches. What a killed run finished is read back; the others are shared out, the longest first.
-    beams = args.beams or model.generation_config.num_beams or BEAMS
+    device = common.pick_device()
     precision = args.precision or (common.pick_precision(device) if device.type == "cuda" else "f32")
-    batches = common.length_sorted([most_pieces(len(array)) for array in pieces], BUDGET[device.type] // beams)
-    crc = run_checksum(model, pieces, [batches, beams, precision, device.type])
-    done, others = read_partials(args.output, crc)
-    if rank == 0 and others:
-        warn(f"{args.output}.partial.*: {others} batches are of another input, model or setting, and are not used")
-    if rank == 0 and done:
-        warn(f"goes on after {len(done)} of {len(batches)} batches, from {args.output}.partial.*")
+    beams = args.beams or model.generation_config.num_beams or BEAMS
     model.to(device)
     if precision == "bf16":
         common.store_linear_in_bf16(model)
-    if world > 1:
-        dist.barrier()  # all have read the same before any writes
-    mine = [number for number in reversed(range(len(batches))) if number not in done][rank::world]
-    os.makedirs(os.path.dirname(os.path.abspath(args.output)), exist_ok=True)
-    with (
-        open(f"{args.output}.partial.{rank}", "a", encoding="ascii") as stream,
-        tqdm(
-            total=sum(len(batches[number]) for number in mine), unit=" sentences", desc="translate", disable=quiet
-        ) as bar,
-    ):
-        if world > 1:
-            bar.set_description(f"translate, process 1 of {world}")
-        for number in mine:
-            translations, full = translate_batch(
-                model, tokenizer, [pieces[k] for k in batches[number]], beams, precision
-            )
-            stream.write(
-                "\n" + json.dumps([crc, number, translations, full])
-            )  # a line begins with its line end: the last may be torn
-            stream.flush()
-            bar.update(len(translations))
-    if world > 1:
-        dist.barrier()
-        dist.destroy_process_group()
-        if rank:
-            return
+    texts = list(dict.fromkeys(text for _, text in rows if text.strip()))
+    translation, counts = translate_texts(model, tokenizer, texts, code, beams, precision)
 
-    # The file.
-    done, _ = read_partials(args.output, crc)
-    translation = {
-        k: text for number, (translations, _) in done.items() for k, text in zip(batches[number], translations)
-    }
-    joined = {text: " ".join(translation[k] for k in range(a, b)) for text, a, b in zip(texts, first, first[1:])}
-    sides = ((words, " ".join(split_text(joined.get(text, "")))) for words, text in rows)
+    sides = [(words, " ".join(split_text(translation.get(text, "")))) for words, text in rows]
     write_lines(args.output, (" ||| ".join(re.sub(r"\|{3,}", "|", side) for side in pair) for pair in sides))
-    for partial in glob.glob(f"{glob.escape(args.output)}.partial.[0-9]*"):
-        os.remove(partial)
-    for count, what in (
-        (sum(not split_text(joined.get(text, "")) for _, text in rows), "lines have an empty right side"),
-        (
-            sum(b - a > 1 for a, b in zip(first, first[1:])),
-            f"sentences have more than {limit} pieces and were translated in parts",
-        ),
-        (
-            sum(full for _, full in done.values()),
-            "translations have as many pieces as they may (2 n + 20); their end may be missing",
-        ),
-    ):
+    for what, count in {"lines have an empty right side": sum(not made for _, made in sides), **counts}.items():
         if count:
             warn(f"{count} {what}")
 

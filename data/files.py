@@ -16,9 +16,10 @@ from data.cli import InputError, error_at, open_output
 
 UPOS = "ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X".split()
 
-# The labels of XTREME's sentence-pair tasks, in the order of the classifier's outputs.
+# The labels of XTREME's tasks, in the order of the classifier's outputs.
 # MultiNLI's original files write 'contradictory' for the last one of XNLI.
 PAIR_LABELS = {"xnli": ["entailment", "neutral", "contradiction"], "pawsx": ["0", "1"]}
+LABELS = {"udpos": UPOS, **PAIR_LABELS}
 PAIR_LABEL_ALIASES = {"contradictory": "contradiction"}
 
 
@@ -94,10 +95,11 @@ def write_lines(path, lines):
 # ---- XTREME's udpos: word<TAB>TAG a line, a blank line after each sentence ------------------------
 
 
-def read_udpos(path):
+def read_udpos(path, task="udpos"):
     """Sentences of a udpos file as a list of (words, tags); tags is None where the file has words alone (test files).
 
-    Raises InputError for a wrong number of columns, an empty word, a space in a word, a tag that is not UPOS,
+    task: whose tags (LABELS).
+    Raises InputError for a wrong number of columns, an empty word, a space in a word, a tag that is not the task's,
     a second blank line, and a file without sentences.
     """
     sentences, words, tags, columns = [], [], [], None
@@ -124,8 +126,8 @@ def read_udpos(path):
             raise error_at(path, number, f"the word {fields[0]!r} is empty or holds a space; expected word<TAB>TAG")
         words.append(fields[0])
         if columns == 2:
-            if fields[1] not in UPOS:
-                raise error_at(path, number, f"unknown tag {fields[1]!r}; expected one of {' '.join(UPOS)}")
+            if fields[1] not in LABELS[task]:
+                raise error_at(path, number, f"unknown tag {fields[1]!r}; expected one of {' '.join(LABELS[task])}")
             tags.append(fields[1])
     if words:
         close()
@@ -289,7 +291,8 @@ def format_links(links):
 def read_permutations(path, lengths):
     """The order of the words of each sentence, as reorder.py --permutations writes it: lists of the words' numbers, from 0.
 
-    lengths: how many words each sentence has. Raises InputError for a line that is no permutation of them, and too few or many lines.
+    lengths: how many words each sentence has. Raises InputError for a line that is no permutation of them, and too
+    few or many lines.
     """
     orders = []
     for number, line in enumerate(read_lines(path), 1):
@@ -334,6 +337,43 @@ def read_gold(path, index):
     return gold
 
 
+def links_inside(gold, lengths):
+    """The (sure, possible) links of one pair that lie inside it. lengths: its numbers of source and target words."""
+    return tuple({(i, j) for i, j in links if i < lengths[0] and j < lengths[1]} for links in gold)
+
+
+def fit_gold(path, gold, lengths, index):
+    """Leave out the gold links outside their pairs, which published gold data has: (gold, note), a note of how many or None.
+
+    gold: read_gold's; lengths: (source words, target words) of every pair; index: read_gold's. Raises InputError for
+    another number of pairs, and where the file is likely not of these pairs: more than 1 in 100 links lie outside (a
+    single one may, beside others of its pair that do not), or `index` is 0 and words look counted from 1.
+    """
+    if len(gold) != len(lengths):
+        raise InputError(f"{path}: {len(gold)} lines, but the input has {len(lengths)}; expected one line for each pair")
+    fitting = [links_inside(*pair) for pair in zip(gold, lengths)]
+    outside = [
+        (number, link)
+        for number, (own, kept) in enumerate(zip(gold, fitting), 1)
+        for link in sorted(own[1] - kept[1])
+    ]
+    if not outside:
+        return fitting, None
+    number, first = outside[0]
+    where = f"link {first[0] + index}-{first[1] + index} is outside the pair of {{}} and {{}} words".format(
+        *lengths[number - 1]
+    )
+    everything = [link for _, possible in gold for link in possible]
+    shifted = index == 0 and any(
+        all(link[side] for link in everything) and any(link[side] >= lengths[n - 1][side] for n, link in outside)
+        for side in (0, 1)
+    )
+    single = len(outside) == 1 and fitting[number - 1][1]
+    if shifted or len(outside) * 100 > len(everything) and not single:
+        raise error_at(path, number, f"{where}; expected words numbered from {index} (--gold-index), source first")
+    return fitting, f"{path}: {len(outside)} links lie outside their pairs and are left out, the first in line {number}"
+
+
 def write_gold(path, gold, index):
     """Write (sure, possible) sets of 0-indexed links, sorted, words numbered from `index`."""
     write_lines(
@@ -348,13 +388,13 @@ def write_gold(path, gold, index):
 # ---- predictions, in XTREME's submission format ---------------------------------------------------
 
 
-def read_tag_predictions(path):
+def read_tag_predictions(path, task="udpos"):
     """Predicted tags as a list of lists: a tag a line, a blank line after each sentence. Raises InputError."""
     sentences, tags = [], []
     for number, line in enumerate(read_lines(path), 1):
         if line:
-            if line not in UPOS:
-                raise error_at(path, number, f"unknown tag {line!r}; expected one of {' '.join(UPOS)}")
+            if line not in LABELS[task]:
+                raise error_at(path, number, f"unknown tag {line!r}; expected one of {' '.join(LABELS[task])}")
             tags.append(line)
         else:
             sentences.append(tags)

@@ -1,6 +1,7 @@
 """Metrics of every task, equal to XTREME's own evaluation: accuracy, seqeval's F1, SQuAD's and MLQA's exact match and F1.
 
-Counts are summed over the examples of a dev set and then become metrics, so that any selection of examples can be scored.
+Counts are summed over the examples of a dev set and then become metrics, so that any selection of examples can be
+scored.
 """
 
 import collections
@@ -16,10 +17,11 @@ from data.cli import InputError
 def spans(sentences):
     """The entities that seqeval 1.2.2 (default mode), XTREME's metric for udpos, sees in lists of tags: a set of (type, first, last).
 
-    first and last number the words through all sentences, one number being left free after each sentence. A tag is read as a
-    prefix (its first letter) and a type (the rest, after a hyphen if there is one). UPOS tags have no prefixes, so
-    neighbouring equal tags are one entity, SCONJ and SYM ('S', a single one) always begin a new one, INTJ is an inside tag,
-    CCONJ and SCONJ are of one type, and an X at a sentence's end joins an X at the next one's beginning.
+    first and last number the words through all sentences, one number being left free after each sentence. A tag is
+    read as a prefix (its first letter) and a type (the rest, after a hyphen if there is one). UPOS tags have no
+    prefixes, so neighbouring equal tags are one entity, SCONJ and SYM ('S', a single one) always begin a new one,
+    INTJ is an inside tag, CCONJ and SCONJ are of one type, and an X at a sentence's end joins an X at the next one's
+    beginning.
     """
     found, begin = set(), 0
     last_prefix, last_type = "O", ""
@@ -82,6 +84,16 @@ def answer_counts(gold, predicted, lang, task):
     return np.array([(f1, exact, 1.0) for exact, f1 in scores])
 
 
+def metric_ratios(counts):
+    """Return {metric: (numerator, denominator)}, (examples,) each, of a task's counts: every metric is a ratio of their sums."""
+    columns = np.moveaxis(np.asarray(counts), -1, 0)
+    if len(columns) == 5:
+        right, words, hits, guessed, true = columns
+        return {"accuracy": (right, words), "f1": (2 * hits, guessed + true)}
+    names = ["f1", "exact_match"] if len(columns) == 3 else ["accuracy"]
+    return {name: (columns[n], columns[-1]) for n, name in enumerate(names)}
+
+
 def task_metrics(counts):
     """Metrics from summed counts: tagging_metrics' of (..., 5), {'f1', 'exact_match'} of (..., 3), {'accuracy'} of (..., 2)."""
     counts = np.asarray(counts)
@@ -130,7 +142,8 @@ def answer_tokens(text, lang, task):
 def question_scores(answers, prediction, lang, task):
     """(exact match, F1), 0.0 to 1.0 each, of a predicted text, the best over the gold answers; (0, 0) where it is None.
 
-    F1 is the harmonic mean of the shares of common tokens in both; it is 0 where both are empty, as in the official scripts.
+    F1 is the harmonic mean of the shares of common tokens in both; it is 0 where both are empty, as in the official
+    scripts.
     """
     if prediction is None:
         return 0.0, 0.0
@@ -151,7 +164,8 @@ def question_scores(answers, prediction, lang, task):
 def squad_scores(gold, predictions, lang, task):
     """{'exact_match', 'f1', 'count'} of {question id: text} against gold_answers'; count is the number of gold questions.
 
-    The official scripts' numbers, as shares of 1. A question without a prediction counts 0; one that gold lacks is left out.
+    The official scripts' numbers, as shares of 1. A question without a prediction counts 0; one that gold lacks is
+    left out.
     """
     scores = [question_scores(answers, predictions.get(name), lang, task) for name, answers in gold.items()]
     exact, f1 = (sum(column) / len(scores) for column in zip(*scores))

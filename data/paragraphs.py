@@ -1,23 +1,50 @@
-"""The sentences of SQuAD's paragraphs: found in the text, paired with those of a translation, put in another word order.
+"""Find the sentences of SQuAD's paragraphs, pair them with those of a translation, put them in another word order.
 
 A paragraph is (context, [(id, question, [(answer text, answer_start)])]), as data.squad.read_squad returns it.
 """
 
+import bisect
 import collections
-import itertools
 import math
 
 from data.cli import InputError
 from data.squad import stripped
 from data.words import WORD, joined_parts, split_sentences, split_with_spaces
 
+# The ways to pair sentences with those of a translation, (sentences, translations, price); see pair_sentences.
+STEPS = ((1, 1, 0), (1, 2, 1), (2, 1, 1), (1, 0, 3), (0, 1, 3))
+BAND = 100  # how far from the diagonal pair_sentences looks, in sentences
+
+
+# ---- sentences -------------------------------------------------------------------------------------------------
+
+
+def answer_spans(questions):
+    """Return the (begin, end) of the answers of a paragraph's questions, without white space; those that overlap are joined."""
+    spans = []
+    for begin, end in sorted(
+        (start, start + len(text))
+        for _, _, found in questions
+        for text, start in (stripped(*answer) for answer in found or [])
+    ):
+        if spans and begin < spans[-1][1]:
+            spans[-1] = spans[-1][0], max(end, spans[-1][1])
+        else:
+            spans.append((begin, end))
+    return spans
+
+
+def touched(spans, begin, end):
+    """Whether one of sorted, disjoint spans begins before `end` and ends behind `begin`, a place not before `end`."""
+    k = bisect.bisect_left(spans, (end,)) - 1
+    return k >= 0 and spans[k][1] > begin
+
 
 def context_sentences(context, questions):
-    """The (begin, end) of the sentences of a paragraph's context; where an answer goes on into the next sentence, they are one."""
-    answers = [stripped(*answer) for _, _, found in questions for answer in found or []]
-    spans = []
+    """Return the (begin, end) of the sentences of a context; where an answer goes on into the next sentence, they are one."""
+    answers, spans = answer_spans(questions), []
     for begin, end in split_sentences(context):
-        if spans and any(start < spans[-1][1] and start + len(text) > begin for text, start in answers):
+        if spans and touched(answers, begin, spans[-1][1]):
             spans[-1] = spans[-1][0], end
         else:
             spans.append((begin, end))
@@ -25,14 +52,18 @@ def context_sentences(context, questions):
 
 
 def paragraph_texts(context, questions):
-    """The sentences of a paragraph (see data.squad.read_squad) in order: those of its context, then its questions."""
+    """Return the sentences of a paragraph in order: those of its context, then its questions."""
     return [context[begin:end] for begin, end in context_sentences(context, questions)] + [
         question for _, question, _ in questions
     ]
 
 
+# ---- translations ------------------------------------------------------------------------------------------------
+
+
 def translated_paragraphs(sources, targets):
-    """(paragraph, its translation) of every source paragraph: the one in its place where all ids are the same, else one with its questions' ids.
+    """Pair every source paragraph with its translation: the one in its place where all ids are the same, else one with its
+    questions' ids.
 
     TyDiQA's ids are not unique, so its files go by place. A paragraph without a translation gets ("", []).
     """
@@ -45,8 +76,8 @@ def translated_paragraphs(sources, targets):
     several = collections.Counter(identifier for paragraph in names[1] for identifier in set(paragraph)).most_common(1)
     if several and several[0][1] > 1:
         raise InputError(
-            f"the translation has question {several[0][0]!r} in {several[0][1]} paragraphs, and not the source's questions in their order; "
-            "expected the same questions in the same order, or different ids"
+            f"the translation has question {several[0][0]!r} in {several[0][1]} paragraphs, and not the source's questions "
+            "in their order; expected the same questions in the same order, or different ids"
         )
     place = {identifier: paragraph for paragraph in targets for identifier, *_ in paragraph[1]}
     return (
@@ -56,7 +87,7 @@ def translated_paragraphs(sources, targets):
 
 
 def pair_paragraphs(paragraph, other):
-    """(sentence, translation) of each sentence of a paragraph's context and each of its questions; the translation may be empty.
+    """Return (sentence, translation) of each sentence of a paragraph's context and each question; the latter may be empty.
 
     Questions are paired by their ids, sentences by pair_sentences.
     """
@@ -70,87 +101,121 @@ def pair_paragraphs(paragraph, other):
 
 
 def pair_sentences(sources, targets):
-    """(sentence, its translation) of every source sentence; the texts go together, but may be cut into different numbers of sentences.
+    """Return (sentence, its translation) of every source sentence; both texts tell the same in the same order, but may be
+    cut into different numbers of sentences.
 
-    Of all ways to pair 1 with 1, 1 with 2, 2 with 1, 1 with none and none with 1, in order, the one whose paired lengths fit best:
-    the sum of squared logarithms of length ratios, with a price of 1 for 1 with 2 and 3 for none (after Gale and Church 1993).
+    Of all ways to pair 1 with 1, 1 with 2, 2 with 1, 1 with none and none with 1, in order, the one whose paired lengths
+    fit best: the sum of squared logarithms of length ratios, with a price of 1 for 1 with 2 and 3 for none (after Gale
+    and Church 1993). Of long texts, only pairs within BAND sentences of the diagonal are looked at.
     """
-    scale = (sum(map(len, targets)) or 1) / (sum(map(len, sources)) or 1)
-    best = {(0, 0): (0.0, [])}
-    for i, j in itertools.product(range(len(sources) + 1), range(len(targets) + 1)):
-        for m, n, price in ((1, 1, 0), (1, 2, 1), (2, 1, 1), (1, 0, 3), (0, 1, 3)):
-            if (i - m, j - n) in best:
-                ours, theirs = sum(map(len, sources[i - m : i])), sum(map(len, targets[j - n : j]))
-                cost, steps = best[i - m, j - n]
-                cost += price + (math.log(theirs / (scale * ours)) ** 2 if m and n else 0.0)
-                if (i, j) not in best or cost < best[i, j][0]:
-                    best[i, j] = cost, steps + [(m, n)]
-    pairs, i, j = [], 0, 0
-    for m, n in best[len(sources), len(targets)][1]:
-        pairs += [(source, " ".join(targets[j : j + n])) for source in sources[i : i + m]]
-        i, j = i + m, j + n
-    return pairs
+    ours, theirs = list(map(len, sources)), list(map(len, targets))
+    scale = (sum(theirs) or 1) / (sum(ours) or 1)
+    slope = len(theirs) / max(1, len(ours))
+    reach = BAND + math.ceil(slope)
+    costs, steps = [{}, {}], []  # costs of the two rows before: {j: cost}; of every row the first j, and the step into each
+    for i in range(len(ours) + 1):
+        low, high = max(0, int(i * slope) - reach), min(len(theirs), int(i * slope) + reach)
+        row, chosen = {}, bytearray()
+        for j in range(low, high + 1):
+            best, step = (0.0, 0) if i == j == 0 else (math.inf, 0)
+            for number, (m, n, price) in enumerate(STEPS):
+                cost = (row if m == 0 else costs[-m]).get(j - n, math.inf)
+                if m and n and cost < best:
+                    lengths = sum(theirs[j - n : j]) / (scale * sum(ours[i - m : i]))
+                    cost += price + math.log(lengths) ** 2
+                else:
+                    cost += price
+                if cost < best:
+                    best, step = cost, number
+            row[j] = best
+            chosen.append(step)
+        costs = [costs[1], row]
+        steps.append((low, chosen))
+    return paired(sources, targets, steps)
 
 
-# What a sentence of a paragraph is put in order by. words; units: of each word the number of what moves as one, a word or all the
-# words of an answer; spans: (begin, end) of each unit in the text; before, after: split_with_spaces' marks of each unit.
-Sentence = collections.namedtuple("Sentence", "words units spans before after")
+def paired(sources, targets, steps):
+    """Return pair_sentences' pairs by its steps: of every row (first j, number of the step into each j)."""
+    pairs, i, j = [], len(sources), len(targets)
+    while i or j:
+        low, chosen = steps[i]
+        m, n, _ = STEPS[chosen[j - low]]
+        pairs += [(source, " ".join(targets[j - n : j])) for source in reversed(sources[i - m : i])]
+        i, j = i - m, j - n
+    return pairs[::-1]
+
+
+# ---- another word order ------------------------------------------------------------------------------------------
+
+# What a sentence of a paragraph is put in order by. words; units: of each word the number of what moves as one, a word or
+# all the words of an answer; spans: (begin, end) of each unit in the text; spacing: split_with_spaces' of each unit.
+Sentence = collections.namedtuple("Sentence", "words units spans spacing")
 
 
 def units_of(text, begin=0, end=None, answers=()):
-    """The Sentence that lies from `begin` to `end` in a text. answers: (begin, end) in the text."""
+    """Return the Sentence that lies from `begin` to `end` in a text. answers: answer_spans'."""
     part = text[begin:end]
-    words, before, after = split_with_spaces(part)
-    units, spans, first, last = [], [], [], []
-    for k, match in enumerate(WORD.finditer(part)):
+    words, places = split_with_spaces(part)
+    units, spans, spacing = [], [], []
+    for match, (_, before, after) in zip(WORD.finditer(part), places):
         a, b = begin + match.start(), begin + match.end()
-        if k and any(start < spans[-1][1] and stop > a for start, stop in answers):
-            spans[-1], last[-1] = (spans[-1][0], b), after[k]
+        if spans and touched(answers, a, spans[-1][1]):
+            number, first, _ = spacing[-1]
+            spans[-1], spacing[-1] = (spans[-1][0], b), (number, first, after)
         else:
+            spacing.append((len(spans), before, after))
             spans.append((a, b))
-            first.append(before[k])
-            last.append(after[k])
         units.append(len(spans) - 1)
-    return Sentence(words, units, spans, first, last)
+    return Sentence(words, units, spans, spacing)
 
 
 def paragraph_sentences(context, questions):
-    """The Sentences of a paragraph (see data.squad.read_squad): those of its context, then its questions."""
-    answers = [
-        (start, start + len(text))
-        for _, _, found in questions
-        for text, start in (stripped(*answer) for answer in found or [])
-    ]
-    inside = [units_of(context, begin, end, answers) for begin, end in context_sentences(context, questions)]
-    return inside + [units_of(question) for _, question, _ in questions]
+    """Return the Sentences of a paragraph: those of its context, then its questions."""
+    answers = answer_spans(questions)
+    found = [units_of(context, begin, end, answers) for begin, end in context_sentences(context, questions)]
+    return found + [units_of(question) for _, question, _ in questions]
 
 
 def reordered_text(text, sentences, orders):
-    """(text, moves): the text with the units of its sentences in their orders; moves: (begin, end, new begin) of every unit.
+    """Put the units of a text's sentences in their orders: (text, moves), moves being (begin, end, new begin) of every unit.
 
     What lies between the sentences stays where it is.
     """
-    made, moves, done = "", [], 0
+    made, length, moves, done = [], 0, [], 0
+
+    def add(part):
+        nonlocal length
+        made.append(part)
+        length += len(part)
+
     for sentence, order in zip(sentences, orders):
         if not order:
             continue
-        made += text[done : sentence.spans[0][0]]
+        add(text[done : sentence.spans[0][0]])
         done = sentence.spans[-1][1]
-        spans, before, after = ([kept[i] for i in order] for kept in (sentence.spans, sentence.before, sentence.after))
-        for (begin, end), part in zip(spans, joined_parts([text[begin:end] for begin, end in spans], before, after)):
-            made += part
-            moves.append((begin, end, len(made) - (end - begin)))
-    return made + text[done:], moves
+        spans, spacing = ([kept[i] for i in order] for kept in (sentence.spans, sentence.spacing))
+        for (begin, end), part in zip(spans, joined_parts([text[begin:end] for begin, end in spans], spacing)):
+            add(part)
+            moves.append((begin, end, length - (end - begin)))
+    add(text[done:])
+    return "".join(made), moves
 
 
 def reorder_paragraph(paragraph, sentences, orders):
-    """((context, questions), moves): a paragraph in the orders of its sentences, answers found at their new places; reordered_text's moves."""
+    """Put a paragraph in the orders of its sentences: ((context, questions), moves), answers found at their new places.
+
+    moves: reordered_text's of the context.
+    """
     context, questions = paragraph
-    inside = len(sentences) - len(questions)
-    text, moves = reordered_text(context, sentences[:inside], orders[:inside])
+    count = len(sentences) - len(questions)
+    text, moves = reordered_text(context, sentences[:count], orders[:count])
+    sources = sorted(moves)
     made = []
-    for (identifier, question, answers), sentence, order in zip(questions, sentences[inside:], orders[inside:]):
+    for (identifier, question, answers), sentence, order in zip(questions, sentences[count:], orders[count:]):
         asked, found = reordered_text(question, [sentence], [order])[0], [stripped(*answer) for answer in answers or []]
-        places = [next(new + start - begin for begin, end, new in moves if begin <= start < end) for _, start in found]
+        places = []
+        for _, start in found:
+            begin, _, new = sources[bisect.bisect_right(sources, (start, math.inf)) - 1]
+            places.append(new + start - begin)
         made.append((identifier, asked, answers and [(answer, place) for (answer, _), place in zip(found, places)]))
     return (text, made), moves

@@ -1,116 +1,174 @@
-"""Text to words and to sentences by one rule for every language, and words in any order back to text.
+"""Split text into words and sentences by one rule for every language, and join words in any order to text again.
 
-WORD's alternatives stand in the first lines of data/split.py. Only the standard library is used here.
+- A word is a run of letters, marks and digits. An apostrophe or a hyphen between two of them stays inside, and so does a
+  full stop or a comma between two digits: `don't`, `l'homme`, `well-known`, `3.5` and `10,000` are one word each. So
+  English keeps its words whole, and a French `l'homme` is linked to both words of `the man`.
+- Single letters with full stops are one word: `U.S.`, `p.m.`.
+- Scripts without spaces (Chinese, Japanese, Thai, Lao, Burmese, Khmer and their like): every character is a word, with
+  the marks upon it and what is stacked below it.
+- Any other character is a word of its own, a run of the same one (`...`, `--`) a single word.
+- What a reader sees as one character is never cut: emoji with joiners, skin tones and variation selectors, flags,
+  accents. Characters without width (soft hyphens, joiners, marks of direction) belong to the word that they touch.
+- `|||` would end a side of parallel text, and is written as `|`.
+
+Words that a treebank brings are never touched. Only the standard library is used here.
 """
 
 import re
 import unicodedata
 
-# Python's \w lacks the marks (vowel signs, tones, accents) that Hindi and Thai words are full of.
-MARKS = (
-    "".join(chr(code) for code in range(0x300, 0x1F000) if unicodedata.category(chr(code)).startswith("M"))
-    + "\u200c\u200d"
+
+# ---- words ---------------------------------------------------------------------------------------------------
+
+
+def character_class(kinds, without, last=0x1F000):
+    """Return what matches characters of Unicode categories, such as 'M' or 'Cf', within [] of a regular expression.
+
+    without: characters to leave out, likewise.
+    """
+    excluded = re.compile(f"[{without}]")
+    found = [chr(code) for code in range(0x80, last) if unicodedata.category(chr(code)).startswith(kinds)]
+    codes = [ord(character) for character in found if not excluded.match(character)]
+    starts = [code for code, before in zip(codes, [-1, *codes]) if code != before + 1]
+    ends = [code for code, after in zip(codes, [*codes[1:], -1]) if code != after - 1]
+    return "".join(f"{chr(start)}-{chr(end)}" for start, end in zip(starts, ends))
+
+
+# Marks (vowel signs, tones, accents), which Python's \w lacks and Hindi and Thai words are full of; characters without
+# width; skin tones; tags of flags; variants of Chinese characters: Unicode's grapheme clusters (UAX 29) go on with them,
+# and with Thai and Lao am and half-width voicing marks, which are letters by their category.
+NUMBER_SIGNS = "\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd"  # Cf, but before the number they belong to
+EXTENDING = (
+    character_class(("M", "Cf"), NUMBER_SIGNS)
+    + "\u0e33\u0eb3\uff9e\uff9f\U0001f3fb-\U0001f3ff\U000e0001\U000e0020-\U000e007f\U000e0100-\U000e01ef"
 )
 
-UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff々〆"
-
+# Thai, Lao, Myanmar, Khmer, Tai scripts, Javanese, Balinese, ideographs and their parts, kana, bopomofo, Yi, Tangut, Nushu.
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aad\u1b00-\u1b7f\u2e80-\u2fd5\u3005-\u3007"
+    "\u3021-\u302f\u3031-\u303c\u3040-\u312f\u3190-\u31ff\u3220-\u325f\u3280-\u4dbf\u4e00-\ua4cf\ua980-\ua9ff\uaa60-\uaadf"
+    "\uf900-\ufaff\uff66-\uff9f\U000116d0-\U000116e3\U00011700-\U00011746\U00016fe0-\U00018d08\U0001aff0-\U0001b2ff"
+    "\U00020000-\U0003ffff"
+)
 UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}]")
 
-LETTER = rf"(?:(?![{UNSPACED}])[^\W_][{MARKS}]*)"
-
-INITIALS = rf"(?:(?!\d){LETTER}\.){{2,}}(?!{LETTER})"
-
-WORD = re.compile(rf"{INITIALS}|{LETTER}(?:['’\-‐‑]?{LETTER}|(?<=\d)[.,](?=\d))*|[{UNSPACED}][{MARKS}]*|(\S)\1*")
+LETTER = rf"(?:(?![{UNSPACED}])[^\W_][{EXTENDING}]*)"
+INITIALS = rf"(?:(?!\d){LETTER}\.){{2,20}}(?!{LETTER})"
+STACKED = f"(?:(?<=[\u1039\u17d2\u1a60])[{UNSPACED}][{EXTENDING}]*)*"  # below a consonant, in Burmese, Khmer, Lanna
+FLAG = "[\U0001f1e6-\U0001f1ff]{2}"
+SYMBOL = rf"(?:(?:{FLAG}|\S)[{EXTENDING}]*(?:(?<=\u200d)[^\w\s][{EXTENDING}]*)*)"
+WORD = re.compile(
+    rf"[{EXTENDING}{NUMBER_SIGNS}]*(?:{INITIALS}|{LETTER}(?:(?:['’\-‐‑][{EXTENDING}]*)?{LETTER}|(?<=\d)[.,](?=\d))*"
+    rf"|[{UNSPACED}][{EXTENDING}]*{STACKED}|(?P<run>{SYMBOL})(?P=run)*(?![{EXTENDING}]))"
+)
+FIRST = re.compile(rf"[{EXTENDING}]*(.)", re.DOTALL)
+FULL = "。！？｡।॥۔؟။።។"  # these end a sentence with or without a space behind them
+CLINGING = ",;:.!?…‥،؛՝։፣፤፥፦၊៕៖།" + FULL  # marks that touch whatever word comes before them
 
 
 def split_text(text):
-    """The words of a text by the rule above, a list."""
+    """Split a text into words by the rule above."""
     return [word_of(match) for match in WORD.finditer(text)]
 
 
 def word_of(match):
-    """The word of a match of WORD; three bars or more are written as one."""
+    """Return the word of a match of WORD; three bars or more are written as one."""
     return "|" if match[0].startswith("|||") else match[0]
 
 
 def split_with_spaces(text):
-    """The words of a text, and how to write them again: three lists, words, before and after.
+    """Split a text into words and say how each is written beside others: (words, spacing).
 
-    before[k] tells that word k is a punctuation mark that stood without a space behind the word before it (a comma), after[k] that
-    it stood so before the next word (an opening bracket). They belong to the mark and move with it.
+    spacing: (number, before, after) of each word; number is its place in the text, before and after tell what it touches
+    there: 0 nothing, 1 the word that it touches in this text, 2 whatever word comes to stand there. So a comma stays at
+    the end of the word before it and an opening bracket at the beginning of the word after it wherever words move, but a
+    slash or a hyphen leaves those that it stood between.
     """
     matches = list(WORD.finditer(text))
+    touching = [0, *(int(one.end() == two.start()) for one, two in zip(matches, matches[1:])), 0]
     words = [word_of(match) for match in matches]
-    stuck = [False] + [one.end() == two.start() for one, two in zip(matches, matches[1:])] + [False]
-    mark = [not word[0].isalnum() for word in words]
-    return words, [a and b for a, b in zip(stuck, mark)], [a and b for a, b in zip(stuck[1:], mark)]
+    return words, [(k, *cling(word, touching[k], touching[k + 1])) for k, word in enumerate(words)]
 
 
-def join_words(words, before, after):
-    """Text of words with split_with_spaces' marks, in any order; in the original one it is the text but for runs of spaces."""
-    return "".join(joined_parts(words, before, after))
+def cling(word, before, after):
+    """Return the last two numbers of split_with_spaces' spacing of a word that touches what is before and after, 0 or 1 each."""
+    sign = FIRST.match(word)[1]
+    kind = unicodedata.category(sign)
+    one_sided = sign == '"' or kind in ("Pi", "Pf") and sign != "’"
+    if kind[0] == "P" and ("\u3000" <= sign <= "\u303f" or "\uff00" <= sign <= "\uff65") or one_sided and before != after:
+        return 2 * before, 2 * after
+    if sign in CLINGING or kind == "Pe":
+        return 2 * before, after
+    if sign in "¿¡" or kind == "Ps":
+        return before, 2 * after
+    return before, after
 
 
-def joined_parts(words, before, after):
-    """The words of join_words, each with the space before it where it has one."""
-    parts = []
-    for k, word in enumerate(words):
-        apart = k and not (
-            before[k] or after[k - 1] or UNSPACED_CHARACTER.match(word) and UNSPACED_CHARACTER.match(words[k - 1])
-        )
-        parts.append(" " * bool(apart) + word)
+def join_words(words, spacing):
+    """Join words to a text, each with its spacing from split_with_spaces, in any order; the original order gives the original
+    text but for runs of spaces, and spaces between characters of scripts without them.
+    """
+    return "".join(joined_parts(words, spacing))
+
+
+def joined_parts(words, spacing):
+    """Return the words of join_words, each with the space before it where it has one."""
+    parts = words[:1]
+    for (one, (number, _, after)), (two, (other, before, _)) in zip(zip(words, spacing), zip(words[1:], spacing[1:])):
+        touches = max(before, after) > (other != number + 1)
+        unspaced = UNSPACED_CHARACTER.match(one) and UNSPACED_CHARACTER.match(two)
+        parts.append(two if touches or unspaced else " " + two)
     return parts
 
 
-FULL = "。！？｡।॥۔؟။។።"  # these end a sentence with or without a space behind them
+# ---- sentences -----------------------------------------------------------------------------------------------
 
 CLOSING = "\"'”’»›)\\]}」』）】》〉］"
-
 OPENING = "\"'“”„‘’‚«»‹›(\\[{「『（【《〈［¿¡•*–—-"
-
 CONTINUING = ",;:.!?…)]}%，、；：）」』】》〉］" + FULL
-
 STOP = re.compile(
     rf"(?P<mark>[.．!?…{FULL}]+)"
     rf"(?:[{CLOSING}]|[“‘«](?=\s|$)|[ \u00a0\u202f]»(?=\s|$)|(?: ?\[\d+\]|\[\w{{1,4}}\])(?::[\d,–-]+)?)*"  # [1]:23–25
     "|[\n\r\u2028\u2029]"
 )
-
 AFTER = re.compile(rf"(\s*)[{OPENING}]*(\w+|.?)", re.DOTALL)
 
-LAST_WORD = re.compile(rf"[\w{MARKS}]*\Z")
-
+LAST_WORD = re.compile(rf"[\w{EXTENDING}]*\Z")
 ABBREVIATIONS = set(
-    "Mr Mrs Ms Messrs Dr Prof Rev Hon Fr Hr Gen Col Lt Capt Cmdr Sgt Maj Adm Gov Sen Rep St Ste Mt Ft vs cf ca approx av apr bzw डॉ प्रो".split()
+    "Mr Mrs Ms Messrs Dr Prof Rev Hon Fr Hr Gen Col Lt Capt Cmdr Sgt Maj Adm Gov Sen Rep St Ste Mt Ft "
+    "vs cf ca approx av apr bzw डॉ प्रो".split()
 )
-
 NUMBERED = set(
     "No Nos no Nr Vol vol Fig fig Eq Sec Ch Art p pp Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov Dec".split()
 )
 
 GERMAN_ORDINALS = set(
-    "Januar Februar März April Mai Juni Juli August September Oktober November Dezember Jahrhundert Jahrhunderts Weltkrieg Weltkriegs".split()
+    "Januar Februar März April Mai Juni Juli August September Oktober November Dezember "
+    "Jahrhundert Jahrhunderts Weltkrieg Weltkriegs".split()
 )
 
 
 def split_sentences(text):
-    """The sentences of a text as a list of (start, end); every character but white space between them is in one.
+    """Cut a text into sentences: a list of (start, end); every character but white space between them is in one.
 
     - A line end always cuts.
     - 。！？ and their like in other scripts (। ॥ ؟ ...) cut, with the closing quotes and brackets that follow them.
-    - So do . ! ? … with these and with footnote numbers ([3]), where white space follows, or between characters of scripts
-      without spaces.
-    - Nothing cuts before what cannot begin a sentence, a small letter or a comma, nor after a piece without any letter (`1.`).
-    - A single full stop does not cut after one letter (`J.`, `U.S.`, `e.g.`), after titles and the like (ABBREVIATIONS), before
-      the number that it stands for (`No. 5`, `Dec. 10`), or after a German ordinal (`3. Oktober`).
+    - So do . ! ? … with these and with footnote numbers ([3]), where white space follows, or between characters of
+      scripts without spaces.
+    - Nothing cuts before what cannot begin a sentence, a small letter or a comma, nor after a piece without any letter
+      (`1.`).
+    - A single full stop does not cut after one letter (`J.`, `U.S.`, `e.g.`), after titles and the like (ABBREVIATIONS),
+      before the number that it stands for (`No. 5`, `Dec. 10`), or after a German ordinal (`3. Oktober`).
 
     The rule rather leaves two sentences together than cuts one: `in the U.S. He` and `vitamin C. It` stay whole.
     """
-    spans, start = [], 0
+    spans, start, seen, letters = [], 0, 0, False
     for match in STOP.finditer(text):
-        if not match["mark"] or ends_sentence(text, start, match):
+        letters = letters or any(map(str.isalpha, text[seen : match.start()]))
+        seen = match.start()
+        if not match["mark"] or letters and ends_sentence(text, start, match):
             spans.append((start, match.end()))
-            start = match.end()
+            start, seen, letters = match.end(), match.end(), False
     spans.append((start, len(text)))
     pieces = ((start, end, text[start:end]) for start, end in spans)
     return [
@@ -121,11 +179,11 @@ def split_sentences(text):
 
 
 def ends_sentence(text, start, stop):
-    """Whether a match of STOP ends the sentence that begins at `start`, by split_sentences' rule."""
+    """Whether a match of STOP ends the sentence, with letters in it, that begins at `start`, by split_sentences' rule."""
     mark = stop["mark"]
     space, follower = AFTER.match(text, stop.end()).groups()
-    before = text[start : stop.start()]
-    if not follower or follower[0].islower() or follower[0] in CONTINUING or not any(map(str.isalpha, before)):
+    before = text[max(start, stop.start() - 20) : stop.start()]
+    if not follower or follower[0].islower() or follower[0] in CONTINUING:
         return False
     if any(c in FULL for c in mark):
         return True
@@ -133,7 +191,7 @@ def ends_sentence(text, start, stop):
         return bool(UNSPACED_CHARACTER.match(before[-1]) and UNSPACED_CHARACTER.match(follower))
     if mark != ".":
         return True
-    word = LAST_WORD.search(before[-20:])[0]
+    word = LAST_WORD.search(before)[0]
     initial = word.isalpha() and len(word) == 1 or not word.isdigit() and len(word) == 2 and before[-3:-2] == "."
     ordinal = re.fullmatch("[0-9]{1,2}", word) and follower in GERMAN_ORDINALS
     return not (initial or word in ABBREVIATIONS or word in NUMBERED and follower[0].isdigit() or ordinal)

@@ -43,14 +43,6 @@ def conllu(text):
     return "data/conllu", ["--lang", "fr", "--input", "in.conllu", "--output", "out/x"], {"in.conllu": text}
 
 
-def pud(**files):
-    return (
-        "data/pud",
-        ["--input", "pud", "--langs", "fr", "--output", "out"],
-        {"pud/en_pud.conllu": CONLLU, "pud/fr_pud.conllu": CONLLU, **files},
-    )
-
-
 def split(**files):
     arguments = ["--task", "xnli", "--source", "en.tsv", "--target", "fr.tsv", "--output", "out/x"]
     return "data/split", arguments, {"en.tsv": PAIR, "fr.tsv": PAIR, **files}
@@ -176,13 +168,6 @@ CASES = [
     (conllu(WORD.replace("\t0\t", "\troot\t")), "in.conllu:1: head 'root'"),
     (conllu("2-3" + WORD[1:]), "in.conllu:1: multiword token '2-3'; expected 1-N"),
     (conllu("# nothing\n"), "in.conllu: no sentences with text"),
-    (pud(**{"pud/fr_pud.conllu": CONLLU + CONLLU}), "fr_pud.conllu: 2 sentences, but pud"),
-    (
-        pud(**{"pud/fr_pud.conllu": CONLLU.replace("sent_id = 1", "sent_id = 7")}),
-        "fr_pud.conllu: sentence 1 is 7, but 1 in",
-    ),
-    (without(pud(), "pud/fr_pud.conllu"), "pud: 0 files named fr_pud*.conllu"),
-    (pud(**{"pud/b/fr_pud.conllu": CONLLU}), "pud: 2 files named fr_pud*.conllu"),
     (("eval", ["--runs", "nowhere", "--output", "out"], {}), "nowhere: no such folder"),
     (("eval", ["--runs", "runs", "--output", "out"], {"runs/x": ""}), "runs: no scores.json below it"),
     (
@@ -368,7 +353,7 @@ def test_masked_language_modelling_needs_a_mask(run, tmp_path, tiny_bert):
 
 
 def test_there_are_at_least_fifty_of_them():
-    assert len(CASES) >= 50 and len({script for (script, _, _), _ in CASES}) == 10
+    assert len(CASES) >= 50 and len({script for (script, _, _), _ in CASES}) == 9
 
 
 def test_a_pipe_that_is_closed_and_a_full_disk_end_quietly(tmp_path, tiny_bert):

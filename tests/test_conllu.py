@@ -1,9 +1,9 @@
-"""CoNLL-U comes out as XTREME's udpos files; PUD's treebanks become parallel training data."""
+"""CoNLL-U comes out as XTREME's udpos files."""
 
 import os
 
 from data.conllu import convert, merge_multiword
-from data.files import read_parallel, read_udpos
+from data.files import read_udpos
 
 SENTENCE = """# sent_id = 1
 1\tJe\tje\tPRON\t_\t_\t2\tnsubj\t_\t_
@@ -72,12 +72,3 @@ def test_german_and_french_gsd_convert_to_xtremes_files_but_for_the_later_releas
         found = [(tags, theirs[" ".join(words)]) for words, tags in ours if " ".join(words) in theirs]
         assert len(found) > 0.9 * len(ours)
         assert sum(a == b for x, y in found for a, b in zip(x, y)) > 0.97 * sum(len(x) for x, _ in found)
-
-
-def test_pud_becomes_english_training_data_and_four_translations(shared, run, tmp_path):
-    assert run("data/pud", "--input", shared, "--output", tmp_path / "pud").code == 0
-    english = read_udpos(str(tmp_path / "pud" / "train-en.tsv"))
-    assert len(english) == 1000
-    for lang in ("fr", "de", "hi", "zh"):
-        pairs = list(read_parallel(str(tmp_path / "pud" / f"train-en-{lang}.txt")))
-        assert [source for source, _ in pairs] == [words for words, _ in english] and all(target for _, target in pairs)

@@ -1,5 +1,7 @@
 """eval.py's metrics are seqeval's, its intervals cover what they should, and its report holds what it promises."""
 
+import importlib.util
+import itertools
 import json
 import os
 import random
@@ -8,13 +10,16 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import SAMPLE
+from conftest import ROOT, SAMPLE
 
-import eval as report
-from data import metrics
+import eval as evaluation
+from data import contrasts, intervals, metrics
 from data.files import UPOS, read_pairs, read_udpos, write_lines, write_udpos
 
 ODD_TAGS = UPOS + ["O", "B-X", "I-X", "E-Y", "S-Y", "B", "I", "E", "S", ".", "I-A-B"]
+
+
+# ---- metrics -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tags", [UPOS, ODD_TAGS, ["X", "SYM", "INTJ", "SCONJ", "CCONJ"]])
@@ -47,152 +52,374 @@ def test_entities_are_seqevals_recorded_ones():
     }
 
 
+@pytest.mark.parametrize("width", [2, 3, 5])
+def test_every_metric_is_a_ratio_of_sums(width):
+    counts = np.random.default_rng(0).integers(1, 9, (20, width)).astype(float)
+    ratios = metrics.metric_ratios(counts)
+    for name, value in metrics.task_metrics(counts.sum(0)).items():
+        numerator, denominator = ratios[name]
+        assert value == pytest.approx(numerator.sum() / denominator.sum())
+
+
+# ---- intervals ---------------------------------------------------------------------------------------
+
+
+def found(value=0.02, seeds=3, training=0.004, examples=0.003):
+    return {"value": value, "seeds": seeds, "training": training, "examples": examples}
+
+
+def test_students_t_is_the_tables_and_scipys():
+    for df, value in ((1, 12.7062), (2, 4.30265), (4, 2.77645), (9, 2.26216), (30, 2.04227)):
+        assert intervals.student_quantile(0.05, df) == pytest.approx(value, rel=1e-5)
+    stats = pytest.importorskip("scipy.stats", reason="scipy is not installed")
+    for df, level in itertools.product((1, 2, 3, 7, 60), (0.5, 0.01, 1e-6)):
+        assert intervals.student_quantile(level, df) == pytest.approx(stats.t.isf(level / 2, df), rel=1e-6)
+
+
+def test_an_interval_adds_both_kinds_of_chance_in_squares():
+    entry = intervals.interval(found())
+    assert entry["high"] - 0.02 == pytest.approx(((4.30265 * 0.004) ** 2 + (1.95996 * 0.003) ** 2) ** 0.5, rel=1e-5)
+    assert entry["low"] + entry["high"] == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize("training, examples", [(0.004, 0.003), (0.004, 0.0), (0.0, 0.003)])
+def test_p_is_the_level_at_which_the_interval_ends_at_zero(training, examples):
+    """At a value of half the interval's width, p is 0.05; it falls with larger values."""
+    half = intervals.interval(found(0.0, training=training, examples=examples))["high"]
+    p = {value: intervals.p_value(found(value * half, 3, training, examples)) for value in (0.5, 1, -1, 2)}
+    assert p[1] == p[-1] == pytest.approx(0.05, rel=1e-6) and p[0.5] > 0.05 > p[2]
+
+
+def test_nothing_is_said_of_one_seed_one_example_and_no_difference():
+    for unknown in (found(seeds=1, training=None), found(examples=float("nan"))):
+        assert intervals.interval(unknown) == {"value": 0.02, "low": None, "high": None}
+    [row] = intervals.family([found(seeds=1, training=None)])
+    assert row["p"] is row["p_adjusted"] is row["detectable"] is None
+    assert intervals.p_value(found(0.0, 3, 0.0, 0.0)) == 1 and intervals.p_value(found(0.1, 3, 0.0, 0.0)) == 0
+
+
+def test_holms_adjustment_is_the_recorded_one():
+    """As R's p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm") gives it."""
+    assert intervals.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    rows = intervals.family([found(), found(0.001), found(0.03, seeds=1, training=None)])
+    assert rows[0]["p_adjusted"] == pytest.approx(2 * rows[0]["p"]) and rows[1]["p_adjusted"] == rows[1]["p"]
+    assert rows[0]["detectable"] > intervals.detectable(found())  # at half the level
+
+
+def test_the_error_by_the_choice_of_examples_is_the_bootstraps():
+    """Of a ratio of sums over clusters, drawn whole: within 5 % of 4,000 bootstrap samples."""
+    generator = np.random.default_rng(3)
+    words = generator.integers(3, 30, 300).astype(float)
+    right = np.minimum(words, generator.binomial(30, 0.5, 300) * np.repeat(generator.uniform(0.3, 1, 100), 3))
+    clusters = np.repeat(np.arange(100), 3)
+    score, influence = intervals.score_with_influence(right, words, clusters)
+    error = intervals.estimate([(1, "a", "hi")], {("a", "hi"): {1: (score, influence)}}, {"hi": clusters})["examples"]
+    groups = np.stack([right, words]).reshape(2, 100, 3).sum(2)
+    drawn = groups[:, generator.integers(0, 100, (4000, 100))].sum(2)
+    assert score == right.sum() / words.sum() and error == pytest.approx((drawn[0] / drawn[1]).std(), rel=0.05)
+
+
+def test_translations_are_drawn_together():
+    """An average over two languages with the same answers is as uncertain as one of them, else less by root 2."""
+    right = np.random.default_rng(1).integers(0, 2, 200).astype(float)
+    cell = {1: intervals.score_with_influence(right, np.ones(200), np.arange(200))}
+    terms = [(0.5, "a", "hi"), (0.5, "a", "zh")]
+    cells = {("a", "hi"): cell, ("a", "zh"): cell}
+    same = intervals.estimate(terms, cells, {"hi": np.arange(200), "zh": np.arange(200)})["examples"]
+    other = intervals.estimate(terms, cells, {"hi": np.arange(200), "zh": np.arange(200, 400)})["examples"]
+    alone = intervals.estimate([(1, "a", "hi")], cells, {"hi": np.arange(200)})["examples"]
+    assert same == pytest.approx(alone) and other == pytest.approx(alone / 2**0.5)
+
+
+def test_intervals_cover_a_known_truth():
+    """As tests/bench/check_intervals.py; resampling examples alone covers 69 and 43 % (3 seeds), 78 and 64 % (5)."""
+    path = os.path.join(ROOT, "tests", "bench", "check_intervals.py")
+    spec = importlib.util.spec_from_file_location("check_intervals", path)
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    for seeds in (3, 5):
+        covered = bench.coverage(seeds, 60)
+        assert covered["languages"] >= bench.LANGUAGES and covered["averages"] >= bench.AVERAGES
+
+
+# ---- clusters ------------------------------------------------------------------------------------------
+
+
+def test_premises_and_paragraphs_are_clusters_in_all_languages_alike():
+    langs = ["en", "de", "hi"]
+    dev, clusters = evaluation.read_dev("xnli", os.path.join(SAMPLE, "xnli"), 31, langs)
+    premises = [one for one, *_ in read_pairs(os.path.join(SAMPLE, "xnli", "dev-en.tsv"), "xnli")][:31]
+    assert [clusters["en"].tolist()] * 3 == [clusters[lang].tolist() for lang in langs] and len(dev["hi"][1]) == 31
+    same = [[one == other for other in premises] for one in premises]
+    assert (clusters["en"][:, None] == clusters["en"]).tolist() == same and len(set(premises)) < 31
+
+    dev, clusters = evaluation.read_dev("xquad", os.path.join(SAMPLE, "xquad"), None, langs)
+    assert clusters["en"].tolist() == clusters["hi"].tolist()
+    assert 1 < len(set(clusters["en"].tolist())) < len(dev["en"][1]) == len(clusters["en"])
+
+    _, clusters = evaluation.read_dev("udpos", os.path.join(SAMPLE, "udpos"), 30, langs)
+    assert len(np.unique(np.concatenate([*clusters.values()]))) == 90
+
+
+# ---- runs ------------------------------------------------------------------------------------------------
+
+
 def make_run(folder, order, aligner, seed, gold, predicted, data_dir, **args):
+    folder.mkdir(parents=True)
     for lang, tags in predicted.items():
         write_lines(str(folder / f"dev-{lang}.tsv"), ("\n".join(sentence) + "\n" for sentence in tags))
     scores = {lang: metrics.tagging_scores(gold[lang], predicted[lang]) for lang in predicted}
-    (folder / "scores.json").write_text(
-        json.dumps(
-            {
-                "task": "udpos",
-                "model": "m",
-                "order": order,
-                "aligner": aligner,
-                "seed": seed,
-                "metric": "accuracy",
-                "dev": scores,
-                "train": {"examples": 1, "steps": 1, "seconds": 1.0, "tokens_per_second": 10.0},
-                "args": {
-                    "train": str(folder / "train.tsv"),
-                    "data_dir": str(data_dir),
-                    "max_dev": None,
-                    "epochs": 1,
-                    **args,
-                },
-            }
-        )
-    )
+    content = {"task": "udpos", "model": "m", "order": order, "aligner": aligner, "seed": seed, "metric": "accuracy"}
+    content |= {"dev": scores, "train": {"examples": 1, "steps": 1, "seconds": 1.0, "tokens_per_second": 10.0}}
+    content |= {"machine": {"precision": "f32", "threads": seed, "torch": "2"}}
+    args = {"train": f"{folder.parent}/{order}.tsv", "data_dir": data_dir, "max_dev": None, "epochs": 1, **args}
+    (folder / "scores.json").write_text(json.dumps({**content, "args": args}))
+
+
+def read_run(folder):
+    return json.loads((folder / "scores.json").read_text())
+
+
+def edit_run(folder, **changes):
+    (folder / "scores.json").write_text(json.dumps({**read_run(folder), **changes}))
+
+
+def edit_args(folder, **changes):
+    edit_run(folder, args={**read_run(folder)["args"], **changes})
+
+
+EFFECTS = {  # fraction of right tags in en, hi, zh; the order's own language gains .05 over its control
+    "original": (0.9, 0.8, 0.8),
+    "hi": (0.9, 0.95, 0.78),
+    "random-hi": (0.9, 0.75, 0.78),
+    "zh": (0.9, 0.78, 0.85),
+    "random-zh": (0.9, 0.78, 0.8),
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Two seeds of original English, two orders and their controls on the sample's dev sets of en, hi and zh."""
+    runs, generator = tmp_path_factory.mktemp("trained") / "runs", random.Random(5)
+    data = os.path.join(SAMPLE, "udpos")
+    sentences = {lang: read_udpos(os.path.join(data, f"dev-{lang}.tsv")) for lang in ("en", "hi", "zh")}
+    gold = {lang: [tags for _, tags in found] for lang, found in sentences.items()}
+    words = ["one", "two", "<b>", "four", "five", "six", "seven"]
+    for order, seed in itertools.product(EFFECTS, (1, 2)):
+        predicted = {
+            lang: [[tag if generator.random() < right else generator.choice(UPOS) for tag in tags] for tags in truth]
+            for (lang, truth), right in zip(gold.items(), EFFECTS[order])
+        }
+        aligner = "none" if order == "original" else "pretrained"
+        make_run(runs / f"{order}-{seed}", order, aligner, seed, gold, predicted, data)
+    for order in EFFECTS:
+        write_udpos(str(runs / f"{order}.tsv"), [(words if order == "original" else words[::-1], ["NUM"] * 7)])
+        if order != "original":
+            statistics = {"sentences": 1, "words": 7, "aligned": 0.9, "moved": 0.5, "kendall_tau": 0.4}
+            (runs / f"{order}.tsv.json").write_text(json.dumps(statistics))
+    return runs
 
 
 @pytest.fixture
-def runs(tmp_path):
-    """Original (90 % right), hi (95 % on hi), random: on the sample's dev sets of en and hi."""
-    generator = random.Random(5)
-    data = os.path.join(SAMPLE, "udpos")
-    gold = {lang: [tags for _, tags in read_udpos(os.path.join(data, f"dev-{lang}.tsv"))] for lang in ("en", "hi")}
-
-    def noisy(lang, share):
-        return [[tag if generator.random() < share else generator.choice(UPOS) for tag in tags] for tags in gold[lang]]
-
-    for order, aligner, share in (
-        ("original", "none", 0.80),
-        ("hi", "pretrained", 0.95),
-        ("random", "pretrained", 0.80),
-    ):
-        folder = tmp_path / "runs" / order
-        folder.mkdir(parents=True)
-        make_run(folder, order, aligner, 1, gold, {"en": noisy("en", 0.9), "hi": noisy("hi", share)}, data)
-        words = ["one", "two", "<b>", "four", "five", "six", "seven"]
-        write_udpos(str(folder / "train.tsv"), [(words if order == "original" else words[::-1], ["NUM"] * 7)])
-        if order != "original":
-            (folder / "train.tsv.json").write_text(
-                json.dumps({"sentences": 1, "words": 7, "aligned": 0.9, "moved": 0.5, "kendall_tau": 0.4})
-            )
+def runs(trained, tmp_path):
+    """A copy of the runs that a test may change."""
+    shutil.copytree(trained, tmp_path / "runs")
+    for path in (tmp_path / "runs").glob("*/scores.json"):
+        path.write_text(path.read_text().replace(str(trained), str(tmp_path / "runs")))
     return tmp_path / "runs"
 
 
-def test_the_report_compares_with_the_baseline_and_with_the_control(run, tmp_path, runs):
-    done = run("eval", "--runs", runs, "--output", tmp_path / "report")
-    assert done.code == 0, done.err
-    result = json.loads((tmp_path / "report" / "results.json").read_text())["results"][0]
-    rows = {row["order"]: row for row in result["rows"]}
-    assert [row["order"] for row in result["rows"]] == ["original", "hi", "random"]
-    assert rows["hi"]["target"] == "hi" and rows["original"]["difference"] == {}
-    for other, key in (("difference", "original"), ("against_control", "random")):
+@pytest.fixture
+def report(run, tmp_path):
+    """report(folders and options of eval.py) writes the report and returns (results.json, results.md, results.html)."""
+
+    def call(*arguments):
+        done = run("eval", "--runs", *arguments, "--output", tmp_path / "report")
+        assert done.code == 0, done.err
+        texts = [(tmp_path / "report" / f"results.{kind}").read_text() for kind in ("json", "md", "html")]
+        assert done.out.strip() == texts[1].strip()
+        return json.loads(texts[0]), *texts[1:]
+
+    return call
+
+
+def rows_of(content):
+    return {row["order"]: row for row in content["results"][0]["rows"]}
+
+
+# ---- the comparison ----------------------------------------------------------------------------------
+
+
+def test_the_report_compares_with_the_baseline_and_with_the_control(report, runs):
+    content, text, page = report(runs)
+    rows = rows_of(content)
+    assert list(rows) == ["original", "hi", "random-hi", "zh", "random-zh"]
+    assert rows["hi"]["target"] == "hi" and rows["original"]["difference"] == {} and not rows["random-hi"]["target"]
+    assert rows["hi"]["seeds"] == [1, 2] and rows["hi"]["control"] == {"order": "random-hi", "aligner": "pretrained"}
+    for other, key in (("difference", "original"), ("against_control", "random-hi")):
         entry = rows["hi"][other]["hi"]["accuracy"]
-        assert 0 < entry["low"] < entry["value"] < entry["high"]
-        assert entry["value"] == pytest.approx(
-            rows["hi"]["scores"]["hi"]["accuracy"] - rows[key]["scores"]["hi"]["accuracy"]
-        )
-    noise = rows["random"]["difference"]["hi"]["accuracy"]
-    assert noise["low"] < 0 < noise["high"]
+        assert entry["low"] < entry["value"] < entry["high"]
+        score, less = (rows[order]["scores"]["hi"]["accuracy"] for order in ("hi", key))
+        assert entry["value"] == pytest.approx(score - less)
+    scores = rows["zh"]["scores"]
+    assert scores["mean_not_english"]["f1"] == pytest.approx((scores["hi"]["f1"] + scores["zh"]["f1"]) / 2)
+    assert "&lt;b&gt;" in page and "<b>two" not in page and "http" not in page
+    assert "Kendall" in page and "cannot be told" in text
+
+
+def test_the_contrasts_are_the_named_ones(report, runs):
+    content, text, _ = report(runs)
+    found = content["results"][0]["contrasts"]
+    assert [(one["name"], one["order"]) for one in found] == [
+        ("primary", None),
+        *(("own language", order) for order in ("hi", "zh")),
+        *(("own language against control", order) for order in ("hi", "zh")),
+        *(("average", order) for order in ("hi", "random-hi", "zh", "random-zh")),
+    ]
+    rows, total = rows_of(content), 0.0
+    for own, other in (("hi", "zh"), ("zh", "hi")):
+        gain = {lang: rows[own]["against_control"][lang]["accuracy"]["value"] for lang in (own, other)}
+        total += (gain[own] - gain[other]) / 2
+    assert found[0]["value"] == pytest.approx(total)
+    for one in found:
+        assert one["low"] < one["value"] < one["high"] and 0 < one["p"] <= one["p_adjusted"]
+        assert one["metric"] == "accuracy" and one["aligner"] == "pretrained"
+        assert (one["p"] < 0.05) == (one["low"] > 0 or one["high"] < 0) and one["detectable"] > 0 and one["seeds"] == 2
+    own = [one for one in found if one["name"].startswith("own language")]
+    assert min(one["p_adjusted"] for one in own) == pytest.approx(min(1, 4 * min(one["p"] for one in own)))
+    assert own[0]["value"] == rows["hi"]["difference"]["hi"]["accuracy"]["value"]
+
+
+def test_one_seed_has_no_interval_and_no_mark_and_the_report_says_why(report, runs):
+    for folder in runs.glob("*-2"):
+        shutil.rmtree(folder)
+    content, text, page = report(runs)
+    entries = [content["results"][0]["contrasts"][0], rows_of(content)["hi"]["difference"]["hi"]["accuracy"]]
+    assert all(entry["low"] is entry["high"] is None for entry in entries) and "NaN" not in json.dumps(content)
+    assert "cannot be told with 1 seed: chance in training alone" in text and " ± " not in text and "\\*" not in text
+    assert 'class="mark"' not in page and "With one seed there is no interval and no star" in page
+
+
+def test_seeds_are_paired_by_number_and_only_those_of_both_conditions_count(report, runs):
+    edit_run(runs / "original-2", seed=3)
+    content, text, _ = report(runs)
+    entry = rows_of(content)["hi"]["difference"]["hi"]["accuracy"]
+    one, base = (read_run(runs / f"{order}-1")["dev"]["hi"] for order in ("hi", "original"))
+    assert entry == {"value": pytest.approx(one["accuracy"] - base["accuracy"]), "low": None, "high": None}
+    assert "original was not trained with seed 2, as others were" in text
+    both = [read_run(runs / f"hi-{seed}")["dev"]["hi"]["f1"] for seed in (1, 2)]
+    row = rows_of(content)["hi"]
+    assert row["scores"]["hi"]["f1"] == pytest.approx(np.mean(both))  # F1 of several seeds is the mean of F1s
+    assert row["seed_deviation"]["hi"]["f1"] == pytest.approx(np.std(both, ddof=1))
+
+
+def test_a_run_is_what_its_scores_say(report, runs):
+    (runs / "zh-1").rename(runs / "original-none-9")
+    assert rows_of(report(runs)[0])["zh"]["seeds"] == [1, 2]
+
+
+def test_a_control_of_the_same_aligner_comes_first_and_then_the_nearest():
+    tau = {("hi", "joint"): 0.4, ("random-hi", "pretrained"): 0.45, ("random-hi", "separate"): 0.41}
+    tau |= {("random-zh", "joint"): 0.4}
+    assert contrasts.find_control(("hi", "joint"), tau) == ("random-hi", "separate")
+    assert contrasts.find_control(("hi", "joint"), {**tau, ("random-hi", "joint"): 0.9}) == ("random-hi", "joint")
+    trained = {("hi+consistency", "joint"): 0.4, ("random-hi+consistency", "pretrained"): None}
+    key = "hi+consistency", "joint"
+    assert contrasts.find_control(key, {**tau, **trained}) == ("random-hi+consistency", "pretrained")
+    assert contrasts.find_control(("random-hi", "joint"), {**tau, ("random-hi", "joint"): 0.4}) is None
+
+
+def test_a_control_at_another_distance_and_none_are_named(report, runs):
+    statistics = {"aligned": 0.9, "moved": 0.5, "kendall_tau": 0.43}
+    (runs / "random-hi.tsv.json").write_text(json.dumps(statistics))
+    for seed in (1, 2):
+        shutil.rmtree(runs / f"random-zh-{seed}")
+    content, text, _ = report(runs)
+    gaps = " ".join(content["results"][0]["gaps"])
+    assert "Kendall's tau 0.43, not 0.40" in gaps and "zh (pretrained) has no random control" in gaps
+    assert content["results"][0]["contrasts"][0]["name"] == "own language"  # one control makes no primary contrast
+    assert "it takes the orders of two languages" in text and gaps[:40] in text
+
+
+def test_statistics_are_means_over_the_seeds_files(report, runs):
+    (runs / "other.tsv.json").write_text(json.dumps({"aligned": 0.9, "moved": 0.5, "kendall_tau": 0.41}))
+    edit_args(runs / "random-hi-2", train=str(runs / "other.tsv"))
+    assert rows_of(report(runs)[0])["random-hi"]["statistics"]["kendall_tau"] == pytest.approx(0.405)
+
+
+@pytest.mark.parametrize("order", ["original", "hi", "random-zh"])
+def test_runs_tested_in_fewer_languages_are_named_and_leave_the_averages(report, runs, order):
+    dev = read_run(runs / f"{order}-1")["dev"]
+    edit_run(runs / f"{order}-1", dev={lang: dev[lang] for lang in ("en", "hi")})
+    content, text, _ = report(runs)
+    rows = rows_of(content)
+    assert "was not tested in zh with every seed: no average has this language" in text
     assert rows["hi"]["scores"]["mean_not_english"] == rows["hi"]["scores"]["hi"]
-    text = (tmp_path / "report" / "results.md").read_text()
-    assert (
-        done.out.strip() == text.strip()
-        and "raised the score on that language for hi (pretrained)" in text
-        and "one seed" in text
-    )
-    page = (tmp_path / "report" / "results.html").read_text()
-    assert "&lt;b&gt;" in page and "<b>two" not in page and "http" not in page.replace("http://www.w3.org/2000/svg", "")
-    assert "it does better there than mere disorder" in page and "Kendall" in page
+    entry = rows["random-zh" if order == "random-zh" else "zh"]["difference"]["zh"]["accuracy"]
+    assert (entry["low"] is None) == (order != "hi")
 
 
-def test_several_models_stand_side_by_side_first(run, tmp_path, runs):
+def test_runs_without_a_common_language_are_reported(report, runs):
+    for order, lang in (("original", "en"), ("hi", "hi"), ("random-hi", "hi"), ("zh", "zh"), ("random-zh", "zh")):
+        for seed in (1, 2):
+            dev = read_run(runs / f"{order}-{seed}")["dev"]
+            edit_run(runs / f"{order}-{seed}", dev={lang: dev[lang]})
+    content, _, _ = report(runs)
+    assert content["results"][0]["columns"] == ["en", "hi", "zh"] and rows_of(content)["hi"]["difference"] == {}
+    assert rows_of(content)["hi"]["against_control"].keys() == {"hi"}
+
+
+def test_what_the_data_lacks_is_said(report, runs, tmp_path):
+    rows = [{"task": "udpos", "language": "fr", "what": "no XX_pud*.conllu"}]
+    rows += [{"task": "xnli", "language": "", "what": "no <dev>"}]
+    (tmp_path / "missing.json").write_text(json.dumps(rows))
+    content, text, page = report(runs, "--missing", tmp_path / "missing.json")
+    assert content["missing"] == rows and content["results"][0]["missing"] == rows[:1]
+    assert "- udpos: fr: no XX_pud*.conllu" in text and "## Not in this report\n\n- xnli: no <dev>" in text
+    assert "xnli: no &lt;dev&gt;" in page
+
+
+def test_several_models_stand_side_by_side_first(report, runs):
     shutil.copytree(runs, runs / "other")
     for path in (runs / "other").glob("*/scores.json"):
-        path.write_text(json.dumps({**json.loads(path.read_text()), "model": "<m2>"}))
-    assert run("eval", "--runs", runs, "--output", tmp_path / "report").code == 0
-    text = (tmp_path / "report" / "results.md").read_text()
-    lines = [line for line in text.split("\n") if line.startswith("| udpos |")]
-    assert len(lines) == 2 and all(
-        line.endswith("| 1 better, 0 worse, 0 not clear | 1 better, 0 worse, 0 not clear |") for line in lines
-    )
-    page = (tmp_path / "report" / "results.html").read_text()
-    assert page.index("<th>&lt;m2&gt;") < page.index("<h2>udpos") and "<m2>" not in page
+        edit_run(path.parent, model="<m2>")
+    content, text, page = report(runs)
+    assert len(content["results"]) == 2 == sum(line.startswith("| udpos |") for line in text.split("\n"))
+    assert page.count('class="verdict"') == 2 and page.rindex('class="verdict"') < page.index('class="forest"')
+    assert "&lt;m2&gt;" in page and "<m2>" not in page
 
 
-def test_seeds_are_pooled_and_their_deviation_is_kept(run, tmp_path, runs):
-    shutil.copytree(runs / "hi", runs / "hi2")
-    scores = json.loads((runs / "hi2" / "scores.json").read_text())
-    (runs / "hi2" / "scores.json").write_text(json.dumps({**scores, "seed": 2}))
-    shutil.copy(
-        runs / "original" / "dev-hi.tsv", runs / "hi2" / "dev-hi.tsv"
-    )  # the second seed is no better than the baseline
-    run("eval", "--runs", runs, "--output", tmp_path / "report")
-    rows = {
-        row["order"]: row
-        for row in json.loads((tmp_path / "report" / "results.json").read_text())["results"][0]["rows"]
-    }
-    one, base = (
-        json.loads((runs / "hi" / "scores.json").read_text())["dev"]["hi"]["accuracy"],
-        rows["original"]["scores"]["hi"]["accuracy"],
-    )
-    assert rows["hi"]["seeds"] == [1, 2] and rows["hi"]["scores"]["hi"]["accuracy"] == pytest.approx((one + base) / 2)
-    assert rows["hi"]["seed_deviation"]["hi"]["accuracy"] == pytest.approx(abs(one - base) / 2**0.5)
+def test_tables_are_the_same_in_json_markdown_and_html(report, runs):
+    content, text, page = report(runs)
+    tables = content["results"][0]["tables"]
+    titles = {table["title"] for table in tables}
+    assert {"Contrasts in accuracy, percentage points", "Accuracy, percent", "F1, percent"} <= titles
+    for table in tables:
+        assert f"### {table['title']}" in text and f"<h3>{table['title']}</h3>".replace("'", "&#x27;") in page
+        for row in table["rows"]:
+            assert len(row) == len(table["header"])
+            assert "| " + " | ".join(markdown_cell(one) for one in row) + " |" in text
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say():
-    generator = np.random.default_rng(0)
-    covered = 0
-    for _ in range(200):
-        words = generator.integers(5, 15, 80)
-        counts = np.zeros((2, 80, 5))
-        for n, share in enumerate((0.80, 0.85)):
-            counts[n, :, 0], counts[n, :, 1] = generator.binomial(words, share), words
-        drawn = report.bootstrap(counts, 300, generator)["accuracy"]
-        entry = report.interval(0.0, drawn[1] - drawn[0])
-        covered += entry["low"] <= 0.05 <= entry["high"]
-    assert 0.89 <= covered / 200 <= 0.99
+def markdown_cell(cell):
+    text = (cell["text"] + " " + cell.get("small", "")).strip() + "\\*" * cell.get("mark", False)
+    return f"**{text}**" if cell.get("target") else text
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda runs: (runs / "hi" / "scores.json").write_text("{"), "is not what a train script writes"),
-        (lambda runs: (runs / "hi" / "dev-hi.tsv").write_text("NOUN\n\n"), "which do not fit"),
-        (lambda runs: (runs / "hi" / "dev-hi.tsv").unlink(), "cannot be read"),
-        (lambda runs: (runs / "hi" / "dev-hi.tsv").write_text("NOMEN\n\n"), "unknown tag"),
-        (
-            lambda runs: (runs / "hi" / "scores.json").write_text(
-                (runs / "hi" / "scores.json").read_text().replace('"epochs": 1', '"epochs": 9')
-            ),
-            "different --epochs",
-        ),
-        (
-            lambda runs: (runs / "random" / "scores.json").write_text((runs / "hi" / "scores.json").read_text()),
-            "one run for each seed",
-        ),
+        (lambda runs: (runs / "hi-1" / "scores.json").write_text("{"), "is not what a train script writes"),
+        (lambda runs: edit_run(runs / "hi-1", machine=[]), "is not what a train script writes"),
+        (lambda runs: (runs / "hi-1" / "dev-hi.tsv").write_text("NOUN\n\n"), "which do not fit"),
+        (lambda runs: (runs / "hi-1" / "dev-hi.tsv").unlink(), "cannot be read"),
+        (lambda runs: (runs / "hi-1" / "dev-hi.tsv").write_text("NOMEN\n\n"), "unknown tag"),
+        (lambda runs: edit_args(runs / "hi-1", epochs=9), "different --epochs"),
+        (lambda runs: edit_args(runs / "hi-1", head="fitted"), "different --head"),
+        (lambda runs: edit_run(runs / "hi-1", machine={"precision": "bf16"}), "different --precision"),
+        (lambda runs: [edit_args(runs / f"hi-{n}", consistency=n) for n in (1, 2)], "different --consistency"),
+        (lambda runs: edit_run(runs / "hi-2", seed=1), "one run for each seed"),
+        (lambda runs: edit_run(runs / "hi-1", dev={"xx": {}}), "no dev file of xx"),
     ],
 )
 def test_runs_that_cannot_be_compared_end_in_one_line(run, tmp_path, runs, change, message):
@@ -201,25 +428,33 @@ def test_runs_that_cannot_be_compared_end_in_one_line(run, tmp_path, runs, chang
     assert done.code == 2 and message in done.err and done.err.count("\n") == 1 and not (tmp_path / "report").exists()
 
 
-def test_pairs_are_scored_compared_and_shown(run, tmp_path):
-    """xnli: accuracy of the predictions, the difference from original, and its interval, beside the aligners' scores."""
-    generator = random.Random(3)
-    data = os.path.join(SAMPLE, "xnli")
+def test_settings_that_change_no_number_may_differ(report, runs):
+    edit_args(runs / "hi-1", save_every=0, output="elsewhere", langs="en,hi,zh", save=True, consistency=0.0)
+    edit_args(runs / "random-hi-1", consistency=1.0)
+    content, _, _ = report(runs)
+    assert content["results"][0]["machines"] == {"precision": ["f32"], "threads": [1, 2], "torch": ["2"]}
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '[{"task": "udpos"}]', '[{"task": 1, "language": "", "what": ""}]', "[1]"])
+def test_a_list_of_what_is_missing_is_checked(run, tmp_path, runs, text):
+    (tmp_path / "missing.json").write_text(text)
+    done = run("eval", "--runs", runs, "--output", tmp_path / "report", "--missing", tmp_path / "missing.json")
+    assert done.code == 2 and "no list of what is missing" in done.err and done.err.count("\n") == 1
+
+
+def test_pairs_are_scored_compared_and_shown(run, report, tmp_path):
+    """xnli: accuracy of the predictions, the difference from original, its interval, and the aligners' scores."""
+    generator, data = random.Random(3), os.path.join(SAMPLE, "xnli")
     gold = [label for *_, label in read_pairs(os.path.join(data, "dev-hi.tsv"), "xnli")]
-    for order, right in (("original", 0.4), ("hi", 0.95)):
-        folder = tmp_path / "runs" / order
+    for (order, right), seed in itertools.product((("original", 0.4), ("hi", 0.95)), (1, 2)):
+        folder = tmp_path / "runs" / f"{order}-{seed}"
         predicted = [label if generator.random() < right else generator.choice(gold) for label in gold]
         write_lines(str(folder / "dev-hi.tsv"), predicted)
         scores = {"hi": metrics.pair_scores(gold, predicted)}
         assert scores["hi"]["accuracy"] == sum(a == b for a, b in zip(gold, predicted)) / len(gold)
-        content = {
-            "task": "xnli",
-            "model": "m",
-            "order": order,
-            "aligner": "none" if order == "original" else "joint",
-            "seed": 1,
-        }
-        content |= {"metric": "accuracy", "dev": scores, "train": {"tokens_per_second": 1.0}}
+        aligner = "none" if order == "original" else "joint"
+        content = {"task": "xnli", "model": "m", "order": order, "aligner": aligner, "seed": seed, "metric": "accuracy"}
+        content |= {"dev": scores, "train": {"tokens_per_second": 1.0}}
         content |= {"args": {"train": os.path.join(data, "train-en.tsv"), "data_dir": data, "max_dev": None}}
         (folder / "scores.json").write_text(json.dumps(content))
     aligner = tmp_path / "m" / "joint" / "enhi.json"
@@ -227,15 +462,13 @@ def test_pairs_are_scored_compared_and_shown(run, tmp_path):
     aligner.write_text(
         json.dumps({"methods": {"argmax": {"aer": 0.1, "precision": 0.9, "recall": 0.8, "f1": 0.85, "pairs": 40}}})
     )
-    done = run("eval", "--runs", tmp_path / "runs", "--output", tmp_path / "report", "--alignments", aligner)
-    assert done.code == 0, done.err
-    with open(tmp_path / "report" / "results.json", encoding="utf-8") as stream:
-        results = json.load(stream)
-    [result] = results["results"]
+    content, text, page = report(tmp_path / "runs", "--alignments", aligner)
+    [result] = content["results"]
     difference = result["rows"][1]["difference"]["hi"]["accuracy"]
-    assert result["task"] == "xnli" and 0 < difference["low"] < difference["value"] < difference["high"]
-    assert results["alignments"]["m"][0]["aligner"] == "joint" and "| joint | argmax | **10.0 (90, 80)** |" in done.out
-    assert "10.0<small>90, 80" in (tmp_path / "report" / "results.html").read_text()
-    write_lines(str(tmp_path / "runs" / "hi" / "dev-hi.tsv"), ["entailment"])
+    assert result["task"] == "xnli" and difference["low"] < difference["value"] < difference["high"]
+    assert result["examples"] == {"hi": 45} and result["clusters"] == {"hi": 15}
+    assert content["alignments"]["m"][0]["aligner"] == "joint" and "| joint | argmax | **10.0 (90, 80)** |" in text
+    assert "10.0<small>(90, 80)" in page
+    write_lines(str(tmp_path / "runs" / "hi-1" / "dev-hi.tsv"), ["entailment"])
     done = run("eval", "--runs", tmp_path / "runs", "--output", tmp_path / "report")
-    assert done.code == 2 and "1 labels, which do not fit the 45 sentences" in done.err
+    assert done.code == 2 and "1 labels, which do not fit the 45 pairs" in done.err

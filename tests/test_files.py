@@ -10,6 +10,7 @@ from data.cli import InputError
 from data.files import (
     UPOS,
     file_style,
+    fit_gold,
     format_links,
     read_gold,
     read_lines,
@@ -177,3 +178,29 @@ def test_predictions_are_read_as_written(tmp_path):
     write_lines(str(tmp_path / "p"), ["NOUN\nVERB\n", "X\n"])
     assert read_tag_predictions(str(tmp_path / "p")) == [["NOUN", "VERB"], ["X"]]
     assert list(read_lines(str(tmp_path / "p"))) == ["NOUN", "VERB", "", "X", ""]
+
+
+def test_single_gold_links_outside_their_pair_are_left_out_with_a_note(tmp_path):
+    (tmp_path / "g").write_text("1-1 2-3 3-2\n1-1 2-2\n1-1 2-2 3-4 4p5\n")
+    gold, note = fit_gold("g", read_gold(str(tmp_path / "g"), 1), [(3, 3), (2, 2), (3, 4)], 1)
+    assert gold[2] == ({(0, 0), (1, 1), (2, 3)}, {(0, 0), (1, 1), (2, 3)})
+    assert note == "g: 1 links lie outside their pairs and are left out, the first in line 3"
+    many = [({(i, i) for i in range(10)},) * 2] * 40
+    gold, note = fit_gold("g", many, [(10, 10)] * 36 + [(9, 9)] * 4, 0)
+    assert [len(sure) for sure, _ in gold] == [10] * 36 + [9] * 4 and "g: 4 links" in note and "line 37" in note
+    assert fit_gold("g", many, [(10, 10)] * 40, 0) == (many, None)
+
+
+@pytest.mark.parametrize(
+    "links, lengths, index",
+    [
+        ([{(0, 0)}, {(0, 8)}], [(1, 1)] * 2, 1),  # all that a pair has
+        ([{(i, i) for i in range(10)}] * 10, [(10, 10)] * 8 + [(10, 9)] * 2, 1),  # 2 in 100
+        ([{(i, i) for i in range(1, 201)}], [(200, 200)], 0),  # counted from 1
+        ([{(0, i) for i in range(1, 201)}], [(1, 200)], 0),  # the translation's words are
+        ([{(0, 0)}], [(1, 1)] * 2, 0),
+    ],
+)
+def test_gold_links_of_other_pairs_are_an_error(links, lengths, index):
+    with pytest.raises(InputError, match="outside the pair of|1 lines, but the input has 2"):
+        fit_gold("g", [(pairs, pairs) for pairs in links], lengths, index)

@@ -3,9 +3,9 @@
 FULL_GRID=1 takes every condition; without it, a few of each.
 """
 
+import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import threading
@@ -16,7 +16,7 @@ from test_download import Handler, original_rows, tarred, zipped
 from test_run_all import project, run_all, scripts  # noqa: F401
 from test_translate import save_marian
 
-from data.download import PAWSX_LANGS, XNLI_LANGS, treebank_files
+from data.download import PAWSX_LANGS, UDPOS_LANGS, XNLI_LANGS
 from data.files import read_udpos
 
 TRAIN, DEV = 200, 12  # sentences, pairs or paragraphs of each file
@@ -35,15 +35,13 @@ def conllu(sentences):
 def archives(xtreme):
     """{path on the server: bytes} of archives like the real ones, made from the first lines of XTREME's files."""
     treebanks = {}
-    for name, (target, _) in treebank_files().items():
-        split, lang = os.path.basename(target)[:-4].split("-")
+    for split, lang in ((split, lang) for split, langs in UDPOS_LANGS.items() for lang in langs):
         path = os.path.join(xtreme, "udpos", f"dev-{lang}.tsv")
         if split == "train" and lang == "en":
             path = os.path.join(xtreme, "udpos", "train-en.tsv")
         sentences = read_udpos(path if os.path.exists(path) else os.path.join(xtreme, "udpos", "dev-en.tsv"))
-        treebanks[f"ud-treebanks-v2.5/UD/{name.split('-', 1)[1]}"] = conllu(
-            sentences[: TRAIN if "train-en" in path else DEV]
-        )
+        name = f"ud-treebanks-v2.5/UD/{lang}_one-ud-{split}.conllu"
+        treebanks[name] = conllu(sentences[: TRAIN if "train-en" in path else DEV])
 
     def rows(task, name, most):
         return original_rows(os.path.join(xtreme, task, name))[:most]
@@ -93,18 +91,19 @@ def archives(xtreme):
 
 @pytest.fixture
 def served(shared, project, monkeypatch):  # noqa: F811
-    """The project with a data/download.py whose addresses are on this machine, and whose sizes and sums are not known."""
+    """The project with a table of files for data/download.py whose addresses are on this machine."""
     monkeypatch.setenv("no_proxy", "*")
-    path = project / "data" / "download.py"
+    path = project / "data" / "sources.tsv"
     original = path.read_text()
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
-        text = re.sub(r'"https://[^"{]*\{\}"', f'"http://127.0.0.1:{web.server_port}/{{}}"', original)
-        path.write_text(re.sub(r'\(\d+, "[0-9a-f]{64}"\)', "(None, None)", text))
-        web.files, web.ways, web.seen = (
-            {"/" + name: body for name, body in archives(os.path.join(shared, "xtreme")).items()},
-            {},
-            [],
+        files = archives(os.path.join(shared, "xtreme"))
+        path.write_text(
+            "".join(
+                f"{name}\t{len(body)}\t{hashlib.sha256(body).hexdigest()}\thttp://127.0.0.1:{web.server_port}/{name}\n"
+                for name, body in files.items()
+            )
         )
+        web.files, web.ways, web.seen = {"/" + name: body for name, body in files.items()}, {}, []
         threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         yield web
         web.shutdown()

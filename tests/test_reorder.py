@@ -161,9 +161,9 @@ def test_splitting_and_joining_change_nothing_but_runs_of_spaces(shared):
     for lang in ("en", "fr", "hi", "zh", "th", "ar"):
         for one, two, _ in read_pairs(os.path.join(shared, "xtreme", "xnli", f"dev-{lang}.tsv"), "xnli")[:500]:
             for text in (one, two):
-                words, before, after = split_with_spaces(text)
+                words, spacing = split_with_spaces(text)
                 assert words == split_text(text)
-                joined = join_words(words, before, after)
+                joined = join_words(words, spacing)
                 assert (
                     joined == " ".join(text.split())
                     or joined.replace(" ", "") == "".join(text.split())

@@ -1,27 +1,25 @@
-"""translate.py: lines parallel to the input, each sentence translated once, killed runs that go on, processes that share the work."""
+"""translate.py: lines parallel to the input, each sentence translated once, long ones in parts, bad input one line."""
 
 import json
 import os
 import re
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT, SAMPLE, sample_words
+from conftest import SAMPLE, sample_words
 
 import translate
 from data.files import read_pairs, read_udpos, write_pairs, write_udpos
 from data.words import split_text
 
 TRAIN = os.path.join(SAMPLE, "udpos", "train-en.tsv")
-SMALL = {"cpu": 512, "cuda": 512}  # a budget that makes 20 batches of 60 sentences
+SMALL = {"cpu": 512, "cuda": 512}  # a budget of a dozen batches
 PAIRS = os.path.join(SAMPLE, "xnli", "train-en.tsv")
 
 
 def save_copier(folder, size, ends=0.0):
-    """A Marian folder of `size` pieces, </s> 0 and the last <pad>, that copies its input; `ends` is added to the score of </s>.
+    """A Marian folder of `size` pieces, </s> 0, <pad> the last, that copies its input; `ends` is added to </s>'s score.
 
     Its one cross-attention finds the place that it writes at, and takes the piece there; no other layer does anything.
     """
@@ -97,9 +95,9 @@ def marian(tmp_path_factory):
 
 @pytest.fixture
 def udpos(tmp_path):
-    """A udpos file of 60 sentences, some of them twice."""
+    """A udpos file of 30 sentences, some of them twice."""
     sentences = read_udpos(TRAIN)
-    write_udpos(str(tmp_path / "train-en.tsv"), sentences[:50] + sentences[20:30])
+    write_udpos(str(tmp_path / "train-en.tsv"), sentences[:25] + sentences[10:15])
     return tmp_path / "train-en.tsv"
 
 
@@ -114,45 +112,20 @@ def one_thread():
 
 @pytest.fixture
 def batches(monkeypatch):
-    """Batches of few sentences; the sizes of those that were translated are listed here, and `stop` of them end in a kill."""
+    """Batches of few sentences; a list of the sizes of those that were translated."""
     sizes, original = [], translate.translate_batch
-
-    def count(model, tokenizer, pieces, *arguments):
-        if len(sizes) == count.stop:
-            raise KeyboardInterrupt
-        sizes.append(len(pieces))
-        return original(model, tokenizer, pieces, *arguments)
-
-    count.stop, count.sizes = None, sizes
-    monkeypatch.setattr(translate, "translate_batch", count)
     monkeypatch.setattr(translate, "BUDGET", SMALL)
-    return count
+    monkeypatch.setattr(translate, "translate_batch", lambda *given: sizes.append(len(given[2])) or original(*given))
+    return sizes
 
 
 def start(run, marian, task, source, output, *options):
-    common = [
-        "--task",
-        task,
-        "--input",
-        source,
-        "--lang",
-        "fr",
-        "--output",
-        output,
-        "--model",
-        marian,
-        "--precision",
-        "f32",
-    ]
-    return run("translate", *common, *options)
+    files = ["--input", source, "--output", output, "--model", marian]
+    return run("translate", "--task", task, "--lang", "fr", "--precision", "f32", *files, *options)
 
 
 def sides(path):
     return [line.split(" ||| ") for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def leftovers(folder):
-    return sorted(name for name in os.listdir(folder) if "partial" in name or "tmp" in name)
 
 
 @pytest.mark.parametrize(
@@ -190,14 +163,14 @@ def test_lines_are_parallel_and_hold_what_the_model_makes_of_each_sentence(run, 
     english, made = zip(*sides(tmp_path / "new" / "out"))
     assert list(english) == [" ".join(words) for words in sentences]
     assert list(made) == [french(translate.natural_text(words)) for words in sentences]
-    assert len(batches.sizes) > 10 and leftovers(tmp_path / "new") == []
+    assert len(batches) > 5 and os.listdir(tmp_path / "new") == ["out"]
 
 
 def test_of_pairs_every_sentence_has_its_line_and_each_distinct_one_is_translated_once(run, tmp_path, marian, batches):
-    rows = read_pairs(PAIRS, "xnli")[:30]
+    rows = read_pairs(PAIRS, "xnli")[:15]
     known = {letter for words, _ in read_udpos(TRAIN) for letter in "".join(words)}
     rows = [row for row in rows if set("".join(row[:2])) <= known | {" "}]
-    assert len(rows) > 20
+    assert len(rows) > 10
     write_pairs(str(tmp_path / "pairs"), rows + rows[:4])
     done = start(run, marian, "xnli", tmp_path / "pairs", tmp_path / "out")
     assert done.code == 0, done.err
@@ -206,7 +179,7 @@ def test_of_pairs_every_sentence_has_its_line_and_each_distinct_one_is_translate
     assert [words for words, _ in lines] == [" ".join(split_text(text)) for text in texts]
     assert [words for _, words in lines] == [french(text) for text in texts]
     _, tokenizer = translate.load_translator(marian)
-    assert sum(batches.sizes) == sum(len(translate.encode(tokenizer, text, "", 21)) for text in set(texts))
+    assert sum(batches) == sum(len(translate.encode(tokenizer, text, "", 21)) for text in set(texts))
 
 
 def test_text_keeps_blank_lines_and_bars_never_end_a_side(run, tmp_path, marian):
@@ -219,96 +192,6 @@ def test_text_keeps_blank_lines_and_bars_never_end_a_side(run, tmp_path, marian)
     write_udpos(str(tmp_path / "in"), [(["a", "|||||", "b"], ["X"] * 3)])
     assert start(run, marian, "udpos", tmp_path / "in", tmp_path / "out").code == 0
     assert (tmp_path / "out").read_text().startswith("a | b ||| ")
-
-
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(run, tmp_path, marian, udpos, batches):
-    start(run, marian, "udpos", udpos, tmp_path / "whole")
-    every = len(batches.sizes)
-    for kill in (0, 5):
-        batches.sizes.clear()
-        batches.stop = kill
-        assert start(run, marian, "udpos", udpos, tmp_path / "out").code == 130
-        assert not (tmp_path / "out").exists() and leftovers(tmp_path) == ["out.partial.0"]
-    # As if three processes had run, and one was killed while it wrote.
-    lines = (tmp_path / "out.partial.0").read_text().split("\n")
-    assert len(lines) == 1 + 5
-    (tmp_path / "out.partial.0").write_text("\n".join(lines[:3]))
-    (tmp_path / "out.partial.2").write_text("\n".join(["", lines[3], lines[4], lines[5][:-30]]))
-    batches.sizes.clear()
-    batches.stop = 3
-    assert start(run, marian, "udpos", udpos, tmp_path / "out").code == 130
-    batches.stop = None
-    done = start(run, marian, "udpos", udpos, tmp_path / "out")
-    assert done.code == 0 and f"goes on after 7 of {every} batches" in done.err
-    assert len(batches.sizes) == every - 4  # those of the torn line again, no other
-    assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes() and leftovers(tmp_path) == []
-
-
-def test_what_was_made_with_other_settings_is_not_used(run, tmp_path, marian, udpos, batches):
-    batches.stop = 6
-    assert start(run, marian, "udpos", udpos, tmp_path / "out").code == 130
-    partial = (tmp_path / "out.partial.0").read_text()
-    batches.stop = None
-    write_udpos(str(tmp_path / "other"), [([*words[:-1], "!"], tags) for words, tags in read_udpos(str(udpos))])
-    silent = save_marian(tmp_path / "model", ends=1e4)
-    for model, source, options in (
-        (marian, udpos, ["--beams", "2"]),
-        (marian, tmp_path / "other", []),
-        (silent, udpos, []),
-    ):
-        (tmp_path / "out.partial.0").write_text(partial)
-        batches.sizes.clear()
-        done = start(run, model, "udpos", source, tmp_path / "out", *options)
-        assert done.code == 0 and "6 batches are of another input, model or setting, and are not used" in done.err
-        assert sum(batches.sizes) >= 50 and leftovers(tmp_path) == []
-        texts = [translate.natural_text(words) for words, _ in read_udpos(str(source))]
-        assert [made for _, made in sides(tmp_path / "out")] == [
-            "" if model == silent else french(text) for text in texts
-        ]
-
-
-def test_two_processes_share_the_batches_go_on_from_one_and_write_the_same_file(run, tmp_path, marian, udpos, batches):
-    assert start(run, marian, "udpos", udpos, tmp_path / "one").code == 0
-    every = len(batches.sizes)
-    batches.sizes.clear()
-    batches.stop = 3
-    assert start(run, marian, "udpos", udpos, tmp_path / "two").code == 130
-    launcher = tmp_path / "launcher.py"
-    launcher.write_text(
-        f"""
-import os, sys
-sys.path.insert(0, {ROOT!r})
-sys.argv[0] = "translate.py"
-import translate
-
-calls, original = [], translate.translate_batch
-translate.translate_batch = lambda *arguments: calls.append(1) or original(*arguments)
-translate.BUDGET = {SMALL!r}
-translate.main()
-open({str(tmp_path)!r} + "/count" + os.environ["RANK"], "w").write(str(len(calls)))
-"""
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", 2, "--master_port", 29533, launcher]
-    command += [
-        "--task",
-        "udpos",
-        "--input",
-        udpos,
-        "--lang",
-        "fr",
-        "--output",
-        tmp_path / "two",
-        "--model",
-        marian,
-        "--precision",
-        "f32",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "two").read_bytes() == (tmp_path / "one").read_bytes() and leftovers(tmp_path) == []
-    counts = [int((tmp_path / f"count{rank}").read_text()) for rank in (0, 1)]
-    assert sum(counts) == every - 3 and abs(counts[0] - counts[1]) < 2
 
 
 def test_long_sentences_are_translated_in_parts_that_leave_nothing_out(run, tmp_path, marian):
@@ -327,7 +210,7 @@ def test_long_sentences_are_translated_in_parts_that_leave_nothing_out(run, tmp_
 def test_empty_translations_are_told_of(run, tmp_path, udpos):
     silent = save_marian(tmp_path / "model", ends=1e4)
     done = start(run, silent, "udpos", udpos, tmp_path / "out")
-    assert done.code == 0 and "60 lines have an empty right side" in done.err
+    assert done.code == 0 and "30 lines have an empty right side" in done.err
     assert all(made == "" for _, made in sides(tmp_path / "out"))
 
 
@@ -344,9 +227,7 @@ def test_the_target_language_of_a_model_of_several_is_named():
     assert translate.target_code("m", several, "zh", None) == ">>cmn_Hans<< "
     assert translate.target_code("m", several, "fr", None) == ">>fr<< "
     assert translate.target_code("m", several, "de", "fr") == ">>fr<< "
-    with pytest.raises(
-        translate.InputError, match="--lang de: m has no target language of this name; .* one of cmn_Hans fr$"
-    ):
+    with pytest.raises(translate.InputError, match="--lang de: m has no target language .* one of cmn_Hans fr$"):
         translate.target_code("m", several, "de", None)
 
 
@@ -362,7 +243,6 @@ CASES = [
     ("text", b"A dog.\n\xc3\n", [], "in:2: byte 0xc3"),
     ("udpos", POS, ["--input", "nowhere"], "nowhere: cannot be read"),
     ("udpos", POS, ["--output", "in/x"], "in/x: cannot be written"),
-    ("udpos", POS, ["--output", "-"], "-: input and output are files"),
     ("udpos", POS, ["--beams", "0"], "not a whole number of 1 or more"),
     ("udpos", POS, ["--code", "fra"], "--code fra: MODEL has no target language of this name"),
     ("udpos", POS, ["--model", "./nowhere"], "./nowhere: no such model folder; expected a Marian folder"),
@@ -395,7 +275,7 @@ def test_a_folder_of_sentencepiece_files_is_translated_with(run, tmp_path, udpos
     folder.mkdir()
     (tmp_path / "words").write_text("\n".join(sample_words()), encoding="utf-8")
     for side in ("source", "target"):
-        settings = {"vocab_size": 1200, "character_coverage": 1.0, "minloglevel": 2}
+        settings = {"vocab_size": 600, "character_coverage": 1.0, "minloglevel": 2}
         sentencepiece.SentencePieceTrainer.train(
             input=str(tmp_path / "words"), model_prefix=str(folder / side), **settings
         )

@@ -1,0 +1,424 @@
+"""Human translations to the experiment's data: no translation system stands between the question and its answer.
+
+In:   a folder that holds, at any depth, what there is of
+        XX_pud*.conllu                  UD's PUD treebanks of English and of the languages whose order is tried
+        dev-XX.tsv, test-XX.tsv         XTREME's udpos, xnli and pawsx; a folder's task is told from its dev-en.tsv
+        XXen.src-tgt enXX.src-tgt       gold alignments, each with its .gold
+        en-XX/alignment.json            manual links of PUD's content words, with the sent_ids.txt beside it
+Out:  OUTPUT/udpos     train-en.tsv (English PUD), dev-XX.tsv (XTREME's), manual-XX.align (Pharaoh, a line a sentence)
+      OUTPUT/xnli      train-en.tsv is test, dev-XX.tsv is dev, where test-en.tsv has labels. XTREME's has none: then
+                       train-en.tsv has the first four fifths of dev's premises, dev-XX.tsv the others
+      OUTPUT/pawsx     train-en.tsv and dev-XX.tsv out of dev alike (it shares sentences with test); pairs that share an
+                       English sentence are on one side
+      OUTPUT/*/train-en-XX.txt       `English words ||| words of the translation`, a line for each training sentence
+      OUTPUT/parallel/en-XX.txt      what aligners are tuned on: sentences of XNLI's test, those of its dev left out
+      OUTPUT/align                   the gold alignments
+      OUTPUT/missing.json            [{"task", "language", "what"}]: what could not be had, also a line each on stderr
+
+    python data/human.py --input DATA --langs fr,de,hi,zh --tasks udpos,xnli,pawsx --output runs/human/data
+
+Every XX is a human translation of the same sentences. What is missing leaves out a language or a test; it is an error
+only where nothing is left of a task. Text of pairs is split into words by the rule of data/split.py.
+"""
+
+import filecmp
+import functools
+import itertools
+import json
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from data.cli import Arguments, InputError, check_writable, error_at, run_script, warn
+from data.conllu import convert, read_conllu
+from data.download import PAWSX_LANGS, UDPOS_LANGS, XNLI_LANGS
+from data.files import (
+    PAIR_LABEL_ALIASES,
+    PAIR_LABELS,
+    UPOS,
+    format_links,
+    read_lines,
+    read_pairs,
+    write_lines,
+    write_pairs,
+    write_parallel,
+    write_udpos,
+)
+from data.words import split_text
+
+TASKS = {"udpos": UDPOS_LANGS["dev"], "xnli": XNLI_LANGS, "pawsx": PAWSX_LANGS}  # and the languages of their tests
+ORIGIN = {
+    "udpos": "data/download.py --tasks udpos (Universal Dependencies 2.5, LINDAT handle 11234/1-3105)",
+    "pud": "data/download.py --tasks pud, or a release of Universal Dependencies",
+    "xnli": "data/download.py --tasks xnli (XNLI-1.0.zip)",
+    "pawsx": "data/download.py --tasks pawsx (x-final.tar.gz)",
+}
+NOT_TRANSLATED = "NS"  # what PAWS-X has in place of a sentence that its translators gave up
+
+
+# ---- what lies in the folder -------------------------------------------------------------------------
+
+
+def list_files(folder):
+    """Return the sorted paths of all files below a folder, at any depth. Raises InputError where there is no folder."""
+    if not os.path.isdir(folder):
+        raise InputError(f"{folder}: no such folder; expected one that holds treebanks and XTREME's files")
+    walk = os.walk(folder, followlinks=True)
+    return sorted(os.path.join(place, name) for place, _, names in walk for name in names)
+
+
+def only(paths, what):
+    """Return the first of paths that all hold the same, None of no path. Raises InputError where two differ."""
+    for other in paths[1:]:
+        if not filecmp.cmp(paths[0], other, shallow=False):
+            raise InputError(f"{other}: another {what} than {paths[0]}; expected one, keep the other elsewhere")
+    return paths[0] if paths else None
+
+
+def task_files(paths):
+    """Return {task: {file name: path}} of the dev-XX.tsv and test-XX.tsv that lie beside a dev-en.tsv.
+
+    The last column of its first line tells the task. Raises InputError where two folders hold different ones of a task.
+    """
+    tasks_of = {tag: "udpos" for tag in UPOS} | {label: task for task in PAIR_LABELS for label in PAIR_LABELS[task]}
+    folders = {}
+    for path in paths:
+        if os.path.basename(path) == "dev-en.tsv":
+            last = next(read_lines(path), "").removesuffix("\r").split("\t")[-1]
+            task = tasks_of.get(PAIR_LABEL_ALIASES.get(last, last))
+            folders.setdefault(task, []).append(path)
+    files = {}
+    for task in TASKS:
+        english = only(folders.get(task, []), f"dev-en.tsv of {task}")
+        folder = os.path.dirname(english) if english else None
+        files[task] = {os.path.basename(path): path for path in paths if os.path.dirname(path) == folder}
+    return files
+
+
+def require(path, what, origin):
+    """Return a path. Raises InputError where it is None."""
+    if path is None:
+        raise InputError(f"{what} is not there; get it by {origin}")
+    return path
+
+
+# Each function from here to main returns (outputs, missing): {path below OUTPUT: (its writer, what to write)}, and a
+# list of (task, language, what). So nothing is written where anything is wrong.
+
+
+def copy_of(path):
+    """Return the output that is a copy of a text file. Raises InputError where it cannot be read."""
+    return write_lines, list(read_lines(path))
+
+
+def whole_tests(task, files):
+    """Return a task's dev-XX.tsv as they are, and a missing one for each language of its tests without."""
+    there = {lang: files[f"dev-{lang}.tsv"] for lang in TASKS[task] if f"dev-{lang}.tsv" in files}
+    outputs = {f"{task}/dev-{lang}.tsv": copy_of(path) for lang, path in there.items()}
+    return outputs, [(task, lang, no_test(task, lang)) for lang in TASKS[task] if lang not in there]
+
+
+def no_test(task, lang):
+    """Return what a task lacks for a language without dev-XX.tsv."""
+    return f"no dev-{lang}.tsv to test on; get it by {ORIGIN[task]}"
+
+
+# ---- tagging: PUD ------------------------------------------------------------------------------------
+
+
+def read_treebank(paths, lang):
+    """Return (path, {sent_id: (words, tags)}) of a language's PUD treebank, (None, {}) where there is none.
+
+    Raises InputError where sentences have no id or the same one.
+    """
+    start = f"{lang}_pud"
+    named = [path for path in paths if os.path.basename(path).startswith(start) and path.endswith(".conllu")]
+    path = only(named, f"PUD treebank of {lang}")
+    if path is None:
+        return None, {}
+    converted = convert(path, lang)
+    sentences = {comments.get("sent_id"): sentence for comments, sentence in converted}
+    if None in sentences or len(sentences) < len(converted):
+        raise InputError(f"{path}: {len(converted)} sentences, but {len(sentences)} sent_ids; expected one for each")
+    return path, sentences
+
+
+def word_positions(path):
+    """Return {sent_id: {node id: index of its word from 0}} of a treebank, as XTREME's conversion counts words.
+
+    The nodes of a multiword token (`15-16`, French `aux`) share the word that stands in their place.
+    """
+    positions = {}
+    for comments, nodes, spans in read_conllu(path):
+        fused = {node: first for first, last, _ in spans for node in range(first, last + 1)}
+        firsts = [fused.get(node, node) for node in range(1, len(nodes) + 1)]
+        index = {first: i for i, first in enumerate(sorted(set(firsts)))}
+        positions[comments.get("sent_id")] = {str(node): index[first] for node, first in enumerate(firsts, 1)}
+    return positions
+
+
+def read_manual_links(path, english_path, target_path):
+    """Return {sent_id: set of 0-indexed (English word, word of the translation)} of an alignment.json.
+
+    It is a list, a dict for each line of the sent_ids.txt beside it, from ids of English nodes to lists of ids of the
+    translation's nodes; "X" on either side is no node. Raises InputError for anything else, and for nodes that
+    the treebanks lack.
+    """
+    names = os.path.join(os.path.dirname(path), "sent_ids.txt")
+    identifiers = [line.removesuffix("\r") for line in read_lines(names)]
+    try:
+        sentences = json.loads("\n".join(read_lines(path)))
+        nodes = [[(i, j) for i, found in sentence.items() for j in found] for sentence in sentences]
+    except (ValueError, AttributeError, TypeError):
+        raise InputError(f"{path}: no manual links; expected a JSON list of {{node: [nodes]}}") from None
+    if len(identifiers) != len(nodes):
+        raise InputError(f"{path}: {len(nodes)} sentences, but {names} has {len(identifiers)}; expected the same")
+    english, target, links = word_positions(english_path), word_positions(target_path), {}
+    for number, (identifier, pairs) in enumerate(zip(identifiers, nodes), 1):
+        try:
+            source_of, target_of = english[identifier], target[identifier]
+            links[identifier] = {(source_of[i], target_of[j]) for i, j in pairs if "X" not in (i, j)}
+        except KeyError as unknown:
+            raise error_at(names, number, f"{identifier}: {unknown} is not in the treebanks; expected them") from None
+    return links
+
+
+def make_udpos(paths, files, langs):
+    """Return udpos/ of PUD and XTREME's tests. Raises InputError where nothing can be done, and for malformed files."""
+    require(files.get("dev-en.tsv"), "udpos: XTREME's dev-en.tsv", ORIGIN["udpos"])
+    english_path, english = read_treebank(paths, "en")
+    require(english_path, "udpos: the English treebank en_pud*.conllu", ORIGIN["pud"])
+    outputs, missing = whole_tests("udpos", files)
+    outputs["udpos/train-en.tsv"] = write_udpos, list(english.values())
+    found = []
+    for lang in langs:
+        path, translation = read_treebank(paths, lang)
+        if path is None:
+            missing.append(("udpos", lang, f"no treebank {lang}_pud*.conllu; get it by {ORIGIN['pud']}"))
+            continue
+        found.append(lang)
+        if list(translation) != list(english):
+            raise InputError(f"{path}: its sent_ids differ from {english_path}; expected the same in the same order")
+        pairs = [(english[key][0], translation[key][0]) for key in english]
+        outputs[f"udpos/train-en-{lang}.txt"] = write_parallel, pairs
+        manual = only([p for p in paths if p.endswith(os.path.join(f"en-{lang}", "alignment.json"))], "manual links")
+        if manual is None:
+            missing.append(("udpos", lang, f"no manual links, en-{lang}/alignment.json"))
+            continue
+        links = read_manual_links(manual, english_path, path)
+        outputs[f"udpos/manual-{lang}.align"] = write_lines, [format_links(links.get(key, ())) for key in english]
+    require(found or None, f"udpos: a PUD treebank of any of {', '.join(langs)}", ORIGIN["pud"])
+    return outputs, missing
+
+
+# ---- pairs: XNLI and PAWS-X --------------------------------------------------------------------------
+
+
+def groups_of(rows, fields):
+    """Return the number of the group of each row, counted from 0 as they appear.
+
+    Rows are of one group where they share one of their first `fields` sentences, or each shares one with a third.
+    """
+    parent = {}
+
+    def root(sentence):
+        while parent.setdefault(sentence, sentence) != sentence:
+            sentence = parent[sentence]
+        return sentence
+
+    for row in rows:
+        for sentence in row[:fields]:
+            parent[root(sentence)] = root(row[0])
+    number = {}
+    return [number.setdefault(root(row[0]), len(number)) for row in rows]
+
+
+def read_translation(task, english, path):
+    """Return the rows of the translation of English rows. Raises InputError where it has more or fewer."""
+    rows = read_pairs(path, task)
+    if len(rows) != len(english):
+        raise InputError(f"{path}: {len(rows)} pairs; expected {len(english)}, the English ones line by line")
+    return rows
+
+
+def sentences_of(rows):
+    """Return the words of every sentence of rows, 1 of pair 1, 2 of pair 1, 1 of pair 2, ..."""
+    return [split_once(text) for row in rows for text in row[:2]]
+
+
+@functools.cache
+def split_once(text):
+    """Return the words of a text; of English ones there is one for each language."""
+    return () if text == NOT_TRANSLATED else tuple(split_text(text))
+
+
+def training_split(task, files):
+    """Return (split, trained): the split that is trained on, and for each of its rows whether it is.
+
+    XNLI's test, all of it, where it has labels; else dev, the first groups of it that fit into four fifths of its rows.
+    Raises InputError where none fits.
+    """
+    if task == "xnli" and "test-en.tsv" in files:
+        english = read_pairs(files["test-en.tsv"], task)
+        if english[0][2] is not None:
+            return "test", [True] * len(english)
+    groups = groups_of(read_pairs(files["dev-en.tsv"], task), 1 if task == "xnli" else 2)
+    sizes = [groups.count(group) for group in range(max(groups) + 1)]
+    last = sum(5 * total <= 4 * len(groups) for total in itertools.accumulate(sizes)) - 1
+    if last < 0:
+        raise InputError(f"{files['dev-en.tsv']}: its first pairs share sentences; expected some for either side")
+    return "dev", [group <= last for group in groups]
+
+
+def make_pairs(task, files, langs):
+    """Return xnli/ or pawsx/. Raises InputError where nothing can be done, and for malformed files."""
+    require(files.get("dev-en.tsv"), f"{task}: XTREME's dev-en.tsv", ORIGIN[task])
+    split, trained = training_split(task, files)
+    outputs, missing = whole_tests(task, files) if split == "test" else held_out_tests(task, files, trained)
+    if (task, split) == ("xnli", "dev"):
+        missing.append((task, "en", f"no labels of test; {sum(trained)} of {len(trained)} pairs of dev are trained on"))
+    english = read_pairs(files[f"{split}-en.tsv"], task)
+    train = list(itertools.compress(english, trained))
+    outputs[f"{task}/train-en.tsv"] = write_pairs, train
+    found = []
+    for lang in langs:
+        name = f"{split}-{lang}.tsv"
+        if name not in files:
+            advice = f"get it by {ORIGIN[task]}" if lang in TASKS[task] else f"{task} has no translation into it"
+            missing.append((task, lang, f"no {name}, so its order is left out; {advice}"))
+            continue
+        found.append(lang)
+        translation = itertools.compress(read_translation(task, english, files[name]), trained)
+        pairs = list(zip(sentences_of(train), sentences_of(translation)))
+        outputs[f"{task}/train-en-{lang}.txt"] = write_parallel, pairs
+        empty = sum(not target for _, target in pairs)
+        if empty:
+            missing.append((task, lang, f"{empty} of {len(pairs)} training sentences have no translation"))
+    require(found or None, f"{task}: a translation into any of {', '.join(langs)}", ORIGIN[task])
+    return outputs, missing
+
+
+def held_out_tests(task, files, trained):
+    """Return the rows of every dev-XX.tsv that are not trained on."""
+    outputs, missing, english = {}, [], read_pairs(files["dev-en.tsv"], task)
+    for lang in TASKS[task]:
+        if f"dev-{lang}.tsv" in files:
+            rows = read_translation(task, english, files[f"dev-{lang}.tsv"])
+            held_out = [row for row, train in zip(rows, trained) if not train]
+            outputs[f"{task}/dev-{lang}.tsv"] = write_pairs, held_out
+        else:
+            missing.append((task, lang, no_test(task, lang)))
+    return outputs, missing
+
+
+def read_translation(task, english, path):
+    """Return the rows of the translation of English rows. Raises InputError where it has more or fewer."""
+    rows = read_pairs(path, task)
+    if len(rows) != len(english):
+        raise InputError(f"{path}: {len(rows)} pairs; expected {len(english)}, the English ones line by line")
+    return rows
+
+
+def sentences_of(rows):
+    """Return the words of every sentence of rows, 1 of pair 1, 2 of pair 1, 1 of pair 2, ..."""
+    return [split_once(text) for row in rows for text in row[:2]]
+
+
+@functools.cache
+def split_once(text):
+    """Return the words of a text; of English ones there is one for each language."""
+    return () if text == NOT_TRANSLATED else tuple(split_text(text))
+
+
+def training_split(task, files):
+    """Return (split, trained): the split that is trained on, and for each of its rows whether it is.
+
+    XNLI's test, all of it, where it has labels; else dev, the first groups of it that fit into four fifths of its rows.
+    Raises InputError where none fits.
+    """
+    if task == "xnli" and "test-en.tsv" in files:
+        english = read_pairs(files["test-en.tsv"], task)
+        if english[0][2] is not None:
+            return "test", [True] * len(english)
+    groups = groups_of(read_pairs(files["dev-en.tsv"], task), 1 if task == "xnli" else 2)
+    sizes = [groups.count(group) for group in range(max(groups) + 1)]
+    last = sum(5 * total <= 4 * len(groups) for total in itertools.accumulate(sizes)) - 1
+    if last < 0:
+        raise InputError(f"{files['dev-en.tsv']}: its first pairs share sentences; expected some for either side")
+    return "dev", [group <= last for group in groups]
+
+
+# ---- what aligners are tuned on and scored by --------------------------------------------------------
+
+
+def make_parallel(files, langs, texts):
+    """Return parallel/en-XX.txt, each pair of sentences once.
+
+    files: XNLI's; a language that its test lacks has the training sentences of a task in its place, texts: the outputs
+    of the tasks. Raises InputError for malformed files.
+    """
+    outputs, missing = {}, []
+    for lang in langs:
+        if {"dev-en.tsv", "test-en.tsv", f"test-{lang}.tsv"} <= files.keys():
+            english = read_pairs(files["test-en.tsv"], "xnli")
+            rows = read_translation("xnli", english, files[f"test-{lang}.tsv"])
+            tested = set(sentences_of(read_pairs(files["dev-en.tsv"], "xnli")))
+            pairs = [pair for pair in zip(sentences_of(english), sentences_of(rows)) if pair[0] not in tested]
+        else:
+            name = next(filter(texts.get, (f"{task}/train-en-{lang}.txt" for task in TASKS)), None)
+            what = f"{name} takes its place" if name else "they cannot be tuned"
+            missing.append(("parallel", lang, f"no test-{lang}.tsv of XNLI to tune aligners on; {what}"))
+            pairs = [(source, target) for source, target in texts[name][1] if target] if name else []
+        if pairs:
+            distinct = dict.fromkeys((tuple(source), tuple(target)) for source, target in pairs)
+            outputs[f"parallel/en-{lang}.txt"] = write_parallel, list(distinct)
+    return outputs, missing
+
+
+def find_gold(paths, langs):
+    """Return align/, the gold alignments of the languages. Raises InputError where two differ."""
+    outputs, missing = {}, []
+    for lang in langs:
+        for pair in (f"en{lang}", f"{lang}en"):
+            names = f"{pair}.src-tgt", f"{pair}.gold"
+            found = [only([p for p in paths if os.path.basename(p) == name], f"file {name}") for name in names]
+            if all(found):
+                outputs.update((f"align/{name}", copy_of(path)) for name, path in zip(names, found))
+        if not {f"align/en{lang}.gold", f"align/{lang}en.gold"} & outputs.keys():
+            missing.append(("align", lang, f"no en{lang} or {lang}en .src-tgt and .gold to score aligners by"))
+    return outputs, missing
+
+
+def main():
+    parser = Arguments(__doc__)
+    parser.add_argument("--input", required=True, metavar="DIR", help="folder that holds the data, at any depth")
+    parser.add_argument("--langs", default="fr,de,hi,zh", help="languages whose order is tried")
+    parser.add_argument("--tasks", default="udpos,xnli,pawsx", help="tasks to make the data of")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
+    args = parser.parse_args()
+    langs, tasks = args.langs.split(","), args.tasks.split(",")
+    for task in tasks:
+        if task not in TASKS:
+            parser.error(f"argument --tasks: unknown task {task!r}; expected some of {','.join(TASKS)}")
+
+    check_writable(os.path.join(args.output, "missing.json"))
+    paths = list_files(args.input)
+    files = task_files(paths)
+
+    parts = [make_udpos(paths, files["udpos"], langs)] if "udpos" in tasks else []
+    parts += [make_pairs(task, files[task], langs) for task in ("xnli", "pawsx") if task in tasks]
+    texts = {path: output for outputs, _ in parts for path, output in outputs.items()}
+    parts += [make_parallel(files["xnli"], langs, texts), find_gold(paths, langs)]
+
+    for outputs, missing in parts:
+        for path, (write, content) in outputs.items():
+            write(os.path.join(args.output, path), content)
+        for task, lang, what in missing:
+            warn(f"{task}, {lang}: {what}")
+    names = "task", "language", "what"
+    rows = [json.dumps(dict(zip(names, item)), ensure_ascii=False) for _, missing in parts for item in missing]
+    write_lines(os.path.join(args.output, "missing.json"), ["[" + ",\n ".join(rows) + "]"])
+
+
+if __name__ == "__main__":
+    run_script(main)

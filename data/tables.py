@@ -1,0 +1,300 @@
+"""The words and the tables of the report, from the plain dicts of eval.py.
+
+A table is {"title", "note", "header": [text], "rows": [[cell]]}, a cell {"text"} with, where they apply, "small"
+(what stands beside it), "mark" (it differs from 0), "target" (the language whose order was trained on), "value" (for
+its colour). Tables with "words" hold text. Markdown, HTML and results.json have the same ones.
+"""
+
+from data.figures import clear, points, row_name
+
+NAMES = {"accuracy": "accuracy", "f1": "F1", "exact_match": "exact match"}
+
+
+# ---- words -------------------------------------------------------------------------------------------
+
+
+def count_of(number, word):
+    """Return a number with its noun."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def named(result, name):
+    """Return the contrasts of a name."""
+    return [contrast for contrast in result["contrasts"] if contrast["name"] == name]
+
+
+def span(values):
+    """Return the least and the largest of some differences as text, in percentage points."""
+    low, high = (f"{100 * value:.1f}" for value in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
+
+
+def seeds_text(result):
+    """Return how many seeds the conditions of a result have, as text."""
+    numbers = sorted({len(row["seeds"]) for row in result["rows"]})
+    return count_of(numbers[0], "seed") if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]} seeds"
+
+
+def tally(contrasts):
+    """Return how many contrasts are higher, lower and cannot be told, as text."""
+    higher, lower = (sum(clear(one) and sign * one["value"] > 0 for one in contrasts) for sign in (1, -1))
+    return f"{higher} higher, {lower} lower, {len(contrasts) - higher - lower} cannot be told"
+
+
+def unseen(contrasts):
+    """Return which differences all contrasts that cannot be told would have missed, as text; '' without any."""
+    least = [one["detectable"] for one in contrasts if not clear(one) and one["detectable"] is not None]
+    return f" (of these, a difference below {100 * min(least):.1f} points would not have been seen)" if least else ""
+
+
+def verdict(result):
+    """Return three texts on one task and model: what the primary contrast is, what it allows to say, what not."""
+    primary = named(result, "primary")
+    asked = (
+        "What an order gives its own language beyond what it gives the other languages whose orders were tried, each "
+        "order less a random one as far from English, averaged over the orders"
+    )
+    numbers = [f"{one['aligner']} {points(one)}{p_text(one)}" for one in primary]
+    if numbers:
+        least = min(one["seeds"] for one in primary)
+        asked += f". In points of {NAMES[result['metric']]}, {count_of(least, 'seed')}: {'; '.join(numbers)}"
+    return [asked + ".", primary_verdict(primary), secondary_verdict(result)]
+
+
+def p_text(contrast):
+    """Return a contrast's adjusted p value as text, '' where there is none."""
+    return "" if contrast["p"] is None else f" (p = {contrast['p_adjusted']:.2g})"
+
+
+def primary_verdict(primary):
+    """Return what the primary contrasts of a result allow to say."""
+    if not primary:
+        return (
+            "Nothing: it takes the orders of two languages or more that have dev sets, each with its random control."
+        )
+    parts = []
+    for one in primary:
+        seeds = count_of(one["seeds"], "seed")
+        if one["low"] is None:
+            parts.append(
+                f"Whether order itself matters to a language cannot be told with {seeds}: chance in training alone may "
+                "be larger than what is seen."
+            )
+        elif clear(one):
+            low, high = sorted(100 * abs(one[side]) for side in ("low", "high"))
+            word, less = ("helps", "more") if one["value"] > 0 else ("harms", "less")
+            parts.append(
+                f"Order itself {word} ({one['aligner']}): an order gives its own language {low:.1f} to {high:.1f} "
+                f"points {less} than it gives the others."
+            )
+        else:
+            parts.append(
+                f"Whether order itself matters to a language cannot be told with {seeds} ({one['aligner']}): a "
+                f"difference below {100 * one['detectable']:.1f} points would not have been seen."
+            )
+    return " ".join(dict.fromkeys(parts))
+
+
+def secondary_verdict(result):
+    """Return what the primary contrast does not say, with what the other contrasts say of it."""
+    own, control = named(result, "own language"), named(result, "own language against control")
+    least = min(result["examples"].values())
+    text = ["Whether reordering pays."]
+    if own:
+        text.append(f"On its own language, against original English: {tally(own)}{unseen(own)}.")
+    if control:
+        text.append(f"Against random orders: {tally(control)}{unseen(control)}.")
+    text.append(f"And nothing of other models and data: here are {least:,} test examples a language or more.")
+    return " ".join(text)
+
+
+# ---- tables ------------------------------------------------------------------------------------------
+
+
+def column_name(column):
+    """Return a column's name in tables."""
+    return {"mean": "average", "mean_not_english": "average without en"}.get(column, column)
+
+
+def cell(text, **kind):
+    """Return a cell of a table; kinds that are false are left out."""
+    return {"text": text, **{name: value for name, value in kind.items() if value or name == "value"}}
+
+
+def marked(result):
+    """Return the (order, aligner, column, name) of the contrasts that differ from 0."""
+    return {(one["order"], one["aligner"], one["column"], one["name"]) for one in result["contrasts"] if clear(one)}
+
+
+def score_table(result, metric):
+    """Return the table of scores, a row for each condition."""
+    rows = []
+    for row in result["rows"]:
+        cells = [cell(row_name(row))]
+        for column in result["columns"]:
+            score = row["scores"].get(column)
+            cells.append(cell(f"{100 * score[metric]:.1f}" if score else "–", target=column == row["target"]))
+        rows.append(cells)
+    return {
+        "title": f"{NAMES[metric].capitalize()}, percent",
+        "note": "Means over seeds.",
+        "header": ["trained on", *map(column_name, result["columns"])],
+        "rows": rows,
+    }
+
+
+def difference_table(result, metric, key):
+    """Return the table of differences from original English (key 'difference') or the control ('against_control')."""
+    marks = marked(result) if metric == result["metric"] else ()
+    names = {"difference": ("own language", "average"), "against_control": ("own language against control",)}[key]
+    rows = []
+    for row in result["rows"]:
+        if not row[key]:
+            continue
+        cells = [cell(row_name(row))]
+        for column in result["columns"]:
+            entry = row[key].get(column, {}).get(metric)
+            if not entry:
+                cells.append(cell("–"))
+                continue
+            text, _, small = points(entry).partition(" ")
+            star = any((row["order"], row["aligner"], column, name) in marks for name in names)
+            target = column == row["target"]
+            cells.append(cell(text, small=small, mark=star, target=target, value=entry["value"]))
+        rows.append(cells)
+    other = "original English" if key == "difference" else "the random order that is as far from English"
+    return {
+        "title": f"Difference in {NAMES[metric]} from {other}, percentage points",
+        "note": "Bold or framed: the language whose order the row was trained on. Only it and the average without "
+        "English are tested, and can have a star.",
+        "header": ["trained on", *map(column_name, result["columns"])],
+        "rows": rows,
+    }
+
+
+def contrast_table(result):
+    """Return the table of contrasts, in their order."""
+    rows = []
+    for one in result["contrasts"]:
+        name = f"all orders ({one['aligner']})" if one["order"] is None else row_name(one)
+        where = "own language" if one["column"] is None else column_name(one["column"])
+        p = ["–" if one[key] is None else f"{one[key]:.2g}" for key in ("p", "p_adjusted")]
+        least = "–" if one["detectable"] is None else f"{100 * one['detectable']:.1f}"
+        least = "none" if one["detectable"] is not None and one["detectable"] > 1 else least
+        texts = [one["name"], name, where]
+        rows.append(
+            [*map(cell, texts), cell(points(one), mark=clear(one)), *map(cell, p), cell(least), cell(str(one["seeds"]))]
+        )
+    return {
+        "title": f"Contrasts in {NAMES[result['metric']]}, percentage points",
+        "note": "p: the level at which the interval ends at 0; adjusted for the number of contrasts of its kind "
+        "(primary; own language; average). Detectable: the true difference that would be seen four times in five.",
+        "header": ["contrast", "trained on", "tested on", "difference", "p", "adjusted p", "detectable", "seeds"],
+        "rows": rows,
+    }
+
+
+def training_table(result):
+    """Return the table of what each condition was trained on."""
+    rows = []
+    for row in result["rows"]:
+        found = row["statistics"]
+        numbers = [f"{100 * found[name]:.1f} %" for name in ("aligned", "moved")] if found else ["–", "–"]
+        numbers.append(f"{found['kendall_tau']:.2f}" if found else "–")
+        control = row_name(row["control"]) if row["control"] else "–"
+        seeds = " ".join(map(str, row["seeds"]))
+        rows.append([*map(cell, [row_name(row), *numbers, control, seeds, f"{row['tokens_per_second']:,.0f}"])])
+    return {
+        "title": "What each condition was trained on",
+        "note": "Kendall's tau to English order is 1 where nothing moved and -1 where all is reversed.",
+        "header": ["trained on", "words aligned", "words moved", "tau", "control", "seeds", "tokens/s"],
+        "rows": rows,
+    }
+
+
+def settings_table(result):
+    """Return the table of settings, alike in all runs, and of machines and versions."""
+    values = {name.replace("_", "-"): value for name, value in sorted(result["settings"].items()) if value is not None}
+    values |= {name: ", ".join(map(str, found)) for name, found in result["machines"].items() if name != "precision"}
+    sizes = {lang: f"{count:,}" for lang, count in result["examples"].items()}
+    values["test examples"] = ", ".join(f"{lang} {size}" for lang, size in sizes.items())
+    if result["clusters"] != result["examples"]:
+        values["drawn as a whole"] = ", ".join(f"{lang} {count:,}" for lang, count in result["clusters"].items())
+    return {
+        "title": "Settings, machines and versions",
+        "note": "",
+        "words": True,
+        "header": ["setting", "value"],
+        "rows": [[cell(name), cell(str(value))] for name, value in values.items()],
+    }
+
+
+def result_tables(result):
+    """Return the tables of one task and model, in their order."""
+    main = result["metric"]
+    metrics = [main] + [name for name in next(iter(result["rows"][0]["scores"].values())) if name != main]
+    tables = [contrast_table(result)]
+    for metric in metrics:
+        tables += [score_table(result, metric), difference_table(result, metric, "difference")]
+        tables += [difference_table(result, metric, "against_control")] if metric == main else []
+    return [table for table in [*tables, training_table(result), settings_table(result)] if table["rows"]]
+
+
+def overview_table(results):
+    """Return the table of all tasks and models."""
+    rows = []
+    for result in results:
+        base = next((row["scores"] for row in result["rows"] if row["order"] == "original"), {}).get("mean_not_english")
+        primary = "; ".join(f"{one['aligner']} {points(one)}{'*' * clear(one)}" for one in named(result, "primary"))
+        texts = [result["task"], result["model"], seeds_text(result), primary or "–"]
+        texts.append(f"{100 * base[result['metric']]:.1f}" if base else "–")
+        for name in ("own language", "own language against control"):
+            texts.append(tally(named(result, name)) if named(result, name) else "–")
+        rows.append([*map(cell, texts)])
+    return {
+        "title": "All tasks and models",
+        "note": "",
+        "words": True,
+        "header": ["task", "model", "seeds", "primary contrast", "original English, average without en"]
+        + ["own language, against original", "own language, against random order"],
+        "rows": rows,
+    }
+
+
+def alignment_table(model, rows):
+    """Return the table of aligners' scores."""
+    pairs = sorted({row["pair"] for row in rows})
+    found = {(row["aligner"], row["method"], row["pair"]): row for row in rows}
+    best = {pair: min(row["aer"] for row in rows if row["pair"] == pair) for pair in pairs}
+    lines = []
+    for aligner, method in dict.fromkeys((row["aligner"], row["method"]) for row in rows):
+        cells = [cell(aligner), cell(method)]
+        for pair in pairs:
+            row = found.get((aligner, method, pair))
+            if row is None:
+                cells.append(cell("–"))
+                continue
+            small = f"({100 * row['precision']:.0f}, {100 * row['recall']:.0f})"
+            cells.append(cell(f"{100 * row['aer']:.1f}", small=small, target=row["aer"] == best[pair]))
+        lines.append(cells)
+    return {
+        "title": f"Word alignment, {model}",
+        "note": "Alignment error rate (precision, recall) against gold links, percent. Bold or framed: the lowest.",
+        "header": ["aligner", "method", *pairs],
+        "rows": lines,
+    }
+
+
+def missing_lines(rows):
+    """Return what a data folder lacks as sentences."""
+    return [": ".join(filter(None, (row["task"], row["language"], row["what"]))) for row in rows]
+
+
+def gap_lines(result):
+    """Return sentences on everything that one task and model lack."""
+    return missing_lines(result["missing"]) + result["gaps"]
+
+
+def left_over(results, missing):
+    """Return what is missing of tasks that have no result."""
+    return missing_lines(row for row in missing if row["task"] not in {result["task"] for result in results})

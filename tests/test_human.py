@@ -1,0 +1,233 @@
+"""Data of human translations: one layout of whatever lies in a folder, what is missing said, nothing written where it is wrong."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from data.files import read_pairs, read_parallel, read_pharaoh, read_udpos
+from data.words import split_text
+
+
+def treebank(*sentences):
+    """CoNLL-U of sentences, each (id, "word/TAG ..."); du:de+le/TAG is a multiword token of two nodes."""
+    text = ""
+    for identifier, words in sentences:
+        text, node = text + f"# sent_id = {identifier}\n", 0
+        for word in words.split(" "):
+            form, tag = word.rsplit("/", 1)
+            fused, _, parts = form.partition(":")
+            parts = parts.split("+") if parts else [fused]
+            if len(parts) > 1:
+                text += f"{node + 1}-{node + len(parts)}\t{fused}" + "\t_" * 8 + "\n"
+            for part in parts:
+                node += 1
+                text += f"{node}\t{part}\t_\t{tag}\t_\t_\t{0 if node == 1 else 1}\t_\t_\t_\n"
+        text += "\n"
+    return text
+
+
+EN_PUD = treebank(("a", "I/PRON like/VERB London/PROPN"), ("b", "don't:do+n't/AUX go/VERB"), ("c", "Yes/INTJ"))
+FR_PUD = treebank(("a", "J'/PRON aime/VERB Londres/PROPN"), ("b", "du:de+le/ADP n'/ADV allez/VERB"), ("c", "Oui/INTJ"))
+LINKS = [{"3": ["3"], "2": ["2", "X"], "X": ["1"]}, {"2": ["2", "4"], "3": ["4"]}]
+
+
+def pairs(prefix, premises, labels=("neutral", "contradiction")):
+    """XNLI rows in a language: two hypotheses for each premise."""
+    rows = (f"{prefix} premise {n}.\t{prefix} hypothesis {n} {label}." for n in premises for label in labels)
+    return "".join(f"{row}\t{label}\n" for row, label in zip(rows, list(labels) * len(premises)))
+
+
+def unlabelled(text):
+    return "".join(line.rsplit("\t", 1)[0] + "\n" for line in text.splitlines())
+
+
+FILES = {
+    "UD_English-PUD/en_pud-ud-test.conllu": EN_PUD,
+    "deep/er/fr_pud.conllu": FR_PUD,
+    "links/en-fr/alignment.json": json.dumps(LINKS),
+    "links/en-fr/sent_ids.txt": "a\nb\n",
+    "x/tags/dev-en.tsv": "I\tPRON\n\nsee\tVERB\n\n",
+    "x/tags/dev-fr.tsv": "je\tPRON\n\n",
+    "x/nli/dev-en.tsv": pairs("en", range(5)),
+    "x/nli/dev-fr.tsv": pairs("fr", range(5)),
+    "x/nli/dev-tr.tsv": pairs("tr", range(5)),
+    "x/nli/test-en.tsv": unlabelled(pairs("en", range(4, 7))),
+    "x/nli/test-fr.tsv": unlabelled(pairs("fr", range(4, 7))),
+    "x/paws/dev-en.tsv": "A\tB\t0\nC\tD\t1\nE\tB\t0\nF\tG\t1\nH\tI\t1\nJ\tK\t0\n",
+    "x/paws/dev-fr.tsv": "a\tb\t0\nNS\td\t1\ne\tb\t0\nf\tg\t1\nh\ti\t1\nj\tk\t0\n",
+    "g/enfr.src-tgt": "a ||| b\n",
+    "g/enfr.gold": "1-1\n",
+}
+
+
+@pytest.fixture
+def human(run, tmp_path, monkeypatch):
+    """human(options, **changes) makes the data of FILES; a change of None leaves a file out. Returns run's result."""
+
+    def call(*options, **changes):
+        monkeypatch.chdir(tmp_path)
+        for name in ("in", "out"):
+            shutil.rmtree(name, ignore_errors=True)
+        for path, text in {**FILES, **changes}.items():
+            if text is not None:
+                os.makedirs(os.path.dirname(f"in/{path}"), exist_ok=True)
+                with open(f"in/{path}", "w", encoding="utf-8") as stream:
+                    stream.write(text)
+        return run("data/human", "--input", "in", "--langs", "fr", "--output", "out", *options)
+
+    return call
+
+
+def missing():
+    with open("out/missing.json", encoding="utf-8") as stream:
+        return [(item["task"], item["language"], item["what"]) for item in json.load(stream)]
+
+
+def listed():
+    return sorted(os.path.relpath(os.path.join(place, name), "out") for place, _, names in os.walk("out") for name in names)
+
+
+def read(path):
+    with open(path, encoding="utf-8", newline="") as stream:
+        return stream.read()
+
+
+def test_one_layout_of_files_that_lie_at_any_depth(human):
+    done = human()
+    assert done.code == 0, done.err
+    assert listed() == sorted(
+        ["align/enfr.gold", "align/enfr.src-tgt", "missing.json", "parallel/en-fr.txt"]
+        + ["udpos/dev-en.tsv", "udpos/dev-fr.tsv", "udpos/manual-fr.align", "udpos/train-en-fr.txt", "udpos/train-en.tsv"]
+        + [f"xnli/{name}" for name in ("dev-en.tsv", "dev-fr.tsv", "dev-tr.tsv", "train-en-fr.txt", "train-en.tsv")]
+        + [f"pawsx/{name}" for name in ("dev-en.tsv", "dev-fr.tsv", "train-en-fr.txt", "train-en.tsv")]
+    )
+    for name in ("align/enfr.gold", "align/enfr.src-tgt"):
+        assert read(f"out/{name}") == FILES[f"g/{name.split('/')[1]}"]
+    assert read("out/udpos/dev-fr.tsv") == FILES["x/tags/dev-fr.tsv"] and not os.path.islink("out/udpos/dev-fr.tsv")
+
+
+def test_every_missing_piece_is_one_line_and_one_item(human):
+    done = human()
+    assert len(done.err.splitlines()) == len(missing()) > 0
+    assert ("udpos", "hi", "no dev-hi.tsv to test on") in [(t, l, w.split(";")[0]) for t, l, w in missing()]
+    assert ("pawsx", "fr", "1 of 8 training sentences have no translation") in missing()
+    assert not [item for item in missing() if item[:2] == ("udpos", "kk")]  # it has no dev set anywhere
+    human("--langs", "fr,hi", **{"x/nli/dev-hi.tsv": pairs("hi", range(5))})
+    kinds = {(task, what.split(",")[0].split(";")[0]) for task, lang, what in missing() if lang == "hi"}
+    assert kinds >= {
+        ("udpos", "no treebank hi_pud*.conllu"),
+        ("pawsx", "no dev-hi.tsv"),
+        ("parallel", "no test-hi.tsv of XNLI to tune aligners on"),
+        ("align", "no enhi or hien .src-tgt and .gold to score aligners by"),
+    }
+    assert os.path.exists("out/xnli/train-en-hi.txt") and not os.path.exists("out/pawsx/train-en-hi.txt")
+    distinct = dict.fromkeys(read("out/xnli/train-en-hi.txt").splitlines())
+    assert read("out/parallel/en-hi.txt").splitlines() == list(distinct)
+
+
+def test_manual_links_count_words_as_the_converted_treebanks_do(human):
+    human("--tasks", "udpos")
+    assert [sorted(links) for links in read_pharaoh("out/udpos/manual-fr.align")] == [[(1, 1), (2, 2)], [(0, 0), (0, 2), (1, 2)], []]
+    assert read_udpos("out/udpos/train-en.tsv")[1] == (["don't", "go"], ["AUX", "VERB"])
+    assert list(read_parallel("out/udpos/train-en-fr.txt"))[1] == (["don't", "go"], ["du", "n'", "allez"])
+
+
+def test_xnli_trains_on_the_first_four_fifths_of_dev_and_tests_on_the_other_premises(human):
+    human("--tasks", "xnli")
+    rows = read_pairs("in/x/nli/dev-en.tsv", "xnli")
+    assert read_pairs("out/xnli/train-en.tsv", "xnli") == rows[:8]
+    for lang in ("en", "fr", "tr"):
+        assert read_pairs(f"out/xnli/dev-{lang}.tsv", "xnli") == read_pairs(f"in/x/nli/dev-{lang}.tsv", "xnli")[8:]
+    french = read_pairs("in/x/nli/dev-fr.tsv", "xnli")
+    assert list(read_parallel("out/xnli/train-en-fr.txt")) == [
+        (split_text(text), split_text(other)) for row, its in zip(rows[:8], french) for text, other in zip(row[:2], its)
+    ]
+
+
+def test_aligners_learn_from_unlabelled_sentences_that_no_test_uses(human):
+    human("--tasks", "xnli")
+    pairs = list(read_parallel("out/parallel/en-fr.txt"))
+    assert len(pairs) == 6 and all(source[-1] == "." for source, _ in pairs)  # premises 5 and 6, once each
+    assert {source[2] for source, _ in pairs} == {"5", "6"} and {target[0] for _, target in pairs} == {"fr"}
+
+
+def test_where_xnlis_test_has_labels_it_is_trained_on_and_dev_tested_on(human):
+    labelled = {f"x/nli/test-{lang}.tsv": pairs(lang, range(5, 9)) for lang in ("en", "fr")}
+    assert human("--tasks", "xnli", **labelled).code == 0
+    assert read("out/xnli/train-en.tsv") == labelled["x/nli/test-en.tsv"]
+    assert read("out/xnli/dev-fr.tsv") == FILES["x/nli/dev-fr.tsv"]
+    assert len(list(read_parallel("out/xnli/train-en-fr.txt"))) == 16
+    assert not [what for _, _, what in missing() if "labels" in what]
+    assert len(list(read_parallel("out/parallel/en-fr.txt"))) == 12  # the same, each once
+
+
+def test_pairs_of_paws_that_share_a_sentence_are_on_one_side(human):
+    human("--tasks", "pawsx")
+    # A-B and E-B are one group, though a pair stands between them; of six rows four and a half fit.
+    assert [row[0] for row in read_pairs("out/pawsx/train-en.tsv", "pawsx")] == ["A", "C", "E", "F"]
+    assert [row[0] for row in read_pairs("out/pawsx/dev-fr.tsv", "pawsx")] == ["h", "j"]
+    assert list(read_parallel("out/pawsx/train-en-fr.txt"))[2] == (["C"], [])  # NS: nobody translated it
+
+
+def test_without_xnli_tagging_is_made_and_its_translations_tune_the_aligners(human):
+    gone = {path: None for path in FILES if path.startswith(("x/nli", "x/paws"))}
+    assert human("--tasks", "udpos", **gone).code == 0
+    assert read("out/parallel/en-fr.txt") == read("out/udpos/train-en-fr.txt")
+    done = human(**gone)
+    assert done.code == 2 and done.err.count("\n") == 1 and not os.path.exists("out")
+    assert "xnli: XTREME's dev-en.tsv is not there" in done.err and "XNLI-1.0.zip" in done.err
+
+
+BAD = [
+    ({"UD_English-PUD/en_pud-ud-test.conllu": None}, "en_pud*.conllu is not there; get it by data/download.py --tasks pud"),
+    ({"deep/er/fr_pud.conllu": None}, "udpos: a PUD treebank of any of fr is not there"),
+    ({"fr_pud.conllu": FR_PUD.replace("aime", "adore")}, "in/deep/er/fr_pud.conllu"),
+    ({"deep/er/fr_pud.conllu": FR_PUD.replace("= b", "= z")}, "fr_pud.conllu: its sent_ids differ from in/UD_English"),
+    ({"deep/er/fr_pud.conllu": FR_PUD + FR_PUD}, "fr_pud.conllu: 6 sentences, but 3 sent_ids"),
+    ({"links/en-fr/sent_ids.txt": "a\nb\nc\n"}, "alignment.json: 2 sentences, but in/links/en-fr/sent_ids.txt has 3"),
+    ({"links/en-fr/sent_ids.txt": "a\nq\n"}, "sent_ids.txt:2: q: 'q' is not in the treebanks"),
+    ({"links/en-fr/alignment.json": '[{"9": ["1"]}, {}]'}, "sent_ids.txt:1: a: '9' is not in the treebanks"),
+    ({"links/en-fr/alignment.json": '["1"]'}, "alignment.json: no manual links; expected a JSON list"),
+    ({"x/tags/dev-en.tsv": None}, "udpos: XTREME's dev-en.tsv is not there; get it by data/download.py --tasks udpos"),
+    ({"y/dev-en.tsv": "You\tPRON\n\n"}, "in/y/dev-en.tsv: another dev-en.tsv of udpos than in/x/tags/dev-en.tsv"),
+    ({"x/nli/dev-fr.tsv": pairs("fr", range(4))}, "x/nli/dev-fr.tsv: 8 pairs; expected 10"),
+    ({"x/nli/dev-fr.tsv": pairs("fr", range(5), ["neutral", "no"])}, "x/nli/dev-fr.tsv:2: unknown label 'no'"),
+    ({"x/paws/dev-en.tsv": "A\tB\t0\n" * 6}, "x/paws/dev-en.tsv: its first pairs share sentences"),
+]
+
+
+@pytest.mark.parametrize("changes, said", BAD, ids=[said for _, said in BAD])
+def test_what_is_wrong_is_one_line_and_nothing_is_written(human, changes, said):
+    done = human(**changes)
+    assert (done.code, done.err.count("\n")) == (2, 1) and said in done.err, done.err
+    assert not os.path.exists("out")
+
+
+def test_two_copies_of_a_file_are_one(human):
+    assert human(**{"again/fr_pud.conllu": FR_PUD, "again/dev-en.tsv": FILES["x/tags/dev-en.tsv"]}).code == 0
+
+
+def test_the_real_data_gives_three_tasks(shared, run, tmp_path):
+    done = run("data/human", "--input", shared, "--langs", "fr,zh", "--output", tmp_path)
+    assert done.code == 0, done.err
+    out = str(tmp_path)
+    english = read_udpos(f"{out}/udpos/train-en.tsv")
+    assert len(english) == 1000 and len(read_pairs(f"{out}/xnli/train-en.tsv", "xnli")) == 1992
+    for lang, linked in (("fr", 999), ("zh", 998)):  # of Chinese, one more has no links
+        pairs = list(read_parallel(f"{out}/udpos/train-en-{lang}.txt"))
+        assert [source for source, _ in pairs] == [words for words, _ in english] and all(target for _, target in pairs)
+        assert len(list(read_parallel(f"{out}/xnli/train-en-{lang}.txt"))) == 2 * 1992
+        assert len(list(read_parallel(f"{out}/parallel/en-{lang}.txt"))) > 6000
+        links = list(read_pharaoh(f"{out}/udpos/manual-{lang}.align"))
+        assert len(links) == 1000 and sum(map(bool, links)) == linked
+        assert all(i < len(source) and j < len(target) for (source, target), s in zip(pairs, links) for i, j in s)
+    for task, tests in (("udpos", 29), ("xnli", 15), ("pawsx", 4)):
+        assert len([name for name in os.listdir(f"{out}/{task}") if name.startswith("dev-")]) == tests
+    train, dev = (read_pairs(f"{out}/pawsx/{name}.tsv", "pawsx") for name in ("train-en", "dev-en"))
+    assert len(train) + len(dev) == 2000 and len(train) in range(1590, 1601)
+    assert not {text for row in train for text in row[:2]} & {text for row in dev for text in row[:2]}
+    assert not {row[0] for row in read_pairs(f"{out}/xnli/train-en.tsv", "xnli")} & {
+        row[0] for row in read_pairs(f"{out}/xnli/dev-en.tsv", "xnli")
+    }
