@@ -91,21 +91,21 @@ td small { display: block; font-size: .72rem; color: #444 } .target { outline: 2
     -webkit-print-color-adjust: exact }
   .scroll { overflow: visible } table { font-size: 7.5pt; border-spacing: 1px } th, td { padding: .1rem .2rem }
   td:first-child, th:first-child { position: static } .example, .verdict, tr, .forest > div, svg { break-inside: avoid }
-  h2, h3, h4 { break-after: avoid } .tau { max-width: 26rem }
+  h2, h3, h4, .muted, tr:first-child { break-after: avoid } .tau { max-width: 26rem }
 }
 """
 
 
 def shade(value, scale):
     """Return the background colour of a difference: blue for better, orange for worse."""
-    strength = min(1.0, abs(value) / scale) if scale else 0.0
+    strength = abs(value) / scale
     end = (86, 152, 214) if value > 0 else (232, 146, 78)
     return "#%02x%02x%02x" % tuple(round(250 + (part - 250) * strength) for part in end)
 
 
 def html_table(table):
     """Return a table as HTML, differences coloured: the heat map."""
-    values = [abs(one["value"]) for row in table["rows"] for one in row if "value" in one]
+    scale = max([0.02, *(abs(one["value"]) for row in table["rows"] for one in row if "value" in one)])
     words = ' class="words"' if table.get("words") else ""
     parts = [f"<h3>{html.escape(table['title'])}</h3>"]
     parts += [f'<p class="muted">{html.escape(table["note"])}</p>'] * bool(table["note"])
@@ -115,7 +115,7 @@ def html_table(table):
         parts.append("<tr>")
         for one in row:
             kind = " ".join(name for name in ("target", "mark") if one.get(name))
-            style = f' style="background:{shade(one["value"], max(values))}"' if "value" in one else ""
+            style = f' style="background:{shade(one["value"], scale)}"' if "value" in one else ""
             small = f"<small>{html.escape(one['small'])}</small>" if one.get("small") else ""
             text = html.escape(one["text"]) + "*" * bool(one.get("mark"))
             parts.append(f'<td class="{kind}"{style}>{text}{small}</td>')

@@ -8,18 +8,20 @@ Out:  OUTPUT/dev-XX.tsv     predicted tags, a tag a line, a blank line after eac
         --data-dir data/sample/udpos --output runs/try --lr 1e-4 --batch-size 16
     torchrun --nproc_per_node 4 train_pos.py ...      # the same batches, shared out over four GPUs
 
-The defaults are XTREME's settings for its full data (learning rate 2e-5, batch 32, 10 epochs, length 128); small data wants
-a higher rate and a smaller batch. A word's tag is predicted from its first piece that is not a bare `▁`: that piece, which
-XLM-R's tokenizers put before most Chinese and Japanese words, is the same for all of them (XTREME's issue 84). --label-on
-first is XTREME's recipe. Sentences of more than --max-length pieces are cut between words into several, in training and in
-testing, as XTREME's preprocessing does; so every word gets a prediction and counts.
+The defaults are XTREME's settings for its full data (learning rate 2e-5, batch 32, 10 epochs, length 128), but for the
+warm-up, a tenth of the steps where XTREME has none (--warmup 0); small data wants a higher rate and a smaller batch. A
+word's tag is predicted from its first piece that is not a bare `▁`: that piece, which XLM-R's tokenizers put before
+most Chinese and Japanese words, is the same for all of them (XTREME's issue 84). --label-on first is XTREME's recipe.
+Sentences of more than --max-length pieces are cut between words into several, in training and in testing, as XTREME's
+preprocessing does; so every word gets a prediction and counts. The head is the one that transformers gives the family
+of the model: dropout and a linear layer, or more.
 
-With --reordered, every sentence is trained on in two forms, and --consistency adds, word by word, the divergence between the
-predictions for them; --permutations says which word is which.
+With --reordered, every sentence is trained on in two orders, and --consistency adds, word by word, the divergence
+between the predictions for them; --permutations says which word is which.
 """
 
+import functools
 import os
-import time
 
 import numpy as np
 import torch
@@ -27,32 +29,71 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 import common
+import heads
+import subwords
+import training
 from data.cli import Arguments, InputError, run_script
 from data.files import UPOS, languages_in, read_permutations, read_udpos, write_lines
 from data.metrics import tagging_scores
 
-DROPOUT = 0.1  # before the linear layer, as in BertForTokenClassification
+TRAIN_BUDGET = {"cpu": 4096, "cuda": 65536}  # padded pieces that are trained on at a time
+FITTED_WORDS = 100_000  # most words that a fitted head is fitted to
 TEST_BUDGET = {"cpu": 1024, "cuda": 65536}  # padded pieces in a batch of testing
 
 
-def segments(tokenizer, sentences, max_length, label_on):
-    """Sentences (lists of words) as model inputs of at most `max_length` pieces, cut between words.
+# ---- data ------------------------------------------------------------------------------------------
 
-    Returns a list of (ids, positions, sentence): the pieces with special ones, for each word the position of the piece
+
+def read_tagged(path, most=None):
+    """Return the sentences of a udpos file, or its first `most` ones, as (words, tags). Raises InputError where it has
+    no tags."""
+    sentences = read_udpos(path)[:most]
+    if sentences[0][1] is None:
+        raise InputError(f"{path}:1: no tags; expected word<TAB>TAG")
+    return sentences
+
+
+def read_orders(reordered, permutations, train, train_path):
+    """Return (second, orders): the sentences of --reordered, and which word of `train` stands at each place of them.
+
+    Without --reordered both are []. Raises InputError where these are not the sentences of `train` in the order of
+    --permutations.
+    """
+    if not reordered:
+        return [], []
+    second, lengths = read_tagged(reordered), [len(words) for words, _ in train]
+    if len(second) != len(train):
+        raise InputError(
+            f"{reordered}: {len(second)} sentences, but {train_path} has {len(train)}; expected the same ones"
+        )
+    orders = [list(range(length)) for length in lengths]
+    if permutations:
+        orders = read_permutations(permutations, lengths)
+    for number, ((words, tags), other, order) in enumerate(zip(train, second, orders), 1):
+        if ([words[i] for i in order], [tags[i] for i in order]) != other:
+            source = f"in the order of {permutations}" if permutations else "in its order; expected --permutations FILE"
+            raise InputError(f"{reordered}: sentence {number} is not that of {train_path} {source}")
+    return second, orders
+
+
+def segments(tokenizer, sentences, max_length, label_on):
+    """Return sentences (lists of words) as model inputs of at most `max_length` pieces, cut between words.
+
+    That is a list of (ids, positions, sentence): the pieces with special ones, for each word the position of the piece
     that carries its tag, and the index of the sentence. A word that the tokenizer drops is an unknown piece; the pieces
     of a single word beyond the length are left out.
     """
-    before, after = common.special_pieces(tokenizer)
-    bare = common.bare_piece(tokenizer) if label_on == "content" else None
+    before, after = subwords.special_pieces(tokenizer)
+    bare = subwords.bare_piece(tokenizer) if label_on == "content" else None
     room = max_length - len(before) - len(after)
     made = []
-    for number, (ids, word) in enumerate(common.words_to_pieces(tokenizer, sentences)):
+    for number, (ids, word) in enumerate(subwords.words_to_pieces(tokenizer, sentences)):
         words = [[] for _ in sentences[number]]
         for piece, index in zip(ids, word):
             words[index].append(piece)
         inside, positions = [], []
         for pieces in words:
-            pieces = pieces[:room] or [tokenizer.unk_token_id]
+            pieces = pieces[:room] or [subwords.unknown_piece(tokenizer)]
             if len(inside) + len(pieces) > room:
                 made.append((before + inside + after, positions, number))
                 inside, positions = [], []
@@ -63,59 +104,101 @@ def segments(tokenizer, sentences, max_length, label_on):
     return made
 
 
+def make_examples(tokenizer, views, max_length, label_on):
+    """Return for each sentence its segments in each order, as (ids, positions, tags). views: lists of (words, tags)
+    sentences."""
+    examples = [[[] for _ in views] for _ in views[0]]
+    for view, sentences in enumerate(views):
+        tags = iter([UPOS.index(tag) for _, tags in sentences for tag in tags])
+        for ids, positions, n in segments(tokenizer, [words for words, _ in sentences], max_length, label_on):
+            examples[n][view].append((ids, positions, [next(tags) for _ in positions]))
+    return examples
+
+
 def collate(batch, pad_id, device):
-    """Tensors of a list of segments: ids (B, L), mask (B, L), and the (row, column) of every word's piece, 2 x (W,)."""
+    """Return tensors of a list of segments: ids (B, L), mask (B, L), and the (row, column) of every word's piece, 2 x
+    (W,)."""
     ids = common.pad([ids for ids, _, _ in batch], pad_id)
     lengths = torch.tensor([len(ids) for ids, _, _ in batch])
     mask = torch.arange(ids.shape[1]) < lengths[:, None]
     rows = torch.tensor([row for row, (_, positions, _) in enumerate(batch) for _ in positions], dtype=torch.int64)
     columns = torch.tensor([column for _, positions, _ in batch for column in positions], dtype=torch.int64)
-    return ids.to(device), mask.to(device), rows.to(device), columns.to(device)
+    return ids.to(device), mask.long().to(device), rows.to(device), columns.to(device)
 
 
-def word_scores(encoder, classifier, batch, precision, dropout=0.0):
-    """Scores of every tag for every word of a collated batch, (W, tags) float32."""
-    ids, mask, rows, columns = batch
+# ---- model -----------------------------------------------------------------------------------------
+
+
+def word_scores(model, batch, pad_id, precision):
+    """Return the scores of every tag for every word of a list of segments, (W, tags) float32."""
+    ids, mask, rows, columns = collate(batch, pad_id, model.device)
     with common.autocast(ids.device, precision):
-        hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state  # (B, L, H)
-    words = hidden[rows, columns].float()  # (W, H)
-    return classifier(F.dropout(words, dropout, training=encoder.training))
+        return model(input_ids=ids, attention_mask=mask).logits[rows, columns]
 
 
-def match_forms(args, train, second):
-    """The order of each sentence's words in its second form, lists of their numbers; [] without second forms. Raises InputError."""
-    if not second:
-        return []
-    if len(second) != len(train):
-        raise InputError(
-            f"{args.reordered}: {len(second)} sentences, but {args.train} has {len(train)}; expected the same ones"
-        )
-    lengths = [len(words) for words, _ in train]
-    orders = (
-        read_permutations(args.permutations, lengths)
-        if args.permutations
-        else [list(range(length)) for length in lengths]
-    )
-    for number, ((words, tags), other, order) in enumerate(zip(train, second, orders), 1):
-        if ([words[i] for i in order], tags and [tags[i] for i in order]) != other:
-            source = (
-                f"in the order of {args.permutations}"
-                if args.permutations
-                else "in its order; expected --permutations FILE"
-            )
-            raise InputError(f"{args.reordered}: sentence {number} is not that of {args.train} {source}")
-    return orders
+def split_batch(numbers, examples, budget):
+    """Yield (segments, whole): parts of a batch of at most `budget` pieces, so that memory does not grow with a
+    sentence.
+
+    examples[number]: the segments of each order of a sentence. whole: the numbers of the sentences that are whole in
+    this part, whose segments come first, one order after the other; a sentence above the budget is cut between its
+    segments.
+    """
+    units = []
+    for number in numbers:
+        inside = [segment for segments in examples[number] for segment in segments]
+        whole = sum(len(ids) for ids, *_ in inside) <= budget
+        units += [(number, examples[number])] if whole else [(None, [[segment]]) for segment in inside]
+    sizes = [sum(len(ids) for segments in orders for ids, *_ in segments) for _, orders in units]
+    for part in common.length_sorted(sizes, budget):
+        whole = [units[k] for k in part if units[k][0] is not None]
+        cut = [units[k][1] for k in part if units[k][0] is None]
+        groups = [*zip(*(orders for _, orders in whole)), *zip(*cut)]
+        yield [segment for group in groups for segments in group for segment in segments], [n for n, _ in whole]
 
 
-def predict(encoder, classifier, items, count, pad_id, precision):
-    """Predicted tags of the sentences that the segments `items` come from, `count` lists of tag names."""
-    device = classifier.weight.device
+def divergence(scores, orders):
+    """Return the summed divergence of the predictions for words in two orders. scores: (2 W, tags), first orders
+    first."""
+    first, other = F.log_softmax(scores, 1).chunk(2)
+    starts = np.cumsum([0] + [len(order) for order in orders])
+    same = torch.tensor([start + i for start, order in zip(starts, orders) for i in order], device=scores.device)
+    return training.symmetric_divergence(first[same], other).sum()
+
+
+def fit_last_layer(model, examples, pad_id, precision, generator, rank):
+    """Start the last layer from logistic regression on what the untrained model gives it for the words of `examples`.
+
+    Fine-tuning from there scatters less between seeds than from random weights (LP-FT, Kumar et al. 2022). Of large
+    data a sample of FITTED_WORDS words is drawn. One process fits; all get what it found.
+    """
+    layer, states, tags = heads.last_layer(model), [], []
+    hook = layer.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0]))
+    model.eval()
+    if rank == 0:
+        segments = [segment for n in generator.permutation(len(examples)) for order in examples[n] for segment in order]
+        words = np.cumsum([len(positions) for _, positions, _ in segments])
+        segments = segments[: 1 + int(np.searchsorted(words, FITTED_WORDS))]
+        with torch.inference_mode():
+            for batch in common.length_sorted([len(ids) for ids, *_ in segments], TEST_BUDGET[model.device.type]):
+                chosen = [segments[n] for n in batch]
+                ids, mask, rows, columns = collate(chosen, pad_id, model.device)
+                with common.autocast(model.device, precision):
+                    model(input_ids=ids, attention_mask=mask)
+                states[-1] = states[-1][rows, columns].float()
+                tags += [tag for *_, inside in chosen for tag in inside]
+        heads.fit_logistic_regression(layer, torch.cat(states).clone(), torch.tensor(tags, device=model.device))
+    hook.remove()
+    training.broadcast(layer)
+
+
+def predict(model, items, count, pad_id, precision):
+    """Return the predicted tags of the sentences that the segments `items` come from, `count` lists of tag names."""
     predicted = [None] * len(items)
-    encoder.eval()
+    model.eval()
     with torch.inference_mode():
-        for batch in common.length_sorted([len(ids) for ids, _, _ in items], TEST_BUDGET[device.type]):
-            scores = word_scores(encoder, classifier, collate([items[n] for n in batch], pad_id, device), precision)
-            tags = iter(scores.argmax(1).tolist())
+        for batch in common.length_sorted([len(ids) for ids, *_ in items], TEST_BUDGET[model.device.type]):
+            tags = iter(word_scores(model, [items[n] for n in batch], pad_id, precision).argmax(1).tolist())
             for n in batch:
                 predicted[n] = [UPOS[next(tags)] for _ in items[n][1]]
     sentences = [[] for _ in range(count)]
@@ -126,132 +209,90 @@ def predict(encoder, classifier, items, count, pad_id, precision):
 
 def main():
     parser = Arguments(__doc__)
-    common.add_training_arguments(parser, epochs=10)
+    training.add_options(parser, epochs=10)
     parser.add_argument(
-        "--label-on",
-        choices=["content", "first"],
-        default="content",
+        "--label-on", choices=["content", "first"], default="content",
         help="piece that carries a word's tag: the first that is not a bare `▁`, or the first",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--permutations",
-        metavar="FILE",
+        "--permutations", metavar="FILE",
         help="what reorder.py --permutations wrote beside --reordered (default: the orders are the same)",
-    )
+    )  # fmt: skip
+    parser.add_argument(
+        "--head", choices=["fitted", "random"], default="fitted",
+        help="start of the last layer: logistic regression on the untrained encoder, or random weights (XTREME)",
+    )  # fmt: skip
     args = parser.parse_args()
-    common.check_consistency(args)
 
-    # Data. Everything is read and checked before the model is loaded.
-    common.check_output(args)
-    langs = languages_in(args.data_dir) if args.langs == "all" else list(dict.fromkeys(args.langs.split(",")))
-    train = read_udpos(args.train)
-    second = read_udpos(args.reordered) if args.reordered else []
-    orders = match_forms(args, train, second)
-    dev = {lang: read_udpos(os.path.join(args.data_dir, f"dev-{lang}.tsv"))[: args.max_dev] for lang in langs}
-    for path, sentences in [(args.train, train)] + [
-        (os.path.join(args.data_dir, f"dev-{lang}.tsv"), dev[lang]) for lang in langs
-    ]:
-        if sentences[0][1] is None:
-            raise InputError(f"{path}:1: no tags; expected word<TAB>TAG")
+    # Read. Everything is checked before the model is loaded.
+    training.check_views(args.reordered, args.consistency, args.permutations)
+    training.check_output(args.output, args.data_dir)
+    langs = training.dev_languages(args.langs, languages_in(args.data_dir), args.data_dir)
+    sentences = read_tagged(args.train)
+    second, orders = read_orders(args.reordered, args.permutations, sentences, args.train)
+    dev = {lang: read_tagged(os.path.join(args.data_dir, f"dev-{lang}.tsv"), args.max_dev) for lang in langs}
     config, tokenizer = common.load_config(args.model), common.load_tokenizer(args.model)
-    limit = min(args.max_length, common.piece_limit(tokenizer, config))
-    if limit < 8:
-        raise InputError(f"--max-length {limit}: leaves no room for a sentence; expected 8 or more")
-    # An example is a sentence: its inputs are one segment or several. The second forms follow the first ones.
-    forms = [words for words, _ in train + second]
-    train_items = [[] for _ in forms]
-    for item in segments(tokenizer, forms, limit, args.label_on):
-        train_items[item[2]].append(item)
-    train_tags = [[UPOS.index(tag) for tag in tags] for _, tags in train + second]
+    limit = training.input_limit(args.max_length, tokenizer, config, least=8)
+    examples = make_examples(tokenizer, [sentences, second] if second else [sentences], limit, args.label_on)
     dev_items = {lang: segments(tokenizer, [words for words, _ in dev[lang]], limit, args.label_on) for lang in langs}
-
     pad_piece = tokenizer.pad_token_id
     del tokenizer
     common.release_memory()
 
-    # Model: encoder, dropout, linear layer.
+    # Work: train, from where a killed run of the same code, settings, data and model stood.
     device = common.pick_device()
-    precision = args.precision or common.pick_precision(device)
     rank, world = common.start_distributed(device)
-    common.seed_everything(args.seed)
-    encoder = common.load_encoder(
-        args.model, attention="eager" if device.type == "cpu" else None
-    )  # the faster one on short inputs
-    every_item = [item for items in (*train_items, *dev_items.values()) for item in items]
-    new_id = common.trim_embeddings(encoder, {pad_piece, *(piece for ids, _, _ in every_item for piece in ids)})
-    for ids, _, _ in every_item:
-        ids[:] = new_id[ids].tolist()
+    precision = args.precision or common.pick_precision(device)
+    training.seed_everything(args.seed)
+    model = heads.load_with_head(args.model, "TokenClassification", UPOS)
+    inputs = [item for example in examples for order in example for item in order]
+    new_id = training.trim_inputs(model.base_model, [ids for ids, *_ in inputs + sum(dev_items.values(), [])], pad_piece)
     pad_id = int(new_id[pad_piece])
-    classifier = torch.nn.Linear(config.hidden_size, len(UPOS))
-    torch.nn.init.normal_(classifier.weight, std=config.initializer_range)
-    torch.nn.init.zeros_(classifier.bias)
-    encoder.to(device)
-    classifier.to(device)
-    parameters = [*encoder.parameters(), *classifier.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=args.weight_decay, fused=True)
-    modules = {"encoder": encoder, "classifier": classifier}
+    model.to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=args.weight_decay, fused=True)
+    data = [np.array([*ids, *positions, *tags]) for ids, positions, tags in inputs] + list(map(np.array, orders))
+    options = {**vars(args), "precision": precision}
+    crc = training.training_crc(__file__, options, [*data, *training.weights(model)])
+    checkpoint = training.checkpoint_path(args.output), crc, {"model": model}, optimizer
+    state = training.load_checkpoint(*checkpoint)
+    if args.head == "fitted" and state["step"] == 0:
+        fit_last_layer(model, examples, pad_id, precision, np.random.default_rng(args.seed), rank)
 
-    # Where a killed run of the same settings, data and model stood.
-    data = [np.array([number for ids, positions, _ in items for number in ids + positions]) for items in train_items]
-    crc = common.training_crc(
-        args,
-        [*data, *map(np.array, train_tags), *map(np.array, orders), *(p.detach().cpu().numpy() for p in parameters)],
-    )
-    state = common.load_checkpoint(args, crc, modules, optimizer) or {"step": 0, "seconds": 0.0}
+    parameters = list(model.parameters())
+    sizes = [sum(len(ids) for order in example for ids, *_ in order) for example in examples]
+    total = args.epochs * -(-len(examples) // args.batch_size)
+    save = functools.partial(training.save_checkpoint, *checkpoint, state)
+    model.train()
+    for step, batch in training.steps(
+        sizes, args.batch_size, args.epochs, args.seed, rank, state, save, args.save_every
+    ):
+        training.seed_step(args.seed, step, rank)
+        words = sum(len(sentences[n][0]) for n in batch)
+        state["loss"] = 0.0
+        for part, whole in split_batch(batch[rank::world], examples, TRAIN_BUDGET[device.type]):
+            scores = word_scores(model, part, pad_id, precision)  # (W, tags)
+            tags = torch.tensor([tag for *_, tags in part for tag in tags], device=device)
+            loss = F.cross_entropy(scores, tags, reduction="sum") / (words * len(examples[0]))
+            if args.consistency and whole:
+                pairs = 2 * sum(len(orders[n]) for n in whole)
+                loss = loss + args.consistency * divergence(scores[:pairs], [orders[n] for n in whole]) / words
+            loss.backward()  # gradients of all parts and processes add up
+            state["loss"] += loss.detach() * world
+        training.update(optimizer, parameters, args.lr * training.linear_schedule(step, total, args.warmup))
 
-    # Training. Every process takes its share of each batch; the gradients of all are added up.
-    pieces = [sum(len(ids) for ids, _, _ in items) for items in train_items]
-    lengths = pieces[: len(train)]
-    steps = args.epochs * -(-len(train) // args.batch_size)
-    tokens = sum(pieces) * args.epochs
-    started = time.perf_counter() - state["seconds"]
-    encoder.train()
-    done = tokens * state["step"] // steps
-    with tqdm(
-        total=tokens, initial=done, unit=" tokens", unit_scale=True, desc="train", disable=None if rank == 0 else True
-    ) as bar:
-        for step, batch in common.training_steps(lengths, args, state["step"]):
-            common.seed_step(args, step, rank)
-            mine = batch[rank::world]
-            if mine:
-                both = mine + [len(train) + n for n in mine if second]
-                inputs = collate([item for n in both for item in train_items[n]], pad_id, device)
-                tags = torch.tensor([tag for n in both for tag in train_tags[n]], device=device)
-                scores = word_scores(
-                    encoder, classifier, inputs, precision, DROPOUT
-                )  # (W, tags), with second forms (2 W, tags)
-                words = sum(len(train_tags[n]) for n in batch)
-                loss = F.cross_entropy(scores, tags, reduction="sum") / (words * len(both) / len(mine))
-                if args.consistency:
-                    first, other = F.log_softmax(scores, 1).chunk(2)
-                    starts = np.cumsum([0] + [len(orders[n]) for n in mine])
-                    same = torch.tensor([start + i for start, n in zip(starts, mine) for i in orders[n]], device=device)
-                    loss = loss + args.consistency * common.symmetric_divergence(first[same], other).sum() / words
-                loss.backward()
-            common.update(optimizer, parameters, args.lr * common.linear_schedule(step, steps, args.warmup))
-            if step % 20 == 19 and mine and not bar.disable:  # reading the loss makes the GPU wait
-                bar.set_postfix(loss=f"{loss.item() * world:.3f}", refresh=False)
-            bar.update(sum(pieces[n] for n in batch + [len(train) + n for n in batch if second]))
-            if (step + 1) % args.save_every == 0 and rank == 0:
-                common.save_checkpoint(
-                    args, crc, modules, optimizer, step=step + 1, seconds=time.perf_counter() - started
-                )
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    seconds = time.perf_counter() - started
+    # Write: the model, predictions and scores. Every process takes its part of the languages.
     if args.save and rank == 0:
-        common.save_model(args, "TokenClassification", UPOS, encoder, new_id, {"classifier": classifier})
+        training.save_model(args.model, "TokenClassification", UPOS, model, new_id, os.path.join(args.output, "model"))
     if precision == "bf16":
-        common.store_linear_in_bf16(encoder)
-
-    # Testing. Every process takes its share of the languages.
+        common.store_linear_in_bf16(model.base_model)
     scores = {}
     for lang in tqdm(langs[rank::world], unit=" languages", desc="dev", disable=None if rank == 0 else True):
-        tags = predict(encoder, classifier, dev_items[lang], len(dev[lang]), pad_id, precision)
+        tags = predict(model, dev_items[lang], len(dev[lang]), pad_id, precision)
         write_lines(os.path.join(args.output, f"dev-{lang}.tsv"), ("\n".join(sentence) + "\n" for sentence in tags))
         scores[lang] = tagging_scores([sentence for _, sentence in dev[lang]], tags)
-    train = {"examples": len(train), "steps": steps, "seconds": seconds, "tokens_per_second": tokens / seconds}
-    common.write_scores(args, "udpos", "accuracy", precision, scores, langs, train)
+    report = training.describe_training(len(examples), total, sum(sizes) * args.epochs, state["seconds"])
+    machine = training.describe_machine(precision, world)
+    training.write_scores(vars(args), "udpos", "accuracy", machine, scores, langs, report)
 
 
 if __name__ == "__main__":

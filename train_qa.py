@@ -1,30 +1,32 @@
 """Fine-tune an encoder for extractive question answering and score it on the dev set of every language.
 
-In:   a SQuAD-format file to train on (English, in its own or another word order) and a folder of dev files in XTREME's layout
-Out:  OUTPUT/dev-XX.json    the predicted answer of every question, {id: text} (XTREME's submission format)
+In:   a SQuAD-format file to train on (English, in its own or another word order) and a folder of dev files in XTREME's
+layout Out:  OUTPUT/dev-XX.json    the predicted answer of every question, {id: text} (XTREME's submission format)
       OUTPUT/scores.json    F1 and exact match of every language, what was run, and how fast
 
     python train_qa.py --task xquad --model models/multilingual-e5-small --train data/sample/squad/train-v1.1.json \\
         --data-dir data/sample/xquad --output runs/try --lr 2e-4 --batch-size 8 --epochs 8
     torchrun --nproc_per_node 4 train_qa.py ...      # the same batches, shared out over four GPUs
 
-The defaults are XTREME's settings for TyDiQA (learning rate 3e-5, batch 32, 3 epochs, length 384; SQuAD, on which xquad and mlqa
-train, takes --epochs 2), but for the warm-up, a tenth of the steps, and the weight decay, none.
+The defaults are XTREME's settings for TyDiQA (learning rate 3e-5, batch 32, 3 epochs, length 384; SQuAD, on which xquad
+and mlqa train, takes --epochs 2), but for the warm-up, a tenth of the steps, and the weight decay, none.
 An input is [CLS] question [SEP] part of the context [SEP], or what the model's tokenizer puts in these
-places. A context that is too long is cut into windows, one beginning every 128 pieces; in training, a window without the answer
-points at [CLS]. A linear layer scores every piece as the answer's first and as its last one. The answer is the span of at most
-30 pieces within one window whose two scores have the highest sum, over all windows. An answer that begins or ends inside a piece
-is trained as the whole pieces that hold it; how many there are is said.
+places. A context that is too long is cut into windows, one beginning every 128 pieces; in training, a window without
+the answer points at [CLS]. A linear layer scores every piece as the answer's first and as its last one. The answer is
+the span of at most 30 pieces within one window whose two scores have the highest sum, over all windows. An answer that
+begins or ends inside a piece is trained as the whole pieces that hold it; how many there are is said.
 
-With --reordered, every question is trained on in two forms, and --consistency adds the divergence between the predictions for
-them, of first and last pieces; --permutations says which word is which. Contexts of several windows are compared in none.
+With --reordered, every question is trained on in two orders, and --consistency adds the divergence between the
+predictions for them, of first and last pieces; --permutations says which word is which. Contexts of several windows are
+compared in none.
 """
 
 import bisect
 import collections
+import functools
 import json
 import os
-import time
+import unicodedata
 
 import numpy as np
 import torch
@@ -32,6 +34,9 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 import common
+import heads
+import subwords
+import training
 from data.cli import Arguments, InputError, open_output, run_script, warn
 from data.files import read_permutations
 from data.metrics import question_scores, squad_scores
@@ -44,9 +49,9 @@ LONGEST_ANSWER = 30  # pieces (XTREME's max_answer_length)
 TRAIN_BUDGET = {"cpu": 2048, "cuda": 65536}  # padded pieces that are trained on at a time
 TEST_BUDGET = {"cpu": 4096, "cuda": 131072}  # padded pieces in a batch of testing
 
-# A model input. ids, types: of every piece, and its token type (BERT's: 0 question, 1 context); first: the position of the first context piece;
-# spans: (begin, end) in the context's characters of each context piece; answer: positions of its first and last piece, (0, 0) where
-# the window lacks it; question: its number.
+# A model input. ids, types: of every piece, and its token type (BERT's: 0 question, 1 context); first: the position of
+# the first context piece; spans: (begin, end) in the context's characters of each context piece; answer: positions of
+# its first and last piece, (0, 0) where the window lacks it; question: its number.
 Window = collections.namedtuple("Window", "ids types first spans answer question")
 
 
@@ -60,43 +65,44 @@ def first_questions(paragraphs, most):
     return kept
 
 
-def special_pair_pieces(tokenizer):
-    """What the tokenizer puts before, between and after two sentences, three lists of ids."""
-    ids = tokenizer("a", "b")["input_ids"]
-    a, b = (tokenizer(letter, add_special_tokens=False)["input_ids"] for letter in "ab")
-    first = next(k for k in range(len(ids)) if ids[k : k + len(a)] == a)
-    second = next(k for k in range(first + len(a), len(ids)) if ids[k : k + len(b)] == b)
-    return ids[:first], ids[first + len(a) : second], ids[second + len(b) :]
-
-
 def pieces_with_spans(tokenizer, texts):
-    """(ids, spans) of each text, spans being the characters (begin, end) of each piece without the spaces that it may include."""
-    encoded = tokenizer(
-        texts, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False
-    )
+    """Return (ids, spans) of each text, spans being the characters (begin, end) of each piece.
+
+    A span has no space at its beginning. It reaches over what follows the piece and belongs to its last character:
+    combining marks that the tokenizer's normaliser joined to it or dropped.
+    """
     found = []
-    for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"]):
+    for text, part in zip(texts, subwords.encode(tokenizer, texts)):
+        ids, offsets = subwords.spell_out(tokenizer, part.ids, part.offsets)
+        starts = sorted({begin for begin, _ in offsets})
         spans = []
         for begin, end in offsets:
             while begin < end and text[begin].isspace():
                 begin += 1
+            after = bisect.bisect_left(starts, end)
+            until = starts[after] if after < len(starts) else len(text)
+            while begin < end < until and extends(text[end]):
+                end += 1
             spans.append((begin, end))
         found.append((ids, spans))
     return found
 
 
+def extends(character):
+    """Whether a character belongs to the one before it: a combining mark, a variation selector, a joiner."""
+    return unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf")
+
+
 def make_windows(tokenizer, paragraphs, limit):
-    """The windows of every question of `paragraphs`, as data.squad.read_squad returns them, and how many answers pieces cut.
+    """The windows of every question of `paragraphs`, as data.squad.read_squad returns them, and how many answers pieces
+    cut.
 
     limit: most pieces of an input. In training files the first of a question's answers counts.
     """
-    before, between, after = special_pair_pieces(tokenizer)
-    second = tokenizer("a", "b", return_token_type_ids=True)["token_type_ids"][
-        -1
-    ]  # 0 where the tokenizer numbers no sentences
+    before, between, after, second = subwords.special_pair_pieces(tokenizer)
     contexts = pieces_with_spans(tokenizer, [context for context, _ in paragraphs])
     texts = [text for _, questions in paragraphs for _, text, _ in questions]
-    asked = iter(tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"])
+    asked = iter(subwords.text_pieces(tokenizer, texts) if texts else [])
     windows, number, cut = [], 0, 0
     for (ids, spans), (_, questions) in zip(contexts, paragraphs):
         for _, _, answers in questions:
@@ -119,45 +125,39 @@ def make_windows(tokenizer, paragraphs, limit):
     return windows, cut
 
 
-def read_forms(args, train):
-    """(paragraphs, moves): the second forms of the paragraphs in `train`, and where the words of each one's context stood.
+def read_orders(reordered, permutations, train, train_path):
+    """Return (paragraphs, moves): the paragraphs of --reordered, and where the words of each one's context stood in
+    `train`.
 
-    moves: (begin now, begin before) of each word or answer, sorted. Raises InputError where --reordered is not `train` in the order
-    of --permutations.
+    moves: (begin now, begin before) of each word or answer, sorted. Raises InputError where these are not the
+    paragraphs of `train` in the order of --permutations.
     """
-    second = read_squad(args.reordered)
-    if not args.permutations:
-        expected, moves = train, [[(0, 0)] for _ in train]
-    else:
+    second = read_squad(reordered)
+    expected, moves = train, [[(0, 0)] for _ in train]
+    if permutations:
         sentences = [paragraph_sentences(*paragraph) for paragraph in train]
-        orders = iter(read_permutations(args.permutations, [len(one.spans) for inside in sentences for one in inside]))
+        orders = iter(read_permutations(permutations, [len(one.spans) for inside in sentences for one in inside]))
         made = [
             reorder_paragraph(paragraph, inside, [next(orders) for _ in inside])
             for paragraph, inside in zip(train, sentences)
         ]
-        expected, moves = (
-            [paragraph for paragraph, _ in made],
-            [sorted((new, begin) for begin, _, new in found) for _, found in made],
-        )
+        expected = [paragraph for paragraph, _ in made]
+        moves = [sorted((new, begin) for begin, _, new in found) for _, found in made]
     if second != expected:
-        number = next(
-            (n for n, pair in enumerate(zip(second, expected)) if pair[0] != pair[1]), min(len(second), len(expected))
-        )
-        source = (
-            f"in the order of {args.permutations}"
-            if args.permutations
-            else "in its order; expected --permutations FILE"
-        )
-        raise InputError(f"{args.reordered}: paragraph {number + 1} is not that of {args.train} {source}")
+        different = (n for n, pair in enumerate(zip(second, expected)) if pair[0] != pair[1])
+        number = next(different, min(len(second), len(expected)))
+        source = f"in the order of {permutations}" if permutations else "in its order; expected --permutations FILE"
+        raise InputError(f"{reordered}: paragraph {number + 1} is not that of {train_path} {source}")
     return second, moves
 
 
 def same_words(first, second, moves):
-    """Which positions of two forms of one context stand for the same text: group numbers of each window's positions, two lists.
+    """Which positions of two forms of one context stand for the same text: group numbers of each window's positions,
+    two lists.
 
-    A group is a piece of the first form with the pieces after it that the second form has in one; 0 is all but the context. A piece
-    of the second form that joins the ends of two words goes with its first character.
-    moves: as of read_forms.
+    A group is a piece of the first form with the pieces after it that the second form has in one; 0 is all but the
+    context. A piece of the second form that joins the ends of two words goes with its first character.
+    moves: as of read_orders.
     """
     begins, new = [begin for begin, _ in first.spans], [begin for begin, _ in moves]
     owner = []  # of each piece of the second form, the piece of the first that holds its first character
@@ -173,7 +173,8 @@ def same_words(first, second, moves):
 
 
 def grouped_log_probabilities(scores, groups):
-    """Log probabilities of each group, (2 B, G), of scores (B, L, 2): of the first pieces, then the last. groups: B lists of numbers."""
+    """Log probabilities of each group, (2 B, G), of scores (B, L, 2): of the first pieces, then the last. groups: B
+    lists of numbers."""
     index = common.pad(groups, 0).to(scores.device)[:, :, None].expand(-1, -1, 2)
     index = F.pad(index, (0, 0, 0, scores.shape[1] - index.shape[1]))  # padding has no probability
     summed = scores.new_zeros(len(scores), max(map(max, groups)) + 1, 2).scatter_add(1, index, scores.softmax(1))
@@ -181,8 +182,8 @@ def grouped_log_probabilities(scores, groups):
 
 
 def pair_windows(first, second, moves):
-    """Examples of the windows of both forms: ([window of the first, of the second], same_words) of a question, whose contexts are in
-    one window each, and ([window], None) of all others. moves: read_forms' of every question.
+    """Examples of the windows of both forms: ([window of the first, of the second], same_words) of a question, whose
+    contexts are in one window each, and ([window], None) of all others. moves: read_orders' of every question.
     """
     counts = [collections.Counter(window.question for window in windows) for windows in (first, second)]
     single = {question for question in counts[0] if counts[0][question] == counts[1][question] == 1}
@@ -197,7 +198,8 @@ def pair_windows(first, second, moves):
 
 
 def consistency(scores, examples):
-    """The summed divergence, half of first and half of last pieces, of the examples of two forms. scores: (B, L, 2) of all their windows."""
+    """The summed divergence, half of first and half of last pieces, of the examples of two forms. scores: (B, L, 2) of
+    all their windows."""
     starts = np.cumsum([0] + [len(inputs) for inputs, _ in examples])
     pairs = [(int(start), groups) for start, (_, groups) in zip(starts, examples) if groups]
     if not pairs:
@@ -206,22 +208,27 @@ def consistency(scores, examples):
         grouped_log_probabilities(scores[[row + k for row, _ in pairs]], [groups[k] for _, groups in pairs])
         for k in (0, 1)
     )
-    return 0.5 * common.symmetric_divergence(*forms).sum()
+    return 0.5 * training.symmetric_divergence(*forms).sum()
 
 
-def position_scores(encoder, head, batch, pad_id, precision):
-    """Scores of every piece of a list of windows as the answer's first and last one, (B, L, 2) float32, -inf at padding."""
-    device = head.weight.device
-    ids = common.pad([window.ids for window in batch], pad_id).to(device)
-    mask = common.pad([[1] * len(window.ids) for window in batch], 0).bool().to(device)
-    types = common.pad([window.types for window in batch], 0).to(device) if encoder.config.type_vocab_size > 1 else None
-    with common.autocast(device, precision):
-        hidden = encoder(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state
-    return head(hidden.float()).masked_fill(~mask[:, :, None], float("-inf"))
+# ---- model -----------------------------------------------------------------------------------------
+
+
+def position_scores(model, batch, pad_id, precision):
+    """Return scores of every piece of a list of windows as the answer's first and last one, (B, L, 2) float32, -inf at
+    padding."""
+    ids = common.pad([window.ids for window in batch], pad_id).to(model.device)
+    mask = common.pad([[1] * len(window.ids) for window in batch], 0).to(model.device)
+    types = common.pad([window.types for window in batch], 0).to(model.device)
+    with common.autocast(model.device, precision):
+        made = model(input_ids=ids, attention_mask=mask, **common.token_types(model.config, types))
+    scores = torch.stack((made.start_logits, made.end_logits), 2)
+    return scores.masked_fill(mask[:, :, None] == 0, float("-inf"))
 
 
 def best_spans(scores, batch):
-    """The best answer of each window: (summed score, first, last), the last two numbering its context pieces; scores as position_scores'."""
+    """The best answer of each window: (summed score, first, last), the last two numbering its context pieces; scores as
+    position_scores'."""
     length = scores.shape[1]
     place = torch.arange(length, device=scores.device)
     first = torch.tensor([window.first for window in batch], device=scores.device)
@@ -236,158 +243,141 @@ def best_spans(scores, batch):
     return list(zip(best.tolist(), (index // length - first).tolist(), (index % length - first).tolist()))
 
 
-def predict(encoder, head, windows, paragraphs, pad_id, precision):
-    """{question id: answer text} of every question of `paragraphs`."""
-    answers = {}
-    encoder.eval()
+def predict(model, windows, paragraphs, pad_id, precision):
+    """Return {question id: answer text} of every question of `paragraphs`."""
+    answers = {}  # question's number: (score, (begin, end) in its context)
+    model.eval()
     with torch.inference_mode():
-        for numbers in common.length_sorted(
-            [len(window.ids) for window in windows], TEST_BUDGET[head.weight.device.type]
-        ):
+        for numbers in common.length_sorted([len(window.ids) for window in windows], TEST_BUDGET[model.device.type]):
             batch = [windows[n] for n in numbers]
-            for window, (score, first, last) in zip(
-                batch, best_spans(position_scores(encoder, head, batch, pad_id, precision), batch)
-            ):
+            spans = best_spans(position_scores(model, batch, pad_id, precision), batch)
+            for window, (score, first, last) in zip(batch, spans):
                 if window.question not in answers or score > answers[window.question][0]:
-                    answers[window.question] = (
-                        score,
-                        (window.spans[first][0], window.spans[last][1]) if score > float("-inf") else (0, 0),
-                    )
+                    found = score > float("-inf")
+                    place = (window.spans[first][0], window.spans[last][1]) if found else (0, 0)
+                    answers[window.question] = score, place
     asked = [(context, identifier) for context, questions in paragraphs for identifier, _, _ in questions]
     return {identifier: context[slice(*answers[number][1])] for number, (context, identifier) in enumerate(asked)}
+
+
+def read_training(path):
+    """Return the paragraphs of a SQuAD file to train on. Raises InputError where a question has no answers."""
+    paragraphs = read_squad(path)
+    if any(answers is None for _, questions in paragraphs for *_, answers in questions):
+        raise InputError(f"{path}: no answers; expected SQuAD's JSON with the answers of every question")
+    return paragraphs
+
+
+def read_dev(data_dir, task, langs, most):
+    """Return (paragraphs, gold answers), {language: ...} each, of dev files with their first `most` questions. Raises
+    InputError."""
+    files = qa_files(data_dir, task)
+    langs = training.dev_languages(langs, files, data_dir)
+    dev = {lang: first_questions(read_squad(files[lang]), most) for lang in langs}
+    gold = {lang: gold_answers(files[lang], dev[lang]) for lang in langs}
+    for lang in langs:
+        question_scores([""], "", lang, task)  # raises InputError where MLQA has no rules for the language
+    return dev, gold
+
+
+def make_examples(tokenizer, train, second, moves, limit):
+    """Return (examples, cut, unanswered): pair_windows' examples, and how many answers begin or end inside a piece, or
+    are lost."""
+    windows, cut = make_windows(tokenizer, train, limit)
+    answered = {window.question for window in windows if window.answer != (0, 0)}
+    unanswered = len({window.question for window in windows} - answered)
+    if not second:
+        return [([window], None) for window in windows], cut, unanswered
+    moved = [found for found, (_, asked) in zip(moves, train) for _ in asked]
+    return pair_windows(windows, make_windows(tokenizer, second, limit)[0], moved), cut, unanswered
 
 
 def main():
     parser = Arguments(__doc__)
     parser.add_argument("--task", choices=QA_TASKS, required=True, help="whose dev files and metric (mlqa has its own)")
-    common.add_training_arguments(parser, epochs=3)
-    parser.set_defaults(lr=3e-5, max_length=384)
+    training.add_options(parser, epochs=3, lr=3e-5, max_length=384)
     parser.add_argument(
-        "--permutations",
-        metavar="FILE",
+        "--permutations", metavar="FILE",
         help="what reorder.py --permutations wrote beside --reordered (default: the orders are the same)",
-    )
+    )  # fmt: skip
     args = parser.parse_args()
-    common.check_consistency(args)
 
-    # Data. Everything is read and checked before the model is loaded.
-    common.check_output(args, below=True)
-    files = qa_files(args.data_dir, args.task)
-    langs = sorted(files) if args.langs == "all" else list(dict.fromkeys(args.langs.split(",")))
-    for lang in langs:
-        if lang not in files:
-            raise InputError(f"{args.data_dir}: no dev file of {lang}; expected one of {' '.join(sorted(files))}")
-    train = read_squad(args.train)
-    if any(answers is None for _, questions in train for *_, answers in questions):
-        raise InputError(f"{args.train}: no answers; expected SQuAD's JSON with the answers of every question")
-    second, moves = read_forms(args, train) if args.reordered else ([], [])
-    dev = {lang: first_questions(read_squad(files[lang]), args.max_dev) for lang in langs}
-    gold = {lang: gold_answers(files[lang], dev[lang]) for lang in langs}
-    for lang in langs:
-        question_scores([""], "", lang, args.task)  # raises InputError where MLQA has no rules for the language
+    # Read. Everything is checked before the model is loaded.
+    training.check_views(args.reordered, args.consistency, args.permutations)
+    training.check_output(args.output, args.data_dir, below=True)
+    train, second, moves = read_training(args.train), [], []
+    if args.reordered:
+        second, moves = read_orders(args.reordered, args.permutations, train, args.train)
+    dev, gold = read_dev(args.data_dir, args.task, args.langs, args.max_dev)
     config, tokenizer = common.load_config(args.model), common.load_tokenizer(args.model)
-    limit = min(args.max_length, common.piece_limit(tokenizer, config))
-    if limit < 32:
-        raise InputError(f"--max-length {limit}: leaves no room for a question and a context; expected 32 or more")
-    train_windows, cut = make_windows(tokenizer, train, limit)
-    examples = [([window], None) for window in train_windows]
-    if second:
-        moved = [found for found, (_, asked) in zip(moves, train) for _ in asked]
-        examples = pair_windows(train_windows, make_windows(tokenizer, second, limit)[0], moved)
-    dev_windows = {lang: make_windows(tokenizer, dev[lang], limit)[0] for lang in langs}
-    unanswered = len(
-        {window.question for window in train_windows} - {w.question for w in train_windows if w.answer != (0, 0)}
-    )
+    limit = training.input_limit(args.max_length, tokenizer, config, least=32)
+    examples, cut, unanswered = make_examples(tokenizer, train, second, moves, limit)
+    dev_windows = {lang: make_windows(tokenizer, dev[lang], limit)[0] for lang in dev}
     questions = sum(len(asked) for _, asked in train)
-    pad_piece = tokenizer.pad_token_id
+    pad_piece, langs = tokenizer.pad_token_id, list(dev)
     del tokenizer
     common.release_memory()
 
-    # Model: encoder and linear layer.
+    # Work: train, from where a killed run of the same code, settings, data and model stood.
     device = common.pick_device()
-    precision = args.precision or common.pick_precision(device)
     rank, world = common.start_distributed(device)
+    precision = args.precision or common.pick_precision(device)
     if rank == 0 and cut + unanswered:
         warn(f"{args.train}: of {questions} answers {cut} begin or end inside a piece, {unanswered} lie in no window")
-    common.seed_everything(args.seed)
-    encoder = common.load_encoder(
-        args.model, attention="eager" if device.type == "cpu" else None
-    )  # the faster one on short inputs
-    every_window = [
-        window for windows in (*(inputs for inputs, _ in examples), *dev_windows.values()) for window in windows
-    ]
-    new_id = common.trim_embeddings(encoder, {pad_piece, *(piece for window in every_window for piece in window.ids)})
-    for window in every_window:
-        window.ids[:] = new_id[window.ids].tolist()
+    training.seed_everything(args.seed)
+    model = heads.load_with_head(args.model, "QuestionAnswering", ["first", "last"])
+    every = [window for windows in (*(inputs for inputs, _ in examples), *dev_windows.values()) for window in windows]
+    new_id = training.trim_inputs(model.base_model, [window.ids for window in every], pad_piece)
     pad_id = int(new_id[pad_piece])
-    head = torch.nn.Linear(config.hidden_size, 2)
-    torch.nn.init.normal_(head.weight, std=config.initializer_range)
-    torch.nn.init.zeros_(head.bias)
-    encoder.to(device)
-    head.to(device)
-    parameters = [*encoder.parameters(), *head.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=args.weight_decay, fused=True)
-    modules = {"encoder": encoder, "head": head}
-
-    # Where a killed run of the same settings, data and model stood.
-    data = [np.concatenate([window.ids, window.answer]) for inputs, _ in examples for window in inputs]
+    model.to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=args.weight_decay, fused=True)
+    data = [np.array([*window.ids, *window.answer]) for inputs, _ in examples for window in inputs]
     data += [np.concatenate(groups) for _, groups in examples if groups]
-    crc = common.training_crc(args, [*data, *(p.detach().cpu().numpy() for p in parameters)])
-    state = common.load_checkpoint(args, crc, modules, optimizer) or {"step": 0, "seconds": 0.0}
+    options = {**vars(args), "precision": precision}
+    crc = training.training_crc(__file__, options, [*data, *training.weights(model)])
+    checkpoint = training.checkpoint_path(args.output), crc, {"model": model}, optimizer
+    state = training.load_checkpoint(*checkpoint)
 
-    # Training. Every process takes its share of each batch; the gradients of all are added up.
-    lengths = [sum(len(window.ids) for window in inputs) for inputs, _ in examples]
-    steps = args.epochs * -(-len(examples) // args.batch_size)
-    tokens = sum(lengths) * args.epochs
-    started = time.perf_counter() - state["seconds"]
-    encoder.train()
-    done = tokens * state["step"] // steps
-    with tqdm(
-        total=tokens, initial=done, unit=" tokens", unit_scale=True, desc="train", disable=None if rank == 0 else True
-    ) as bar:
-        for step, batch in common.training_steps(lengths, args, state["step"]):
-            common.seed_step(args, step, rank)
-            count = sum(len(examples[n][0]) for n in batch)
-            mine, total = batch[rank::world], 0.0
-            for part in common.length_sorted(
-                [lengths[n] for n in mine], TRAIN_BUDGET[device.type]
-            ):  # gradients add up; memory stays bounded
-                inputs = [examples[mine[k]] for k in part]
-                windows = [window for forms, _ in inputs for window in forms]
-                scores = position_scores(encoder, head, windows, pad_id, precision)  # (B, L, 2)
-                answers = torch.tensor([window.answer for window in windows], device=device)
-                loss = F.cross_entropy(scores, answers, reduction="sum") / (2 * count)  # the mean of first and last
-                if args.consistency:
-                    loss = loss + args.consistency * consistency(scores, inputs) / len(batch)
-                loss.backward()
-                total = total + loss.detach()
-            common.update(optimizer, parameters, args.lr * common.linear_schedule(step, steps, args.warmup))
-            if device.type == "cpu":
-                common.release_memory()  # between tensors of many lengths glibc would leave gaps of several GB
-            if step % 20 == 19 and not bar.disable:  # reading the loss makes the GPU wait
-                bar.set_postfix(loss=f"{float(total) * world:.3f}", refresh=False)
-            bar.update(sum(lengths[n] for n in batch))
-            if (step + 1) % args.save_every == 0 and rank == 0:
-                common.save_checkpoint(
-                    args, crc, modules, optimizer, step=step + 1, seconds=time.perf_counter() - started
-                )
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    seconds = time.perf_counter() - started
+    parameters = list(model.parameters())
+    sizes = [sum(len(window.ids) for window in inputs) for inputs, _ in examples]
+    total = args.epochs * -(-len(examples) // args.batch_size)
+    save = functools.partial(training.save_checkpoint, *checkpoint, state)
+    model.train()
+    for step, batch in training.steps(
+        sizes, args.batch_size, args.epochs, args.seed, rank, state, save, args.save_every
+    ):
+        training.seed_step(args.seed, step, rank)
+        local, state["loss"] = batch[rank::world], 0.0
+        windows = sum(len(examples[n][0]) for n in batch)
+        for part in common.length_sorted([sizes[n] for n in local], TRAIN_BUDGET[device.type]):
+            inputs = [examples[local[k]] for k in part]
+            views = [window for both, _ in inputs for window in both]
+            scores = position_scores(model, views, pad_id, precision)  # (B, L, 2)
+            answers = torch.tensor([window.answer for window in views], device=device)
+            loss = F.cross_entropy(scores, answers, reduction="sum") / (2 * windows)  # the mean of first and last
+            if args.consistency:
+                loss = loss + args.consistency * consistency(scores, inputs) / len(batch)
+            loss.backward()  # gradients of all parts and processes add up; memory stays bounded
+            state["loss"] += loss.detach() * world
+        training.update(optimizer, parameters, args.lr * training.linear_schedule(step, total, args.warmup))
+        if device.type == "cpu":
+            common.release_memory(collect=False)  # between tensors of many lengths glibc would leave gaps of several GB
+
+    # Write: the model, answers and scores. Every process takes its part of the languages.
     if args.save and rank == 0:
-        common.save_model(args, "QuestionAnswering", ["first", "last"], encoder, new_id, {"qa_outputs": head})
+        folder = os.path.join(args.output, "model")
+        training.save_model(args.model, "QuestionAnswering", ["first", "last"], model, new_id, folder)
     if precision == "bf16":
-        common.store_linear_in_bf16(encoder)
-
-    # Testing. Every process takes its share of the languages.
+        common.store_linear_in_bf16(model.base_model)
     scores = {}
     for lang in tqdm(langs[rank::world], unit=" languages", desc="dev", disable=None if rank == 0 else True):
-        answers = predict(encoder, head, dev_windows[lang], dev[lang], pad_id, precision)
+        answers = predict(model, dev_windows[lang], dev[lang], pad_id, precision)
         with open_output(os.path.join(args.output, f"dev-{lang}.json")) as stream:
             json.dump(answers, stream, ensure_ascii=False, indent=1)
         scores[lang] = squad_scores(gold[lang], answers, lang, args.task)
-    report = {"examples": questions, "steps": steps, "seconds": seconds, "tokens_per_second": tokens / seconds}
-    common.write_scores(args, args.task, "f1", precision, scores, langs, report)
+    report = training.describe_training(questions, total, sum(sizes) * args.epochs, state["seconds"])
+    machine = training.describe_machine(precision, world)
+    training.write_scores(vars(args), args.task, "f1", machine, scores, langs, report)
 
 
 if __name__ == "__main__":

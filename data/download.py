@@ -45,9 +45,9 @@ import zipfile
 from tqdm import tqdm
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data.cli import Arguments, InputError, positive, run_script
+from data.cli import Arguments, InputError, open_output, positive, run_script
 from data.conllu import convert
-from data.files import PAIR_LABEL_ALIASES, open_output, read_lines, write_udpos
+from data.files import PAIR_LABEL_ALIASES, read_lines, write_udpos
 
 SOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sources.tsv")
 

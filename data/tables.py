@@ -162,11 +162,13 @@ def difference_table(result, metric, key):
             target = column == row["target"]
             cells.append(cell(text, small=small, mark=star, target=target, value=entry["value"]))
         rows.append(cells)
-    other = "original English" if key == "difference" else "the random order that is as far from English"
+    other, tested = {
+        "difference": ("original English", "it and the average without English"),
+        "against_control": ("the random order that is as far from English", "it"),
+    }[key]
     return {
         "title": f"Difference in {NAMES[metric]} from {other}, percentage points",
-        "note": "Bold or framed: the language whose order the row was trained on. Only it and the average without "
-        "English are tested, and can have a star.",
+        "note": f"Bold or framed: the language whose order the row was trained on. Only {tested} can have a star.",
         "header": ["trained on", *map(column_name, result["columns"])],
         "rows": rows,
     }

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 import common
 import finetune_aligner as ft
+import subwords
 from align import both_directions, entmax15, similarity_matrix
 
 RECORDED = os.path.join(os.path.dirname(__file__), "fixtures", "losses.json")
@@ -332,7 +333,7 @@ def test_files_take_turns_whatever_their_size():
 
 def test_gold_links_become_links_of_all_their_pieces(tmp_path, tiny_bert):
     tokenizer = common.load_tokenizer(tiny_bert)
-    settings = ft.SimpleNamespace(special=common.special_pieces(tokenizer), limit=64, bare=None)
+    settings = ft.SimpleNamespace(special=subwords.special_pieces(tokenizer), limit=64, bare=None)
     (tmp_path / "pairs").write_text("the zzz ||| xxxx le\n ||| b\nthe ||| le\n")
     (tmp_path / "gold").write_text("1-2 2p1\n\n1-1\n")
     file = ft.read_training(str(tmp_path / "pairs"), tokenizer, settings, str(tmp_path / "gold"), 1)

@@ -8,6 +8,7 @@ import torch
 from conftest import SAMPLE
 
 import common
+import subwords
 from data.files import read_pairs, read_udpos, write_pairs, write_udpos
 
 SCRIPTS = ["udpos", "xnli", "xquad"]
@@ -127,7 +128,7 @@ def test_the_saved_model_predicts_what_the_run_did(run, tmp_path, command, tiny_
     with torch.inference_mode():
         if task == "udpos":
             tagger = transformers.AutoModelForTokenClassification.from_pretrained(tmp_path / "run" / "model")
-            bare, found = common.bare_piece(tokenizer), []
+            bare, found = subwords.bare_piece(tokenizer), []
             for words, _ in read_udpos(str(dev)):
                 encoded = tokenizer(words, is_split_into_words=True, return_tensors="pt")
                 tags = tagger(**encoded).logits[0].argmax(-1).tolist()

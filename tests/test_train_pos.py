@@ -8,6 +8,7 @@ import torch
 from conftest import SAMPLE, gradient_norms, without_dropout
 
 import common
+import subwords
 import train_pos
 from data.files import read_tag_predictions, read_udpos, write_udpos
 from data.metrics import tagging_scores
@@ -143,7 +144,7 @@ def test_long_sentences_are_cut_between_words_and_every_word_is_tagged(run, tmp_
 
 def test_the_label_sits_on_the_first_piece_that_says_something(tiny_xlmr):
     tokenizer = common.load_tokenizer(tiny_xlmr)
-    bare = common.bare_piece(tokenizer)
+    bare = subwords.bare_piece(tokenizer)
     words = [word for word in read_udpos(os.path.join(UDPOS, "dev-zh.tsv"))[0][0]]
     [(ids, positions, _)] = train_pos.segments(tokenizer, [words], 128, "content")
     [(same, first, _)] = train_pos.segments(tokenizer, [words], 128, "first")

@@ -12,6 +12,7 @@ from conftest import SAMPLE, gradient_norms, without_dropout
 import common
 import eval as evaluation
 import reorder
+import subwords
 import train_qa
 from data.metrics import squad_scores
 from data.paragraphs import paragraph_texts
@@ -69,7 +70,8 @@ def test_it_learns_and_its_files_hold_what_other_tools_read(run, tmp_path, tiny_
         contexts = {name: context for context, questions in read_squad(path) for name, _, _ in questions}
         assert all(text in contexts[name] and len(text) > 0 for name, text in found.items())
     [read] = evaluation.find_runs(str(tmp_path / "run"))
-    for lang, counts in evaluation.count_run(read, {}).items():
+    dev, _ = evaluation.read_dev("xquad", read["args"]["data_dir"], None, list(read["dev"]))
+    for lang, counts in evaluation.count_run(read, dev).items():
         assert {name: float(value) for name, value in evaluation.task_metrics(counts.sum(0)).items()} == pytest.approx(
             {name: scores["dev"][lang][name] for name in ("f1", "exact_match")}
         )
@@ -80,7 +82,7 @@ def test_windows_hold_the_whole_context_and_the_answer(tiny_model):
     paragraphs = [
         paragraph for name in ("en", "zh", "hi") for paragraph in read_squad(os.path.join(XQUAD, f"xquad.{name}.json"))
     ]
-    before, between, after = train_qa.special_pair_pieces(tokenizer)
+    before, between, after = subwords.special_pair_pieces(tokenizer)
     for limit in (128, 300, 2000):
         windows, cut = train_qa.make_windows(tokenizer, paragraphs, limit)
         questions = [(context, answers[0]) for context, asked in paragraphs for _, _, answers in asked]
