@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 import common
 import extraction
+import subwords
 from data.cli import Arguments, InputError, check_writable, error_at, open_output, positive, positive_float, run_script, warn
 from data.files import format_links, read_gold, read_parallel
 from links_page import links_page
@@ -63,16 +64,16 @@ def flatten(tokenizer, sentences, limit, keep_bare=False):
     Returns (Pieces, truncated, dropped): of a sentence, whether it is longer than `limit`, and how many of its words have no
     piece. Bare pieces are compared only where they are all that their word has, or with keep_bare.
     """
-    before, after = common.special_pieces(tokenizer)
+    before, after = subwords.special_pieces(tokenizer)
     room = limit - len(before) - len(after)
-    pieces = common.words_to_pieces(tokenizer, sentences)
+    pieces = subwords.words_to_pieces(tokenizer, sentences)
     truncated = np.array([len(ids) > room for ids, _ in pieces])
     dropped = np.array([len(sentence) - len(set(word)) for sentence, (_, word) in zip(sentences, pieces)])
     lengths = np.array([min(len(ids), room) + len(before) + len(after) for ids, _ in pieces])
     ids = np.concatenate([before + ids[:room] + after for ids, _ in pieces])
     word = np.concatenate([[-1] * len(before) + word[:room] + [-1] * len(after) for _, word in pieces])
     sentence = np.repeat(np.arange(len(pieces)), lengths)
-    keep, bare = word >= 0, ids == (None if keep_bare else common.bare_piece(tokenizer))
+    keep, bare = word >= 0, ids == (None if keep_bare else subwords.bare_piece(tokenizer))
     whole_word = np.cumsum((np.diff(word, prepend=-1) != 0) | (np.diff(sentence, prepend=0) != 0))
     keep &= ~bare | ~np.isin(whole_word, whole_word[keep & ~bare])
     return Pieces(ids, word, keep, np.cumsum(lengths) - lengths, lengths), truncated, dropped
