@@ -6,16 +6,17 @@ Out:  the links of each line as `i-j` pairs, 0-indexed and sorted (Pharaoh forma
     python align.py --model models/multilingual-e5-small --input data/sample/udpos/train-en-fr.txt --output fr.align
     python align.py --model M --input enfr.src-tgt --output enfr.align --gold enfr.gold   # prints AER as JSON
     python align.py --model M --input - --output - --method itermax < pairs > links       # a stream of any length
-    torchrun --nproc_per_node 4 align.py ...                                              # the pairs shared out over four GPUs
+    torchrun --nproc_per_node 4 align.py ...                                              # shared out over four GPUs
 
-Both sentences go through the first layers of the encoder; the similarity of their pieces is a matrix, to which evidence of
-neighbours and of a lexicon is added, and the method picks links from it (extraction.py holds the formulas). The lexicon is counted
-on the text itself: lines are read in chunks of CHUNK, on every device and for all processes together; a chunk is aligned with its
-own counts and those carried on from the chunks before. So one pass is enough, memory is level, and a stream has its links at once.
+Both sentences go through the first layers of the encoder; the similarity of their pieces is a matrix, to which evidence
+of neighbours and of a lexicon is added, and the method picks links from it (extraction.py holds the formulas). The
+lexicon is counted on the text itself: lines are read in chunks of CHUNK, on every device and for all processes
+together; a chunk is aligned with its own counts and those carried on from the chunks before. So one pass is enough,
+memory is level, and a stream has its links at once.
 
 Where tokenizers of the XLM-R type put a bare `▁` before a word, that piece says nothing about the word and is left out.
---keep-bare-pieces keeps it and compares by plain cosine without evidence: SimAlign's links. softmax and entmax on a model that
-brings no other default compare by raw dot products: awesome-align's links.
+--keep-bare-pieces keeps it and compares by plain cosine without evidence: SimAlign's links. softmax and entmax on a
+model that brings no other default compare by raw dot products: awesome-align's links.
 """
 
 import collections
@@ -31,14 +32,15 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 import common
+import encoding
 import extraction
-import subwords
-from data.cli import Arguments, InputError, check_writable, error_at, open_output, positive, positive_float, run_script, warn
+from data.cli import Arguments, InputError, check_writable, error_at, open_output, run_script, warn
+from data.cli import positive, positive_float
 from data.files import format_links, read_gold, read_parallel
+from data.metrics import alignment_scores, link_counts
 from links_page import links_page
 
 CHUNK = 1024  # lines in memory at a time, over all processes; the lexicon makes it part of the method
-BUDGET = {"cpu": 1024, "cuda": 65536}  # padded pieces in a batch; on a CPU more than this leaves the caches
 CELLS, PAIRS = 1 << 20, 128  # cells of similarity matrices and pairs in a batch
 HTML_PAIRS = 200
 EVIDENCE = ("neighbours", "lexicon")
@@ -50,75 +52,11 @@ SCORED = {
 }
 
 
-# ---- sentences to vectors -----------------------------------------------------------------------
-
-
-# Pieces of many sentences in flat arrays. ids, word, keep: a piece's id, its word's index in the sentence (-1 for special pieces),
-# whether it is compared. first, lengths: where a sentence begins and how many pieces it has.
-Pieces = collections.namedtuple("Pieces", "ids word keep first lengths")
-
-
-def flatten(tokenizer, sentences, limit, keep_bare=False):
-    """Return the pieces of all sentences, special ones included, in flat numpy arrays, at most `limit` of each.
-
-    Returns (Pieces, truncated, dropped): of a sentence, whether it is longer than `limit`, and how many of its words have no
-    piece. Bare pieces are compared only where they are all that their word has, or with keep_bare.
-    """
-    before, after = subwords.special_pieces(tokenizer)
-    room = limit - len(before) - len(after)
-    pieces = subwords.words_to_pieces(tokenizer, sentences)
-    truncated = np.array([len(ids) > room for ids, _ in pieces])
-    dropped = np.array([len(sentence) - len(set(word)) for sentence, (_, word) in zip(sentences, pieces)])
-    lengths = np.array([min(len(ids), room) + len(before) + len(after) for ids, _ in pieces])
-    ids = np.concatenate([before + ids[:room] + after for ids, _ in pieces])
-    word = np.concatenate([[-1] * len(before) + word[:room] + [-1] * len(after) for _, word in pieces])
-    sentence = np.repeat(np.arange(len(pieces)), lengths)
-    keep, bare = word >= 0, ids == (None if keep_bare else subwords.bare_piece(tokenizer))
-    whole_word = np.cumsum((np.diff(word, prepend=-1) != 0) | (np.diff(sentence, prepend=0) != 0))
-    keep &= ~bare | ~np.isin(whole_word, whole_word[keep & ~bare])
-    return Pieces(ids, word, keep, np.cumsum(lengths) - lengths, lengths), truncated, dropped
-
-
-def encode(model, pieces, pad_id, precision):
-    """Return vectors of the pieces that are compared: (vectors, start, word).
-
-    vectors (units of all sentences + 1, H): float32 on the model's device, the last row zero; sentence n has the rows start[n] up
-    to start[n + 1]; word (units): a unit's word index in its sentence.
-    """
-    ids, word, keep, _, lengths = pieces
-    common.check_fits(model, ids.max())
-    unit = np.cumsum(keep) - 1
-    device = model.device
-    vectors = torch.zeros(keep.sum() + 1, model.config.hidden_size, device=device)
-    for batch in common.length_sorted(lengths, BUDGET[device.type]):
-        index, inside = common.place_batch(pieces, batch)
-        batch_ids = torch.from_numpy(np.where(inside, ids[index], pad_id)).to(device)
-        with common.autocast(device, precision):
-            hidden = model(input_ids=batch_ids, attention_mask=torch.from_numpy(inside).to(device)).last_hidden_state
-        taken = inside & keep[index]
-        vectors[torch.from_numpy(unit[index[taken]]).to(device)] = hidden[torch.from_numpy(taken).to(device)].float()
-    sentence = np.repeat(np.arange(len(lengths)), lengths)
-    start = np.concatenate([[0], np.cumsum(np.bincount(sentence[keep], minlength=len(lengths)))])
-    return vectors, start, word[keep]
-
-
-def average_words(vectors, start, word):
-    """Return the mean vector of each word's pieces: (vectors, start, word) of encode, with words for units."""
-    sentence = np.repeat(np.arange(len(start) - 1), np.diff(start))
-    new = np.ones(len(word), bool)
-    new[1:] = (word[1:] != word[:-1]) | (sentence[1:] != sentence[:-1])
-    group = torch.from_numpy(np.cumsum(new) - 1).to(vectors.device)
-    total = torch.zeros(int(new.sum()) + 1, vectors.shape[1], device=vectors.device).index_add_(0, group, vectors[:-1])
-    count = torch.bincount(group, minlength=len(total)).clamp(min=1)
-    starts = np.concatenate([[0], np.cumsum(np.bincount(sentence[new], minlength=len(start) - 1))])
-    return total / count[:, None], starts, word[new]
-
-
 # ---- vectors to links ----------------------------------------------------------------------------
 
 
 def like_sized(sizes):
-    """Yield batches of pair numbers of like size, at most CELLS padded cells and PAIRS pairs. sizes: (pairs, 2) units."""
+    """Yield pair numbers in batches of like size, of at most CELLS padded cells and PAIRS pairs. sizes: (pairs, 2)."""
     order = np.lexsort((sizes[:, 1], sizes[:, 0]))
     order = order[sizes[order].min(1) > 0]  # a sentence all of whose characters the tokenizer drops has no unit
     begin = 0
@@ -136,8 +74,8 @@ def like_sized(sizes):
 def similarity_batches(vectors, start, word, types, sides, kind):
     """Yield the similarity matrices of pairs: dicts of 'pairs' (B,), their numbers, 'similarity' and 'cells' (B, S, T).
 
-    'words' and 'types' are the words' indices and types, (B, S) and (B, T). sides: (pairs, 2) sentence numbers; vectors, start,
-    word: encode's; types: (units + 1,) a unit's type; kind: similarity_matrix's.
+    'words' and 'types' are the words' indices and types, (B, S) and (B, T). sides: (pairs, 2) sentence numbers;
+    vectors, start, word: encode's; types: (units + 1,) a unit's type; kind: similarity_matrix's.
     """
     sizes = np.diff(start)[sides]
     for batch in like_sized(sizes):
@@ -161,31 +99,33 @@ def similarity_batches(vectors, start, word, types, sides, kind):
 def word_links(linked, words):
     """Return the links of words that links of their pieces make: (links, place).
 
-    linked: (B, S, T) bool; words: [(B, S), (B, T)]. links: (L, 3) numpy, pair, source word and target word, sorted, each once;
-    place: the pair, row and column of the first piece link of each, three (L,).
+    linked: (B, S, T) bool; words: [(B, S), (B, T)]. links: (L, 3) numpy, pair, source word and target word, sorted,
+    each once; place: the pair, row and column of the first piece link of each, three (L,).
     """
     pair, i, j = linked.nonzero().cpu().numpy().T
     links, first = np.unique(np.stack([pair, words[0][pair, i], words[1][pair, j]], 1), axis=0, return_index=True)
     return links, (pair[first], i[first], j[first])
 
 
-def align_pairs(model, tokenizer, pairs, ways, lexicon, similarity, limit, keep_bare, level, precision, sum_counts=None):
-    """Return the word links of a chunk of (source words, target words) pairs without empty sides, found in each of `ways`.
+def align_pairs(model, tokenizer, pairs, ways, lexicon, similarity, limit, keep_bare, level, precision, sum_counts):
+    """Return the word links of a chunk of (source words, target words) pairs without empty sides, found in each of
+    `ways`.
 
-    ways: dicts of pick_links' 'method', 'threshold', 'temperature' and the kinds of 'evidence'; lexicon: that of the text so far,
-    which is carried on, or None; similarity, limit, keep_bare: similarity_matrix's and flatten's; level: 'subword' or 'word';
-    sum_counts: add_evidence's. Returns (links, evidence, counts): for each way a list with, for each pair, a sorted list of
-    (i, j); of the first way's links, {'similarity', 'neighbours', 'lexicon'}; how many pairs are truncated, and words dropped.
+    ways: dicts of pick_links' 'method', 'threshold', 'temperature' and the kinds of 'evidence'; lexicon: that of the
+    text so far, which is carried on, or None; similarity, limit, keep_bare: similarity_matrix's and flatten's; level:
+    'subword' or 'word'; sum_counts: add_evidence's. Returns (links, evidence, counts): for each way a list with, for
+    each pair, a sorted list of (i, j); of the first way's links, {'similarity', 'neighbours', 'lexicon'}; how many
+    pairs are truncated, and words dropped.
     """
     sentences = list(dict.fromkeys(map(tuple, itertools.chain.from_iterable(pairs))))
     number = {sentence: n for n, sentence in enumerate(sentences)}
     distinct = list(dict.fromkeys((number[tuple(source)], number[tuple(target)]) for source, target in pairs))
     batches = []
     if pairs:
-        pieces, truncated, dropped = flatten(tokenizer, list(map(list, sentences)), limit, keep_bare)
-        vectors, start, word = encode(model, pieces, tokenizer.pad_token_id, precision)
+        pieces, truncated, dropped = encoding.flatten(tokenizer, list(map(list, sentences)), limit, keep_bare)
+        vectors, start, word = encoding.encode(model, pieces, tokenizer.pad_token_id, precision)
         if level == "word":
-            vectors, start, word = average_words(vectors, start, word)
+            vectors, start, word = encoding.average_words(vectors, start, word)
         type_of = np.array([extraction.word_type(word) for sentence in sentences for word in sentence])
         first_word = np.cumsum([0] + [len(sentence) for sentence in sentences[:-1]])
         types = torch.from_numpy(np.append(type_of[np.repeat(first_word, np.diff(start)) + word], 0))
@@ -210,7 +150,8 @@ def align_pairs(model, tokenizer, pairs, ways, lexicon, similarity, limit, keep_
     keys = [(number[tuple(source)], number[tuple(target)]) for source, target in pairs]
     counts = collections.Counter()
     for source, target in keys:
-        counts += {"truncated": int(truncated[source] or truncated[target]), "dropped": int(dropped[source] + dropped[target])}
+        counts["truncated"] += int(truncated[source] or truncated[target])
+        counts["dropped"] += int(dropped[source] + dropped[target])
     return [[links_of[key] for key in keys] for links_of in found], [evidence[key] for key in keys], counts
 
 
@@ -245,10 +186,12 @@ def first_occurrences(path):
 
 
 def align_lines(lines, align, first, counts):
-    """Yield (pair, links, evidence) for each of `lines`, pairs of word lists: align_pairs' results for the pair, None if it is empty.
+    """Yield (pair, links, evidence) for each of `lines`, pairs of word lists: align_pairs' results for the pair, None
+    if it is empty.
 
-    align: the function of a chunk's pairs; first: first_occurrences, None for a stream; counts: a Counter of what happened. A pair
-    that stood there before gets the links that it got there, which are kept in a temporary file so that memory stays level.
+    align: the function of a chunk's pairs; first: first_occurrences, None for a stream; counts: a Counter of what
+    happened. A pair that stood there before gets the links that it got there, which are kept in a temporary file so
+    that memory stays level.
     """
     number_of = enumerate(lines)
     recurs = np.zeros(0 if first is None else len(first), bool)
@@ -285,26 +228,9 @@ def check_gold(path, number, gold, pair, index):
 
 
 def check_length(path, gold, lines, name):
-    """Raise InputError where the gold file at `path` has not one line for each of the `lines` pairs of the file `name`."""
+    """Raise InputError where the gold file `path` has not one line for each of the `lines` pairs of the file `name`."""
     if len(gold) != lines:
         raise InputError(f"{path}: {len(gold)} lines, but {name} has {lines}; expected one line for each pair")
-
-
-def link_counts(links, gold):
-    """Return |A & S|, |A & P|, |A|, |S| of a pair's links A against its gold links (sure, possible)."""
-    return np.array([len(gold[0].intersection(links)), len(gold[1].intersection(links)), len(links), len(gold[0])])
-
-
-def alignment_scores(counts):
-    """Return AER, precision, recall and F1 of the sums of link_counts: AER = 1 - (|A & S| + |A & P|) / (|A| + |S|) (Och and Ney 2003)."""
-    sure_hits, hits, found, sure = counts
-    precision, recall = hits / found if found else 0.0, sure_hits / sure if sure else 0.0
-    return {
-        "aer": 1 - (sure_hits + hits) / (found + sure) if found + sure else 0.0,
-        "precision": precision,
-        "recall": recall,
-        "f1": 2 * precision * recall / (precision + recall) if precision + recall else 0.0,
-    }
 
 
 # ---- settings ------------------------------------------------------------------------------------
@@ -339,8 +265,8 @@ def read_align_json(name, layers):
         own, wrong = {}, ["content"]
     if wrong:
         raise InputError(
-            f'{path}: expected a JSON object such as {{"layer": 7, "method": "grow-diag", "threshold": 0.45}}, its layer from 1 '
-            f"to {layers}, its method of {', '.join(extraction.METHODS)}, its similarity of "
+            f'{path}: expected a JSON object such as {{"layer": 7, "method": "grow-diag", "threshold": 0.45}}, its '
+            f"layer from 1 to {layers}, its method of {', '.join(extraction.METHODS)}, its similarity of "
             f"{', '.join(extraction.SIMILARITIES)}, its evidence of {', '.join(EVIDENCE)}; wrong is its {wrong[0]}"
         )
     return own
@@ -368,7 +294,8 @@ def way_of(method, similarity, evidence, own, threshold=None):
 
 
 def pick_ways(args, own):
-    """Return (similarity, ways) of the command line and align.json (own): the way that is asked for, then with --scores SCORED's.
+    """Return (similarity, ways) of the command line and align.json (own): the way that is asked for, then with --scores
+    SCORED's.
 
     Raises InputError for evidence that goes with csls alone.
     """
@@ -402,13 +329,14 @@ def parse_arguments():
     add("--level", choices=["subword", "word"], default="subword", help="link pieces, or the mean vectors of words")
     add("--threshold", type=positive_float, help="probability that a link of softmax, entmax or grow-diag must exceed "
         "(default: align.json's, else 0.45; 0.001 for softmax with dot, 0 for entmax)")  # fmt: skip
-    add("--similarity", choices=extraction.SIMILARITIES, help="what is compared (default: align.json's, else dot for softmax "
-        "and entmax, cosine with --keep-bare-pieces, csls otherwise)")  # fmt: skip
+    add("--similarity", choices=extraction.SIMILARITIES, help="what is compared (default: align.json's, else dot for "
+        "softmax and entmax, cosine with --keep-bare-pieces, csls otherwise)")  # fmt: skip
     add("--neighbours", choices=["kernel", "none"], help="evidence of neighbouring cells (default: with csls)")
-    add("--lexicon", choices=["text", "none"], help="evidence of words linked elsewhere in the input (default: with csls)")
+    add("--lexicon", choices=["text", "none"], help="evidence of the input's other links (default: with csls)")
     add("--keep-bare-pieces", action="store_true", help="compare bare `▁` pieces too and by cosine, without evidence, "
         "and by argmax where no method is given: what SimAlign gives")  # fmt: skip
-    add("--gold", metavar="FILE", help="gold alignments, i-j sure and ipj possible; prints AER, precision, recall, F1 as JSON")
+    add("--gold", metavar="FILE", help="gold alignments, i-j sure and ipj possible; prints AER, precision, recall and "
+        "F1 as JSON")  # fmt: skip
     add("--gold-index", type=int, choices=[0, 1], default=1, help="number of the first word in the gold file")
     add("--scores", metavar="FILE", help="with --gold, write a JSON file of the scores of several methods, for eval.py")
     add("--html", metavar="FILE", help=f"page that shows the first {HTML_PAIRS} alignments")
@@ -449,8 +377,9 @@ def main():
     limit = common.piece_limit(tokenizer, config)
 
     align = functools.partial(
-        align_pairs, model, tokenizer, ways=ways, lexicon=extraction.new_lexicon(device), similarity=similarity, limit=limit,
-        keep_bare=args.keep_bare_pieces, level=args.level, precision=precision, sum_counts=dist.all_reduce if world > 1 else None,
+        align_pairs, model, tokenizer, ways=ways, lexicon=extraction.new_lexicon(device), similarity=similarity,
+        limit=limit, keep_bare=args.keep_bare_pieces, level=args.level, precision=precision,
+        sum_counts=dist.all_reduce if world > 1 else None,
     )  # fmt: skip
     counts, hits, shown, lines = collections.Counter(), np.zeros((len(ways), 4), np.int64), [], 0
     path, quiet = (args.output, None) if rank == 0 else (os.devnull, True)  # the first process writes

@@ -1,11 +1,12 @@
 """Similarity matrices to word links: evidence that is added to a similarity, and the methods that pick links from it.
 
-S and T are the numbers of source and target units (pieces, or words) of a pair, padded over a batch of B pairs; `cells`,
-(B, S, T) bool, is what lies inside each pair.
+S and T are the numbers of source and target units (pieces, or words) of a pair, padded over a batch of B pairs;
+`cells`, (B, S, T) bool, is what lies inside each pair.
 
-Sources: Jalili Sabet et al. 2020 (SimAlign: argmax, itermax, match); Dou and Neubig 2021 (awesome-align: softmax, entmax);
-Peters et al. 2019 (entmax); Conneau et al. 2018 (csls); Koehn et al. 2003 (grow-diag); Brown et al. 1993 (a lexicon by expectation
-maximisation). The evidence of neighbours and lexicon is ours; its constants were chosen on en-fr, zh-en and PUD (docs/methods.md).
+Sources: Jalili Sabet et al. 2020 (SimAlign: argmax, itermax, match); Dou and Neubig 2021 (awesome-align: softmax,
+entmax); Peters et al. 2019 (entmax); Conneau et al. 2018 (csls); Koehn et al. 2003 (grow-diag); Brown et al. 1993 (a
+lexicon by expectation maximisation). The evidence of neighbours and lexicon is ours; its constants were chosen on
+en-fr, zh-en and PUD (docs/methods.md).
 """
 
 import functools
@@ -25,18 +26,21 @@ NEIGHBOURS, NEIGHBOUR_FLOOR = 1.8, 0.01  # weight of the neighbours' evidence, a
 REACH, DECAY = 6, 3.0  # how far neighbours are seen, and the distance over which they count e times less
 LEXICON, PRIOR = 0.3, 20.0  # weight of the lexicon's evidence, and expected counts that it takes to matter
 PREFIX = 4  # letters that tell words apart in the lexicon, which so needs no stemmer
-SLOTS, QUANTUM = 1 << 22, 1024  # of the lexicon's table: cells, and units that a count of 1 has, as sums of integers are exact
+SLOTS = 1 << 22  # cells of each of the lexicon's tables
+QUANTUM = 1024  # units in a count of 1: sums of integers are exact, whatever processes and batches they come from
 CARRIED = 0.5  # share of the lexicon's counts that goes over to the next chunk
-MUTUAL, GROWN = 0.8, 0.9  # grow-diag: threshold of mutually best cells, relative, and probability of a cell that is grown to
+MUTUAL, GROWN = 0.8, 0.9  # of grow-diag: relative threshold of mutually best cells, probability of cells grown to
 
 
 # ---- similarity ----------------------------------------------------------------------------------
 
 
 def csls(cosine, cells):
-    """Return cosines less half the mean of the HUBS highest of their row and of their column (Conneau et al. 2018, halved).
+    """Return cosines less half the mean of the HUBS highest of their row and of their column (Conneau et al. 2018,
+    halved).
 
-    A piece that is near to every piece of the other side loses to one that is near to few. cosine and result: (B, S, T).
+    A piece that is near to every piece of the other side loses to one that is near to few. cosine and result: (B, S,
+    T).
     """
     inside = cosine.masked_fill(~cells, -1.0)
     for dim in (1, 2):
@@ -61,7 +65,8 @@ def similarity_matrix(source, target, cells, kind):
 
 
 def both_directions(scores, cells, probabilities=torch.softmax):
-    """Return probabilities of the target units for each source unit, and the other way round, 0 outside the pairs: two (B, S, T).
+    """Return probabilities of the target units for each source unit, and the other way round, 0 outside the pairs: two
+    (B, S, T).
 
     probabilities: torch.softmax or entmax15.
     """
@@ -70,7 +75,9 @@ def both_directions(scores, cells, probabilities=torch.softmax):
 
 
 def agreement(similarity, cells):
-    """Return the geometric mean of both directions' probabilities at TEMPERATURE, (B, S, T): how sure a link is, from 0 to 1."""
+    """Return the geometric mean of both directions' probabilities at TEMPERATURE, (B, S, T): how sure a link is,
+    from 0 to 1.
+    """
     forward, backward = both_directions(similarity / TEMPERATURE, cells)
     return (forward * backward).sqrt()
 
@@ -80,11 +87,12 @@ def agreement(similarity, cells):
 
 @functools.cache
 def kernel_factors():
-    """Return U, V, two (R, 2 REACH + 1): the kernel of neighbours is sum_r U[r, a] V[r, b] for offsets a, b from -REACH to REACH.
+    """Return U, V, two (R, 2 REACH + 1): the kernel of neighbours is sum_r U[r, a] V[r, b] for offsets a, b from -REACH
+    to REACH.
 
-    The kernel is exp(-(|a| + |b| + |a - b|) / DECAY), 0 at its centre, of sum 1: what lies on the diagonal through a cell supports
-    it, and near cells more than far ones, also across the diagonal, so that clauses in another order do no harm. As a sum of
-    products of matrices, exact to a thousandth, it costs a fraction of a convolution.
+    The kernel is exp(-(|a| + |b| + |a - b|) / DECAY), 0 at its centre, of sum 1: what lies on the diagonal through a
+    cell supports it, and near cells more than far ones, also across the diagonal, so that clauses in another order do
+    no harm. As a sum of products of matrices, exact to a thousandth, it costs a fraction of a convolution.
     """
     offset = torch.arange(-REACH, REACH + 1.0)
     a, b = offset[:, None], offset[None, :]
@@ -96,14 +104,15 @@ def kernel_factors():
 
 
 def banded(factors, size):
-    """Return (R, size, size) matrices with factors[r, j - i + REACH] at (i, j), 0 further than REACH from the diagonal."""
+    """Return (R, size, size) matrices with factors[r, j - i + REACH] at (i, j), 0 beyond REACH from the diagonal."""
     place = torch.arange(size, device=factors.device)
     offset = place[None, :] - place[:, None]
     return factors[:, offset.clamp(-REACH, REACH) + REACH] * (offset.abs() <= REACH)
 
 
 def neighbour_evidence(agreed):
-    """Return the evidence (B, S, T) that a cell's neighbours give it: log(1 + K * agreed / NEIGHBOUR_FLOOR), K the kernel.
+    """Return the evidence (B, S, T) that a cell's neighbours give it: log(1 + K * agreed / NEIGHBOUR_FLOOR), K the
+    kernel.
 
     agreed: (B, S, T), agreement(). Repeated words are told apart by what stands beside them.
     """
@@ -118,12 +127,13 @@ def neighbour_evidence(agreed):
 
 @functools.lru_cache(1 << 16)
 def word_type(word):
-    """Return the number of a word's type in the lexicon: words are alike whose first PREFIX letters are, in lower case."""
+    """Return the number of a word's type in the lexicon: words are one type if their first PREFIX letters are alike."""
     return zlib.crc32(word.lower()[:PREFIX].encode()) % SLOTS
 
 
 def new_lexicon(device):
-    """Return an empty lexicon: expected counts in units of 1 / QUANTUM of pairs of types, of source types and of target types.
+    """Return an empty lexicon: expected counts in units of 1 / QUANTUM of pairs of types, of source types and of target
+    types.
 
     Types share cells of the tables by chance, so that its memory does not grow with the text.
     """
@@ -136,7 +146,9 @@ def type_pairs(source, target):
 
 
 def count_links(lexicon, agreed, source, target):
-    """Add a batch's expected links to a lexicon. agreed: (B, S, T), agreement(); source, target: types, (B, S) and (B, T)."""
+    """Add a batch's expected links to a lexicon. agreed: (B, S, T), agreement(); source, target: types, (B, S) and
+    (B, T).
+    """
     units = (agreed * QUANTUM).round().int()
     some = units > 0
     lexicon["pairs"].index_add_(0, type_pairs(source, target)[some], units[some])
@@ -149,8 +161,9 @@ def lexicon_evidence(lexicon, agreed, source, target):
 
         log((c(e, f) / p(f) + PRIOR) / (c(e) + PRIOR)),
 
-    which is log(p(f | e) / p(f)) where there are counts and 0 where there are none. c: expected counts without those of the own
-    sentence pair; p(f): c(f) over all counts. Shapes as in count_links, by which this batch has been counted in `lexicon`.
+    which is log(p(f | e) / p(f)) where there are counts and 0 where there are none. c: expected counts without those of
+    the own sentence pair; p(f): c(f) over all counts. Shapes as in count_links, by which this batch has been counted in
+    `lexicon`.
     """
     own = (agreed * QUANTUM).round() / QUANTUM
     same_source = (source[:, :, None] == source[:, None, :]).float()  # (B, S, S)
@@ -166,11 +179,13 @@ def lexicon_evidence(lexicon, agreed, source, target):
 
 
 def add_evidence(batches, kinds, lexicon=None, sum_counts=None):
-    """Return the evidence of a chunk's batches, a list of {kind: (B, S, T)} on the scale of the similarity it is to be added to.
+    """Return the evidence of a chunk's batches, a list of {kind: (B, S, T)} on the scale of the similarity it is to be
+    added to.
 
     batches: dicts with 'similarity' and 'cells', (B, S, T), and 'types', the words' types (B, S) and (B, T). kinds: of
-    'neighbours' and 'lexicon'. lexicon: the counts of the text so far, to which this chunk's are added; sum_counts, where given,
-    adds a tensor up over all processes. ROUNDS times agreement() gives neighbours and expected counts, and these an agreement.
+    'neighbours' and 'lexicon'. lexicon: the counts of the text so far, to which this chunk's are added; sum_counts,
+    where given, adds a tensor up over all processes. ROUNDS times agreement() gives neighbours and expected counts, and
+    these an agreement.
     """
     weights = {"neighbours": NEIGHBOURS * TEMPERATURE, "lexicon": LEXICON * TEMPERATURE}
     evidence = [{} for _ in batches]
@@ -200,7 +215,9 @@ def add_evidence(batches, kinds, lexicon=None, sum_counts=None):
 
 
 def mutual_argmax(similarity, cells):
-    """Return links, (B, S, T) bool, where each unit is the other's most similar one (SimAlign's argmax). similarity: (B, S, T)."""
+    """Return links, (B, S, T) bool, where each unit is the other's most similar one (SimAlign's argmax). similarity:
+    (B, S, T).
+    """
     similarity = similarity.masked_fill(~cells, float("-inf"))
     forward = torch.zeros_like(cells).scatter_(2, similarity.argmax(2, keepdim=True), True)
     backward = torch.zeros_like(cells).scatter_(1, similarity.argmax(1, keepdim=True), True)
@@ -210,8 +227,9 @@ def mutual_argmax(similarity, cells):
 def itermax(similarity, cells, alpha=0.9):
     """Return mutual argmax and one more round over what it left (SimAlign's itermax with two iterations).
 
-    In the second round a cell counts in full where neither unit has a link, `alpha` times where one has, not where both have.
-    There is none in pairs with two units or fewer on a side, nor where one side is linked throughout. Shapes as in mutual_argmax.
+    In the second round a cell counts in full where neither unit has a link, `alpha` times where one has, not where both
+    have. There is none in pairs with two units or fewer on a side, nor where one side is linked throughout. Shapes as
+    in mutual_argmax.
     """
     links = mutual_argmax(similarity, cells)
     free_source = ~links.any(2, keepdim=True) & cells.any(2, keepdim=True)  # (B, S, 1)
@@ -223,7 +241,9 @@ def itermax(similarity, cells, alpha=0.9):
 
 
 def maximum_match(similarity, cells):
-    """Return the one-to-one links of greatest total similarity (SimAlign's match). Shapes as in mutual_argmax. Raises InputError."""
+    """Return the one-to-one links of greatest total similarity (SimAlign's match). Shapes as in mutual_argmax.
+    Raises InputError.
+    """
     try:
         from scipy.optimize import linear_sum_assignment
     except ImportError:
@@ -239,7 +259,9 @@ def maximum_match(similarity, cells):
 
 
 def entmax15(scores, dim):
-    """Return 1.5-entmax along `dim`, exact, by sorting: max(x / 2 - tau, 0)^2 with tau such that the sum is 1 (Peters et al. 2019)."""
+    """Return 1.5-entmax along `dim`, exact, by sorting: max(x / 2 - tau, 0)^2 with tau such that the sum is 1
+    (Peters et al. 2019).
+    """
     x = scores / 2
     x = x - x.amax(dim, keepdim=True)
     top = x.sort(dim, descending=True).values
@@ -256,9 +278,10 @@ def entmax15(scores, dim):
 def grow_diag(forward, backward, cells, threshold):
     """Return links, (B, S, T) bool, where both directions agree, grown to neighbouring cells for units that have none.
 
-    A cell is linked where the geometric mean of the probabilities is above `threshold`, or above MUTUAL times it in a cell that is the
-    best of its row and column. A unit without a link then takes a cell beside, above, below or diagonal to a link (Koehn et al.
-    2003) if that is more probable than GROWN for it. forward, backward: (B, S, T), both_directions().
+    A cell is linked where the geometric mean of the probabilities is above `threshold`, or above MUTUAL times it in a
+    cell that is the best of its row and column. A unit without a link then takes a cell beside, above, below or
+    diagonal to a link (Koehn et al. 2003) if that is more probable than GROWN for it. forward, backward: (B, S, T),
+    both_directions().
     """
     agreed = (forward * backward).sqrt()
     links = (agreed > threshold) | (mutual_argmax(agreed, cells) & (agreed > MUTUAL * threshold))
@@ -270,8 +293,8 @@ def grow_diag(forward, backward, cells, threshold):
 def pick_links(similarity, cells, method, threshold, temperature):
     """Return the links of a batch of pairs, (B, S, T) bool, by one of METHODS.
 
-    softmax and entmax link where the probability exceeds `threshold` in both directions (awesome-align), grow-diag by grow_diag;
-    the probabilities are those of similarity / `temperature`.
+    softmax and entmax link where the probability exceeds `threshold` in both directions (awesome-align), grow-diag by
+    grow_diag; the probabilities are those of similarity / `temperature`.
     """
     if method in ("softmax", "entmax", "grow-diag"):
         probabilities = entmax15 if method == "entmax" else torch.softmax

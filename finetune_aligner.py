@@ -2,18 +2,18 @@
 
 In:   one or several files of `source words ||| target words` lines, tokenised by spaces
 Out:  OUTPUT/                 a Hugging Face folder for `align.py --model` and for every train script
-      OUTPUT/align.json       how align.py finds links with it: layer, method, similarity, evidence, threshold, temperature
+      OUTPUT/align.json       how align.py finds links with it: layer, method, similarity, evidence, threshold
       OUTPUT/finetuning.json  how it was made
 
-    python finetune_aligner.py --model models/multilingual-e5-small --train en-fr.txt --output aligners/fr          # separate
-    python finetune_aligner.py --model M --train en-fr.txt en-de.txt en-hi.txt en-zh.txt --output aligners/joint   # joint
-    python finetune_aligner.py --model M --train en-fr.txt corpus.txt --output aligners/corpus   # also on what is to be aligned
+    python finetune_aligner.py --model models/multilingual-e5-small --train en-fr.txt --output aligners/fr   # separate
+    python finetune_aligner.py --model M --train en-fr.txt en-de.txt en-zh.txt --output aligners/joint      # joint
+    python finetune_aligner.py --model M --train en-fr.txt corpus.txt --output aligners/corpus   # also on its own text
     torchrun --nproc_per_node 4 finetune_aligner.py ...      # the same batches, shared out over four GPUs
 
-Self-training (so) makes links more probable that are found before the training: by the model itself as align.py finds them, with
-the evidence of neighbours and of a lexicon, which the encoder so learns to do without; or by another aligner (--links). Of several
-files each gets the same number of batches, taken in turn; a small one is begun again the sooner. A killed run goes on from
-OUTPUT.checkpoint when it is started again and ends with the same weights.
+Self-training (so) makes links more probable that are found before the training: by the model itself as align.py finds
+them, with the evidence of neighbours and of a lexicon, which the encoder so learns to do without; or by another aligner
+(--links). Of several files each gets the same number of batches, taken in turn; a small one is begun again the sooner.
+A killed run goes on from OUTPUT.checkpoint when it is started again and ends with the same weights.
 
 Sources: Dou and Neubig 2021 (awesome-align); objectives.py holds the formulas.
 """
@@ -32,16 +32,18 @@ from tqdm import tqdm
 
 import align
 import common
+import encoding
 import extraction
 import heads
 import objectives
 import training
-from data.cli import Arguments, InputError, check_writable, non_negative, open_output, positive, positive_float, random_seed, run_script, warn
+from data.cli import Arguments, InputError, check_writable, open_output, run_script, warn
+from data.cli import non_negative, positive, positive_float, random_seed
 from data.files import parse_links, read_lines, read_parallel
 
 OBJECTIVES = ["so", "co", "psi", "contrast", "mlm", "tlm"]
-TEMPERATURE = {"cosine": 0.05, "dot": 1.0}  # divides the similarity in so and co; 0.05 also in contrast
-# How align.py finds links after training: by our evidence, or, where dot products were trained, by awesome-align's rule.
+# How align.py finds links after training: by our evidence, or, where dot products were trained, by awesome-align's
+# rule.
 EXTRACTION = {"cosine": ("grow-diag", "csls", align.EVIDENCE), "dot": ("softmax", "dot", ())}
 WARMUP = 0.1  # fraction of the steps in which the rate rises
 MAX_LENGTH = 128  # most pieces of a sentence, special ones included; the rest is cut off
@@ -52,10 +54,12 @@ READ = 20_000  # pairs that are tokenised at a time
 
 
 def read_training(path, tokenizer, limit):
-    """Return the pairs of a training file as flat arrays: a dict of 'path', 'sides', 'lengths', 'lines', 'pairs' and 'links'.
+    """Return the pairs of a training file as flat arrays: a dict of 'path', 'sides', 'lengths', 'lines', 'pairs' and
+    'links'.
 
-    'sides': align.Pieces of the sources and of the targets; 'lengths': the pieces of both sides of a pair; 'lines': their line
-    numbers from 0, as pairs with an empty side are left out; 'pairs': numbers of the pairs to use; 'links': None. Raises InputError.
+    'sides': encoding.Pieces of the sources and of the targets; 'lengths': the pieces of both sides of a pair; 'lines':
+    their line numbers from 0, as pairs with an empty side are left out; 'pairs': numbers of the pairs to use; 'links':
+    None. Raises InputError.
     """
     parts, lines, total = ([], []), [], 0
     numbered = enumerate(read_parallel(path))
@@ -65,7 +69,7 @@ def read_training(path, tokenizer, limit):
         lines += [number for number, _ in full]
         for side, part in enumerate(parts):
             if full:
-                part.append(align.flatten(tokenizer, [pair[side] for _, pair in full], limit)[0])
+                part.append(encoding.flatten(tokenizer, [pair[side] for _, pair in full], limit)[0])
     if len(lines) < total:
         warn(f"{path}: {total - len(lines)} lines have an empty side and are left out")
     if not lines:
@@ -73,7 +77,7 @@ def read_training(path, tokenizer, limit):
     sides = []
     for part in parts:
         ids, word, keep, _, lengths = (np.concatenate(arrays) for arrays in zip(*part))
-        sides.append(align.Pieces(ids, word, keep, np.cumsum(lengths) - lengths, lengths))
+        sides.append(encoding.Pieces(ids, word, keep, np.cumsum(lengths) - lengths, lengths))
     units = [np.add.reduceat(side.keep.astype(int), side.first) for side in sides]
     pairs = np.flatnonzero(np.minimum(*units))  # without those all of whose characters the tokenizer drops
     if not len(pairs):
@@ -85,10 +89,11 @@ def read_training(path, tokenizer, limit):
 
 
 def training_batch(files, number, size, seed):
-    """Return batch `number` of the training, from 0: (file, pairs). It depends on the seed alone, so a run can go on from any step.
+    """Return batch `number` of the training, from 0: (file, pairs). It depends on the seed alone, so a run can go on
+    from any step.
 
-    Files take turns. Within a file an epoch's batches are of like length and in random order; each has `size` pairs, the last
-    ones of an epoch, too few for a batch, being left out.
+    Files take turns. Within a file an epoch's batches are of like length and in random order; each has `size` pairs,
+    the last ones of an epoch, too few for a batch, being left out.
     """
     turn, which = divmod(number, len(files))
     file = files[which]
@@ -106,15 +111,17 @@ def load_aligner(name, tokenizer, layer, limit, precision, device, rank, world):
     if precision == "bf16":
         common.store_linear_in_bf16(model)
     find = functools.partial(
-        align.align_pairs, model, tokenizer, ways=[align.way_of(*EXTRACTION["cosine"], {})], similarity="csls", limit=limit,
-        lexicon=extraction.new_lexicon(device), keep_bare=False, level="subword", precision=precision,
+        align.align_pairs, model, tokenizer, ways=[align.way_of(*EXTRACTION["cosine"], {})], similarity="csls",
+        limit=limit, lexicon=extraction.new_lexicon(device), keep_bare=False, level="subword", precision=precision,
         sum_counts=dist.all_reduce if world > 1 else None,
     )  # fmt: skip
     return functools.partial(align.align_shared, find, rank=rank, world=world)
 
 
 def read_links(path, file, pairs):
-    """Return the links of `pairs` from the Pharaoh file at `path`, a line for each line of the training file. Raises InputError."""
+    """Return the links of `pairs` from the Pharaoh file at `path`, a line for each line of the training file. Raises
+    InputError.
+    """
     wanted, links, lines = dict(zip(file["lines"][pairs].tolist(), pairs)), {}, 0
     for lines, (text, pair) in enumerate(zip(read_lines(path), read_parallel(file["path"])), 1):
         if lines - 1 in wanted:
@@ -126,7 +133,9 @@ def read_links(path, file, pairs):
 
 
 def find_links(align_chunk, file, pairs):
-    """Return {pair: links} of `pairs` of a training file, in the order of the file. align_chunk: align.align_shared's function."""
+    """Return {pair: links} of `pairs` of a training file, in the order of the file. align_chunk:
+    align.align_shared's function.
+    """
     wanted = dict(zip(file["lines"][pairs].tolist(), pairs))
     chosen = ((wanted[n], pair) for n, pair in enumerate(read_parallel(file["path"])) if n in wanted)
     links = {}
@@ -138,144 +147,22 @@ def find_links(align_chunk, file, pairs):
     return links
 
 
-def link_targets(file, batch):
-    """Return the piece links, (B, S, T) bool, of the word links of a batch of pairs: those of all pieces of two linked words."""
-    words = []
-    for side in file["sides"]:
-        index, inside = common.place_batch(side, batch)
-        words.append(np.where(inside, side.word[index], -1))
-    found = np.zeros((len(batch), words[0].shape[1], words[1].shape[1]), bool)
-    for row, pair in enumerate(batch):
-        for i, j in file["links"][pair]:
-            found[row] |= (words[0][row] == i)[:, None] & (words[1][row] == j)[None, :]
-    return torch.from_numpy(found)
-
-
-def padded_side(side, batch, pad_id, device):
-    """Return (ids, mask, units) of sentences of a side, (B, L) each: pieces, where they are, and which of them are compared."""
-    index, inside = common.place_batch(side, batch)
-    arrays = np.where(inside, side.ids[index], pad_id), inside, inside & side.keep[index]
-    return [torch.from_numpy(array).to(device) for array in arrays]
-
-
-def join_sides(file, pair, order, limit):
-    """Return both sentences of (pair, pair) numbers as one input, each cut to half of `limit` pieces, as awesome-align joins them.
-
-    order: (0, 1) puts the source first. Returns (ids, sides): <s> a </s> <s> b </s>, and of each piece the side it is of (0 or 1),
-    -1 for special ones.
-    """
-    ids, sides = [], []
-    for side in order:
-        pieces = file["sides"][side]
-        place = np.arange(pieces.lengths[pair[side]]) + pieces.first[pair[side]]
-        place = np.append(place[: limit // 2 - 1], place[-1])
-        ids += pieces.ids[place].tolist()
-        sides += np.where(pieces.word[place] < 0, -1, side).tolist()
-    return ids, sides
-
-
-# ---- losses of a batch: (file, pairs, generators) -> (B,), after the parameters that `functools.partial` fixes ---------------
-
-
-def hidden_states(encode, depth, ids, mask):
-    """Return hidden states after the first `depth` layers, (B, L, H) float32; the layers above do not run.
-
-    encode: (encoder, the path of its final norm, the precision of products).
-    """
-    encoder, norm, precision = encode
-    with common.first_layers(encoder, depth, norm), common.autocast(ids.device, precision):
-        return encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-
-
-def alignment_losses(encode, asked, layer, similarity, pad_id, device, rank, file, batch, _):
-    """Return the sum of so, co and contrast. In data-parallel training contrast sees all processes' sentences."""
-    sides = [padded_side(side, batch, pad_id, device) for side in file["sides"]]
-    source, target = (hidden_states(encode, layer, ids, mask) for ids, mask, _ in sides)
-    units = [units for *_, units in sides]
-    cells = units[0][:, :, None] & units[1][:, None, :]
-    losses = source.new_zeros(len(batch))
-    if asked & {"so", "co"}:
-        scores = extraction.similarity_matrix(source, target, cells, similarity) / TEMPERATURE[similarity]
-        forward, backward = extraction.both_directions(scores, cells)
-    if "so" in asked and file["links"] is not None:
-        losses = losses + objectives.self_training(forward, backward, link_targets(file, batch).to(device) & cells, cells)
-    elif "so" in asked:  # awesome-align's: the links that the model finds at this step
-        losses = losses + objectives.self_training(forward, backward, (forward > 1e-3) & (backward > 1e-3), cells)
-    if "co" in asked:
-        losses = losses + objectives.consistency(forward, backward, cells)
-    if "contrast" in asked:
-        masks = (objectives.gather(side.float()).bool() for side in units)
-        everyone = objectives.contrast(objectives.gather(source), objectives.gather(target), *masks, TEMPERATURE["cosine"])
-        losses = losses + everyone[rank * len(batch) : (rank + 1) * len(batch)]
-    return losses
-
-
-def predict_masked(encode, whole, mask_id, pad_id, device, inputs, generators):
-    """Return masked-language-model losses of (ids, allowed) inputs, (B,), by the checkpoint's own head."""
-    vocabulary = whole.config.vocab_size
-    made = [objectives.mask_pieces(*item, mask_id, vocabulary, generator) for item, generator in zip(inputs, generators)]
-    ids = common.pad([ids for ids, _ in made], pad_id).to(device)
-    labels = common.pad([ids for ids, _ in inputs], pad_id).to(device)
-    chosen = common.pad([chosen for _, chosen in made], False).bool().to(device)
-    mask = common.pad([[True] * len(ids) for ids, _ in made], False).bool().to(device)
-    hidden = hidden_states(encode, whole.config.num_hidden_layers, ids, mask)
-    row, _ = chosen.nonzero(as_tuple=True)
-    with common.autocast(device, encode[-1]):
-        scores = heads.apply_head(whole, hidden[chosen]).float()
-    return objectives.masked_language_model(scores, labels[chosen], row, len(inputs))
-
-
-def monolingual_losses(predict, limit, file, batch, generators):
-    """Return mlm: each sentence alone. predict: predict_masked of inputs and generators."""
-    losses = 0.0
-    for side in (0, 1):
-        inputs = [join_sides(file, (pair, pair), (side,), 2 * limit) for pair in batch]
-        losses = losses + predict([(ids, [of == side for of in sides]) for ids, sides in inputs], generators)
-    return losses
-
-
-def translation_losses(predict, limit, file, batch, generators):
-    """Return tlm: both sentences in random order, one language masked, then the other. predict: as above."""
-    orders = [[(0, 1), (1, 0)][generator.integers(2)] for generator in generators]
-    losses = 0.0
-    for masked in (0, 1):
-        inputs = [join_sides(file, (pair, pair), order, limit) for pair, order in zip(batch, orders)]
-        losses = losses + predict([(ids, [of == masked for of in sides]) for ids, sides in inputs], generators)
-    return losses
-
-
-def identification_losses(encode, head, depth, pad_id, device, limit, file, batch, generators):
-    """Return psi: each pair, and one of its sentences with a random pair's other one, in random order."""
-    inputs = []
-    for pair, generator in zip(batch, generators):
-        other = int(generator.choice(file["pairs"]))
-        while other == pair and len(file["pairs"]) > 1:
-            other = int(generator.choice(file["pairs"]))
-        mixed = [(pair, other), (other, pair)][generator.integers(2)]
-        for numbers in ((pair, pair), mixed):
-            order = [(0, 1), (1, 0)][generator.integers(2)]
-            inputs.append(join_sides(file, numbers, order, limit)[0])
-    ids = common.pad(inputs, pad_id).to(device)
-    mask = common.pad([[True] * len(ids) for ids in inputs], False).bool().to(device)
-    labels = torch.tensor([1, 0] * len(batch), device=device)
-    return objectives.sentence_identification(head(hidden_states(encode, depth, ids, mask)[:, 0]), labels)
-
-
 # ---- model and output -------------------------------------------------------------------------------
 
 
 def load_model(name, depth, masked, used):
     """Return (model, new_id): what is trained, cut to the layers and embedding rows that the training can change.
 
-    Masked language modelling predicts any piece, so there all rows stay and the head too. used: pieces of the text; new_id:
-    trim_embeddings' array, None where all rows stay. Raises InputError for a checkpoint without the head that it needs.
+    Masked language modelling predicts any piece, so there all rows stay and the head too. used: pieces of the text;
+    new_id: trim_embeddings' array, None where all rows stay. Raises InputError for a checkpoint without the head that
+    it needs.
     """
     if masked:
         model, missing = heads.load_whole(name, masked=True)
         if any(not key.startswith(model.base_model_prefix + ".") for key in missing):
             raise InputError(
-                f"{name}: has no masked-language-model head, which mlm and tlm need; expected a checkpoint with one, such as "
-                "xlm-roberta-base, or --objectives of so, co, psi and contrast, which work with this one"
+                f"{name}: has no masked-language-model head, which mlm and tlm need; expected a checkpoint with one, "
+                "such as xlm-roberta-base, or --objectives of so, co, psi and contrast, which work with this one"
             )
         new_id = None
     else:
@@ -285,16 +172,6 @@ def load_model(name, depth, masked, used):
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0  # the links are those of a model without dropout; with it no run was better
     return model.train(), new_id
-
-
-def identification_head(config):
-    """Return psi's classifier of the first position's state: two layers, new."""
-    size = config.hidden_size
-    head = torch.nn.Sequential(torch.nn.Linear(size, size), torch.nn.Tanh(), torch.nn.Linear(size, 2))
-    for layer in (head[0], head[2]):
-        torch.nn.init.normal_(layer.weight, std=getattr(config, "initializer_range", 0.02))
-        torch.nn.init.zeros_(layer.bias)
-    return head
 
 
 def record_loss(state, bar):
@@ -337,20 +214,20 @@ def parse_arguments():
     parser = Arguments(__doc__)
     add = parser.add_argument
     add("--model", required=True, help="Hugging Face folder or hub name of an encoder")
-    add("--train", required=True, nargs="+", metavar="FILE", help="`source ||| target` a line; several files: a joint aligner")
+    add("--train", required=True, nargs="+", metavar="FILE", help="`source ||| target` a line; several files: joint")
     add("--output", required=True, metavar="DIR", help="model folder to write")
-    add("--objectives", default="so,contrast", help="what is trained, a sum of: so (self-training on links), co (consistency of "
-        "the two directions), psi (parallel sentence identification), contrast (the same within the batch, by word "
+    add("--objectives", default="so,contrast", help="what is trained, a sum of: so (self-training on links), co "
+        "(consistency of the two directions), psi (parallel sentence identification), contrast (the same within the batch, by word "
         "similarities), mlm, tlm (masked language models, for checkpoints with such a head)")  # fmt: skip
-    add("--links", nargs="+", metavar="FILE", help="links of the --train files for so (default: found by the model beforehand)")
-    add("--similarity", choices=["cosine", "dot"], default="cosine", help="of so and co; dot is awesome-align's, whose links so "
-        "then finds anew at each step")  # fmt: skip
+    add("--links", nargs="+", metavar="FILE", help="links of the --train files, for so (default: the model finds them)")
+    add("--similarity", choices=["cosine", "dot"], default="cosine", help="of so and co; dot is awesome-align's, "
+        "whose links so then finds anew at each step")  # fmt: skip
     add("--max-steps", type=positive, default=500, metavar="N", help="steps of the optimizer")
     add("--batch-size", type=positive, default=32, help="pairs in a batch, over all processes")
     add("--lr", type=positive_float, default=3e-5, help="highest learning rate of AdamW")
     add("--layer", type=positive, metavar="N", help="hidden layer to train for (default: align.json's, else 8 of 12)")
-    add("--save-every", type=non_negative, default=10.0, metavar="MINUTES", help="time between checkpoints, from which a killed "
-        "run goes on; 0: after every step")  # fmt: skip
+    add("--save-every", type=non_negative, default=10.0, metavar="MINUTES", help="time between checkpoints, from which "
+        "a killed run goes on; 0: after every step")  # fmt: skip
     add("--seed", type=random_seed, default=1, help="of the batches, masks, negative examples and new layers")
     add("--precision", choices=["bf16", "f32"], help="of matrix products (default: bf16 where the machine has it)")
     args = parser.parse_args()
@@ -401,7 +278,8 @@ def main():
     if not size:
         raise InputError(f"{args.train[0]}: fewer pairs than the {world} processes; expected more, or fewer processes")
     if "so" in asked and (args.links or args.similarity == "cosine"):
-        align_chunk = None if args.links else load_aligner(args.model, tokenizer, layer, limit, precision, device, rank, world)
+        own = (args.model, tokenizer, layer, limit, precision, device, rank, world)
+        align_chunk = None if args.links else load_aligner(*own)
         drawn = [training_batch(files, step, size, args.seed) for step in range(args.max_steps)]
         for file, path in zip(files, args.links or files):
             pairs = sorted({pair for of, batch in drawn if of is file for pair in batch})
@@ -419,24 +297,28 @@ def main():
             file["sides"] = [side._replace(ids=new_id[side.ids]) for side in file["sides"]]
     encoder = model.base_model
     encode = encoder, common.final_norm(args.model, encoder), precision
-    modules = {"model": model} | ({"psi_head": identification_head(config)} if "psi" in asked else {})
+    modules = {"model": model} | ({"psi_head": objectives.identification_head(config)} if "psi" in asked else {})
     common.release_memory()
     losses_of = []  # of one objective after the other, so that each graph is freed before the next is built
     if asked & {"so", "co", "contrast"}:
         losses_of.append(
-            functools.partial(alignment_losses, encode, asked, layer, args.similarity, pad_id, device, rank)
+            functools.partial(objectives.alignment_losses, encode, asked, layer, args.similarity, pad_id, device, rank)
         )
-    predict = functools.partial(predict_masked, encode, model, tokenizer.mask_token_id, pad_id, device)
-    losses_of += [functools.partial(monolingual_losses, predict, limit)] * ("mlm" in asked)
-    losses_of += [functools.partial(translation_losses, predict, limit)] * ("tlm" in asked)
+    predict = functools.partial(objectives.predict_masked, encode, model, tokenizer.mask_token_id, pad_id, device)
+    losses_of += [functools.partial(objectives.monolingual_losses, predict, limit)] * ("mlm" in asked)
+    losses_of += [functools.partial(objectives.translation_losses, predict, limit)] * ("tlm" in asked)
     if "psi" in asked:
         head = modules["psi_head"].to(device)
-        losses_of.append(functools.partial(identification_losses, encode, head, min(layer + 1, depth), pad_id, device, limit))
+        above = min(layer + 1, depth)
+        losses_of.append(
+            functools.partial(objectives.identification_losses, encode, head, above, pad_id, device, limit)
+        )
     parameters = [parameter for module in modules.values() for parameter in module.to(device).parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=0.0, fused=True)
 
     # Training, from where a killed run of the same code, settings, data and model stood.
-    links = [np.array([(pair, *link) for pair in of for link in of[pair]]) for of in (file["links"] or {} for file in files)]
+    found = [file["links"] or {} for file in files]
+    links = [np.array([(pair, *link) for pair in of for link in of[pair]]) for of in found]
     crc = training.training_crc(__file__, vars(args), [*sides, *links, *map(np.asarray, training.weights(model))])
     path = training.checkpoint_path(args.output)
     state = {"history": [], "loss": 0.0, "steps": 0, **training.load_checkpoint(path, crc, modules, optimizer)}
@@ -456,9 +338,9 @@ def main():
                 record_loss(state, bar)
             bar.update()
             if rank == 0 and time.perf_counter() - saved >= 60 * args.save_every:
-                now = time.perf_counter()
-                training.save_checkpoint(path, crc, modules, optimizer, {**state, "seconds": state["seconds"] + now - started})
-                saved = now
+                saved = time.perf_counter()
+                seconds = state["seconds"] + saved - started
+                training.save_checkpoint(path, crc, modules, optimizer, {**state, "seconds": seconds})
     seconds = state["seconds"] + time.perf_counter() - started
 
     if rank == 0:
@@ -466,7 +348,8 @@ def main():
         settings = {"layer": layer, "similarity": similarity, **align.way_of(method, similarity, evidence, {})}
         report = {
             "model": args.model, "pairs": [len(file["pairs"]) for file in files], "steps": args.max_steps,
-            "history": state["history"], "seconds": seconds, "pairs_per_second": args.max_steps * size / seconds, "args": vars(args),
+            "history": state["history"], "seconds": seconds, "pairs_per_second": args.max_steps * size / seconds,
+            "args": vars(args),
         }  # fmt: skip
         weights = {key: value.detach().cpu() for key, value in model.state_dict().items()}
         del optimizer, files

@@ -19,7 +19,8 @@ import subwords
 from data.files import read_parallel, read_pharaoh
 
 FIXTURE = os.path.join(os.path.dirname(__file__), "fixtures", "links.json")
-# Pairs of each real file that SimAlign aligns here; it takes a tenth of a second a pair. SIMALIGN_PAIRS=447 compares all of enfr.
+# Pairs of each real file that SimAlign aligns here; it takes a tenth of a second a pair. SIMALIGN_PAIRS=447 compares
+# all of enfr.
 SIMALIGN_PAIRS = int(os.environ.get("SIMALIGN_PAIRS", 30))
 PAIRS = os.path.join(SAMPLE, "align", "enzh.src-tgt")
 
@@ -44,7 +45,8 @@ def batch_links(cases, method, threshold):
         )
     (source, source_mask), (target, target_mask) = sides
     cells = source_mask[:, :, None] & target_mask[:, None, :]
-    similarity = extraction.similarity_matrix(source, target, cells, "dot" if method in ("softmax", "entmax") else "cosine")
+    kind = "dot" if method in ("softmax", "entmax") else "cosine"
+    similarity = extraction.similarity_matrix(source, target, cells, kind)
     found = extraction.pick_links(similarity, cells, method, threshold, 1.0)
     return [sorted(matrix.nonzero().tolist()) for matrix in found]
 
@@ -100,7 +102,7 @@ def test_evidence_of_neighbours_equals_its_formula_cell_by_cell():
 
 
 def test_evidence_of_the_lexicon_equals_its_formula_and_leaves_the_own_sentence_out():
-    """Three pairs of words 0..4 and 0..3; the counts that a pair sees are those of the two others, and of the text before."""
+    """Three pairs of words 0..4 and 0..3: the counts that a pair sees are those of the two others."""
     generator = torch.Generator().manual_seed(2)
     source, target = torch.randint(0, 5, (3, 4), generator=generator), torch.randint(0, 4, (3, 6), generator=generator)
     agreed = (torch.rand(3, 4, 6, generator=generator) * 1024).round() / 1024
@@ -120,7 +122,7 @@ def test_evidence_of_the_lexicon_equals_its_formula_and_leaves_the_own_sentence_
 
 
 def test_grow_diag_takes_sure_cells_and_those_beside_them():
-    """Sure: 0-0, by the threshold; 1-1, best of its row and column. Beside a link, for words without: 2-1 in one direction, not 3-3."""
+    """Sure are 0-0, by the threshold, and 1-1, best of its row and column; 2-1 is grown to, 3-3 is not."""
     forward = torch.tensor([[0.9, 0.1, 0, 0], [0.1, 0.4, 0.3, 0.2], [0, 0.95, 0, 0.05], [0, 0, 0.2, 0.8]])
     backward = torch.tensor([[0.9, 0, 0, 0], [0.1, 0.35, 0.2, 0.2], [0, 0.0, 0, 0], [0, 0.1, 0.1, 0.1]])
     links = extraction.grow_diag(forward[None], backward[None], torch.ones(1, 4, 4, dtype=torch.bool), 0.45)
@@ -303,8 +305,8 @@ def test_sentences_longer_than_the_model_and_dropped_words_are_handled(run, tmp_
 def test_a_last_line_without_newline_counts_and_markup_in_words_stays_text(run, tmp_path, tiny_bert):
     (tmp_path / "in").write_text("a ||| b\n</script><!-- ||| <b>", encoding="utf-8")
     (tmp_path / "gold").write_text("1-1\n1-1")
-    done = run("align", "--model", tiny_bert, "--input", tmp_path / "in", "--output", tmp_path / "out", "--gold", tmp_path / "gold", "--method", "argmax",
-               "--html", tmp_path / "page")  # fmt: skip
+    options = ["--gold", tmp_path / "gold", "--method", "argmax", "--html", tmp_path / "page"]
+    done = run("align", "--model", tiny_bert, "--input", tmp_path / "in", "--output", tmp_path / "out", *options)
     assert done.code == 0 and json.loads(done.out)["pairs"] == 2 and (tmp_path / "out").read_text() == "0-0\n0-0\n"
     page = (tmp_path / "page").read_text()
     assert page.count("</script>") == 1 and "<!--" not in page and "<b>" not in page
