@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 import common
 from data.cli import Arguments, InputError, check_writable, positive, run_script, warn
-from data.files import PAIR_LABELS, read_udpos, split_words, write_lines
-from data.split import read_rows
+from data.files import split_words, write_lines
+from data.tasks import FORMATS
 from data.words import split_text
 
 # Pieces of the translations of a batch, all beams together, each as long as it may become.
@@ -75,10 +75,10 @@ def read_english(path, task):
 
     Raises InputError for a malformed file and one without sentences.
     """
-    if task == "udpos":
-        rows = [(" ".join(words), natural_text(words)) for words, _ in read_udpos(path)]
+    if FORMATS[task].rows is None:  # words without a text
+        rows = [(" ".join(words), natural_text(words)) for words, _, _ in FORMATS[task].sentences(path)]
     else:
-        rows = [(" ".join(split_text(text)), text) for row in read_rows(path, task) for text in row]
+        rows = [(" ".join(split_text(text)), text) for row in FORMATS[task].rows(path) for text in row]
     if not rows:
         raise InputError(f"{path}: no sentences; expected one a line")
     return rows
@@ -184,8 +184,7 @@ def translate_texts(model, tokenizer, texts, code, beams, precision):
 
 def main():
     parser = Arguments(__doc__)
-    tasks = ["udpos", *PAIR_LABELS, "qa", "text"]
-    parser.add_argument("--task", choices=tasks, required=True, help="format of --input; text is a sentence a line")
+    parser.add_argument("--task", choices=FORMATS, required=True, help="format of --input; text is a sentence a line")
     parser.add_argument("--input", required=True, metavar="FILE", help="English sentences")
     parser.add_argument("--lang", required=True, metavar="LANG", help="language to translate into, such as fr")
     parser.add_argument("--output", required=True, metavar="FILE", help="parallel file to write")

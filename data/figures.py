@@ -162,7 +162,8 @@ def tau_plot(result):
         )
     for tick in ticks(near, far, 5):
         parts.append(f'<text x="{x(tick):.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{tick:.3g}</text>')
-    labels = {-1: [], 1: []}  # on the left of an order, on the right of the others
+    labels = {-1: [], 1: []}  # on the left of an order, on the right of the others; one for all its aligners
+    named = set()
     for tau, entry, kind, name, label in found:
         colour = {"order": COLOURS["own language"], "random": COLOURS["own language against control"]}.get(kind, "#555")
         at, side = x(tau) + SHIFT[kind], -1 if kind == "order" else 1
@@ -172,9 +173,14 @@ def tau_plot(result):
         parts.append(
             f'<circle cx="{at:.1f}" cy="{y(entry["value"]):.1f}" r="5" fill="{"#fff" if kind == "random" else colour}" '
             f'stroke="{colour}" stroke-width="2"><title>{html.escape(name)}: tau {tau:.2f}, {points(entry)}</title>'
-            f'</circle><text x="{at + 9 * side:.1f}" y="{free_place(at, y(entry["value"]) + 4, labels[side]):.1f}" '
-            f'text-anchor="{"end" if side < 0 else "start"}">{html.escape(label)}</text>'
+            "</circle>"
         )
+        if (kind, label) not in named:
+            named.add((kind, label))
+            down = free_place(at, y(entry["value"]) + 4, labels[side])
+            anchor = "end" if side < 0 else "start"
+            place = f'x="{at + 9 * side:.1f}" y="{down:.1f}" text-anchor="{anchor}"'
+            parts.append(f"<text {place}>{html.escape(label)}</text>")
     return "".join(parts) + "</svg>"
 
 

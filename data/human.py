@@ -3,10 +3,11 @@
 In:   a folder that holds, at any depth, what there is of
         XX_pud*.conllu                  UD's PUD treebanks of English and of the languages whose order is tried
         dev-XX.tsv, test-XX.tsv         XTREME's udpos, xnli and pawsx; a folder's task is told from its dev-en.tsv
+        xnli.test.tsv                   of XNLI's own release, which has the labels that XTREME takes out of test
         XXen.src-tgt enXX.src-tgt       gold alignments, each with its .gold
         en-XX/alignment.json            manual links of PUD's content words, with the sent_ids.txt beside it
 Out:  OUTPUT/udpos     train-en.tsv (English PUD), dev-XX.tsv (XTREME's), manual-XX.align (Pharaoh, a line a sentence)
-      OUTPUT/xnli      train-en.tsv is test, dev-XX.tsv is dev, where test-en.tsv has labels. XTREME's has none: then
+      OUTPUT/xnli      train-en.tsv is test, dev-XX.tsv is dev, where test has labels. XTREME's has none: then
                        train-en.tsv has the first four fifths of dev's premises, dev-XX.tsv the others
       OUTPUT/pawsx     train-en.tsv and dev-XX.tsv out of dev alike (it shares sentences with test); pairs that share an
                        English sentence are on one side
@@ -33,9 +34,8 @@ from data.cli import Arguments, InputError, check_writable, error_at, run_script
 from data.conllu import convert, read_conllu
 from data.download import PAWSX_LANGS, UDPOS_LANGS, XNLI_LANGS
 from data.files import (
+    LABELS,
     PAIR_LABEL_ALIASES,
-    PAIR_LABELS,
-    UPOS,
     format_links,
     read_lines,
     read_pairs,
@@ -59,12 +59,22 @@ NOT_TRANSLATED = "NS"  # what PAWS-X has in place of a sentence that its transla
 # ---- what lies in the folder -------------------------------------------------------------------------
 
 
-def list_files(folder):
-    """Return the sorted paths of all files below a folder, at any depth. Raises InputError where there is no folder."""
+def list_files(folder, output):
+    """Return the sorted paths of all files below a folder, at any depth, but not of those below `output`.
+
+    Links are followed, each folder once. Raises InputError where there is no such folder.
+    """
     if not os.path.isdir(folder):
         raise InputError(f"{folder}: no such folder; expected one that holds treebanks and XTREME's files")
-    walk = os.walk(folder, followlinks=True)
-    return sorted(os.path.join(place, name) for place, _, names in walk for name in names)
+    paths, seen = [], {os.path.realpath(output)}
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+        else:
+            paths += [os.path.join(place, name) for name in names]
+        seen.add(real)
+    return sorted(paths)
 
 
 def only(paths, what):
@@ -78,9 +88,10 @@ def only(paths, what):
 def task_files(paths):
     """Return {task: {file name: path}} of the dev-XX.tsv and test-XX.tsv that lie beside a dev-en.tsv.
 
-    The last column of its first line tells the task. Raises InputError where two folders hold different ones of a task.
+    The last column of its first line tells the task. Of XNLI's release test-XX.tsv are rows in place of a path. Raises
+    InputError where two folders hold different files of a task.
     """
-    tasks_of = {tag: "udpos" for tag in UPOS} | {label: task for task in PAIR_LABELS for label in PAIR_LABELS[task]}
+    tasks_of = {label: task for task in LABELS for label in LABELS[task]}
     folders = {}
     for path in paths:
         if os.path.basename(path) == "dev-en.tsv":
@@ -92,7 +103,26 @@ def task_files(paths):
         english = only(folders.get(task, []), f"dev-en.tsv of {task}")
         folder = os.path.dirname(english) if english else None
         files[task] = {os.path.basename(path): path for path in paths if os.path.dirname(path) == folder}
+    release = only([path for path in paths if os.path.basename(path) == "xnli.test.tsv"], "xnli.test.tsv")
+    for lang, rows in read_release(release).items() if release else ():
+        files["xnli"][f"test-{lang}.tsv"] = rows
     return files
+
+
+def read_release(path):
+    """Return {language: rows of (sentence 1, sentence 2, label)} of XNLI's own xnli.test.tsv. Raises InputError."""
+    rows = {}
+    for number, line in itertools.islice(enumerate(read_lines(path), 1), 1, None):
+        lang, label, *fields = (field.strip() for field in line.split("\t"))
+        if len(fields) < 6 or PAIR_LABEL_ALIASES.get(label, label) not in LABELS["xnli"]:
+            raise error_at(path, number, "expected XNLI's columns: language, label, and sentences in the 7th and 8th")
+        rows.setdefault(lang, []).append((fields[4], fields[5], PAIR_LABEL_ALIASES.get(label, label)))
+    return rows
+
+
+def rows_of(task, file):
+    """Return the rows of one of task_files(). Raises InputError where it is malformed."""
+    return read_pairs(file, task) if isinstance(file, str) else file
 
 
 def require(path, what, origin):
@@ -233,11 +263,12 @@ def groups_of(rows, fields):
     return [number.setdefault(root(row[0]), len(number)) for row in rows]
 
 
-def read_translation(task, english, path):
+def read_translation(task, english, file):
     """Return the rows of the translation of English rows. Raises InputError where it has more or fewer."""
-    rows = read_pairs(path, task)
+    rows = rows_of(task, file)
     if len(rows) != len(english):
-        raise InputError(f"{path}: {len(rows)} pairs; expected {len(english)}, the English ones line by line")
+        name = file if isinstance(file, str) else "xnli.test.tsv"
+        raise InputError(f"{name}: {len(rows)} pairs; expected {len(english)}, the English ones line by line")
     return rows
 
 
@@ -259,7 +290,7 @@ def training_split(task, files):
     Raises InputError where none fits.
     """
     if task == "xnli" and "test-en.tsv" in files:
-        english = read_pairs(files["test-en.tsv"], task)
+        english = rows_of(task, files["test-en.tsv"])
         if english[0][2] is not None:
             return "test", [True] * len(english)
     groups = groups_of(read_pairs(files["dev-en.tsv"], task), 1 if task == "xnli" else 2)
@@ -276,8 +307,9 @@ def make_pairs(task, files, langs):
     split, trained = training_split(task, files)
     outputs, missing = whole_tests(task, files) if split == "test" else held_out_tests(task, files, trained)
     if (task, split) == ("xnli", "dev"):
-        missing.append((task, "en", f"no labels of test; {sum(trained)} of {len(trained)} pairs of dev are trained on"))
-    english = read_pairs(files[f"{split}-en.tsv"], task)
+        instead = f"{sum(trained)} of {len(trained)} pairs of dev are trained on"
+        missing.append((task, "en", f"no labels of test, which xnli.test.tsv of XNLI-1.0.zip has; {instead}"))
+    english = rows_of(task, files[f"{split}-en.tsv"])
     train = list(itertools.compress(english, trained))
     outputs[f"{task}/train-en.tsv"] = write_pairs, train
     found = []
@@ -311,43 +343,6 @@ def held_out_tests(task, files, trained):
     return outputs, missing
 
 
-def read_translation(task, english, path):
-    """Return the rows of the translation of English rows. Raises InputError where it has more or fewer."""
-    rows = read_pairs(path, task)
-    if len(rows) != len(english):
-        raise InputError(f"{path}: {len(rows)} pairs; expected {len(english)}, the English ones line by line")
-    return rows
-
-
-def sentences_of(rows):
-    """Return the words of every sentence of rows, 1 of pair 1, 2 of pair 1, 1 of pair 2, ..."""
-    return [split_once(text) for row in rows for text in row[:2]]
-
-
-@functools.cache
-def split_once(text):
-    """Return the words of a text; of English ones there is one for each language."""
-    return () if text == NOT_TRANSLATED else tuple(split_text(text))
-
-
-def training_split(task, files):
-    """Return (split, trained): the split that is trained on, and for each of its rows whether it is.
-
-    XNLI's test, all of it, where it has labels; else dev, the first groups of it that fit into four fifths of its rows.
-    Raises InputError where none fits.
-    """
-    if task == "xnli" and "test-en.tsv" in files:
-        english = read_pairs(files["test-en.tsv"], task)
-        if english[0][2] is not None:
-            return "test", [True] * len(english)
-    groups = groups_of(read_pairs(files["dev-en.tsv"], task), 1 if task == "xnli" else 2)
-    sizes = [groups.count(group) for group in range(max(groups) + 1)]
-    last = sum(5 * total <= 4 * len(groups) for total in itertools.accumulate(sizes)) - 1
-    if last < 0:
-        raise InputError(f"{files['dev-en.tsv']}: its first pairs share sentences; expected some for either side")
-    return "dev", [group <= last for group in groups]
-
-
 # ---- what aligners are tuned on and scored by --------------------------------------------------------
 
 
@@ -360,7 +355,7 @@ def make_parallel(files, langs, texts):
     outputs, missing = {}, []
     for lang in langs:
         if {"dev-en.tsv", "test-en.tsv", f"test-{lang}.tsv"} <= files.keys():
-            english = read_pairs(files["test-en.tsv"], "xnli")
+            english = rows_of("xnli", files["test-en.tsv"])
             rows = read_translation("xnli", english, files[f"test-{lang}.tsv"])
             tested = set(sentences_of(read_pairs(files["dev-en.tsv"], "xnli")))
             pairs = [pair for pair in zip(sentences_of(english), sentences_of(rows)) if pair[0] not in tested]
@@ -402,7 +397,7 @@ def main():
             parser.error(f"argument --tasks: unknown task {task!r}; expected some of {','.join(TASKS)}")
 
     check_writable(os.path.join(args.output, "missing.json"))
-    paths = list_files(args.input)
+    paths = list_files(args.input, args.output)
     files = task_files(paths)
 
     parts = [make_udpos(paths, files["udpos"], langs)] if "udpos" in tasks else []

@@ -1,4 +1,4 @@
-"""Metrics of every task, equal to XTREME's own evaluation: accuracy, seqeval's F1, SQuAD's and MLQA's exact match and F1.
+"""Metrics of every task, equal to XTREME's evaluation: accuracy, seqeval's F1, SQuAD's and MLQA's exact match and F1.
 
 Counts are summed over the examples of a dev set and then become metrics, so that any selection of examples can be
 scored.
@@ -15,13 +15,13 @@ from data.cli import InputError
 
 
 def spans(sentences):
-    """The entities that seqeval 1.2.2 (default mode), XTREME's metric for udpos, sees in lists of tags: a set of (type, first, last).
+    """Return the entities that seqeval sees in lists of tags: a set of (type, first, last).
 
-    first and last number the words through all sentences, one number being left free after each sentence. A tag is
-    read as a prefix (its first letter) and a type (the rest, after a hyphen if there is one). UPOS tags have no
-    prefixes, so neighbouring equal tags are one entity, SCONJ and SYM ('S', a single one) always begin a new one,
-    INTJ is an inside tag, CCONJ and SCONJ are of one type, and an X at a sentence's end joins an X at the next one's
-    beginning.
+    seqeval 1.2.2 in its default mode is XTREME's metric for udpos. first and last number the words through all
+    sentences, one number being left free after each sentence. A tag is read as a prefix (its first letter) and a type
+    (the rest, after a hyphen if there is one). UPOS tags have no prefixes, so neighbouring equal tags are one entity,
+    SCONJ and SYM ('S', a single one) always begin a new one, INTJ is an inside tag, CCONJ and SCONJ are of one type,
+    and an X at a sentence's end joins an X at the next one's beginning.
     """
     found, begin = set(), 0
     last_prefix, last_type = "O", ""
@@ -38,7 +38,7 @@ def spans(sentences):
 
 
 def tagging_counts(gold, predicted):
-    """Counts of each sentence, (sentences, 5): right words, words, right entities, predicted entities, gold entities."""
+    """Return the counts of each sentence, (sentences, 5): right words, words, right, predicted and gold entities."""
     counts = np.zeros((len(gold), 5))
     for n, (ours, theirs) in enumerate(zip(gold, predicted)):
         counts[n, :2] = sum(a == b for a, b in zip(ours, theirs)), len(ours)
@@ -52,7 +52,7 @@ def tagging_counts(gold, predicted):
 
 
 def tagging_metrics(counts):
-    """{'accuracy', 'f1'} from summed counts (..., 5): the share of right words; the harmonic mean of entities' precision and recall."""
+    """Return {'accuracy', 'f1'} of summed counts (..., 5); f1: harmonic mean of entities' precision and recall."""
     right, words, hits, guessed, true = np.moveaxis(np.asarray(counts), -1, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         precision, recall = hits / guessed, hits / true
@@ -61,31 +61,31 @@ def tagging_metrics(counts):
 
 
 def tagging_scores(gold, predicted):
-    """{'accuracy', 'f1', 'count'} of predicted tags (lists of lists); f1 as XTREME reports it; count is the number of words."""
+    """Return {'accuracy', 'f1', 'count'} of lists of predicted tags; f1 is XTREME's, count the number of words."""
     total = tagging_counts(gold, predicted).sum(0)
     return {**{name: float(value) for name, value in tagging_metrics(total).items()}, "count": int(total[1])}
 
 
 def pair_counts(gold, predicted):
-    """Counts of each pair, (pairs, 2): right labels, labels."""
+    """Return the counts of each pair, (pairs, 2): right labels, labels."""
     right = np.array([a == b for a, b in zip(gold, predicted)], float)
     return np.stack([right, np.ones_like(right)], 1)
 
 
 def pair_scores(gold, predicted):
-    """{'accuracy', 'count'} of predicted labels; count is the number of pairs."""
+    """Return {'accuracy', 'count'} of predicted labels; count is the number of pairs."""
     total = pair_counts(gold, predicted).sum(0)
     return {"accuracy": float(total[0] / total[1]), "count": int(total[1])}
 
 
 def answer_counts(gold, predicted, lang, task):
-    """Counts of each question, (questions, 3): F1, exact match, questions. gold: data.squad.gold_answers'."""
+    """Return the counts of each question, (questions, 3): F1, exact match, 1. gold: data.squad.gold_answers'."""
     scores = [question_scores(answers, predicted.get(name), lang, task) for name, answers in gold.items()]
     return np.array([(f1, exact, 1.0) for exact, f1 in scores])
 
 
 def metric_ratios(counts):
-    """Return {metric: (numerator, denominator)}, (examples,) each, of a task's counts: every metric is a ratio of their sums."""
+    """Return {metric: (numerator, denominator)}, (examples,) each: every metric is a ratio of their sums."""
     columns = np.moveaxis(np.asarray(counts), -1, 0)
     if len(columns) == 5:
         right, words, hits, guessed, true = columns
@@ -95,7 +95,7 @@ def metric_ratios(counts):
 
 
 def task_metrics(counts):
-    """Metrics from summed counts: tagging_metrics' of (..., 5), {'f1', 'exact_match'} of (..., 3), {'accuracy'} of (..., 2)."""
+    """Return the metrics of summed counts, (..., 5) of tagging, (..., 3) of questions, (..., 2) of pairs."""
     counts = np.asarray(counts)
     if counts.shape[-1] == 5:
         return tagging_metrics(counts)
@@ -103,7 +103,7 @@ def task_metrics(counts):
     return {name: counts[..., column] / counts[..., -1] for column, name in enumerate(names)}
 
 
-# XTREME scores xquad and tydiqa as SQuAD 1.1's script does, in every language by English rules, and mlqa as MLQA's script.
+# XTREME scores xquad and tydiqa as SQuAD 1.1's script does, by English rules in every language, mlqa as MLQA's script.
 ENGLISH = "a an the"
 
 ARTICLES = {
@@ -118,7 +118,7 @@ ARTICLES = {
 
 
 def answer_tokens(text, lang, task):
-    """The tokens of an answer that are compared, a list: lower case, without punctuation and articles, cut at white space.
+    """Return the tokens of an answer, a list: lower case, without punctuation and articles, cut at white space.
 
     For mlqa, punctuation is that of Unicode too, articles are the language's, and every Han character of zh is a token.
     Raises InputError for a language that MLQA has no rules for.
@@ -140,9 +140,9 @@ def answer_tokens(text, lang, task):
 
 
 def question_scores(answers, prediction, lang, task):
-    """(exact match, F1), 0.0 to 1.0 each, of a predicted text, the best over the gold answers; (0, 0) where it is None.
+    """Return (exact match, F1), 0.0 to 1.0, of a predicted text, the best over the gold answers; (0, 0) for None.
 
-    F1 is the harmonic mean of the shares of common tokens in both; it is 0 where both are empty, as in the official
+    F1 is the harmonic mean of the fractions of common tokens in both; it is 0 where both are empty, as in the official
     scripts.
     """
     if prediction is None:
@@ -155,18 +155,37 @@ def question_scores(answers, prediction, lang, task):
         common = sum((collections.Counter(guess) & collections.Counter(gold)).values())
         if common:
             precision, recall = common / len(guess), common / len(gold)
-            f1 = max(
-                f1, 2 * precision * recall / (precision + recall)
-            )  # in the scripts' order of operations, for its very last digit
+            # In the scripts' order of operations, for its very last digit.
+            f1 = max(f1, 2 * precision * recall / (precision + recall))
     return exact, f1
 
 
 def squad_scores(gold, predictions, lang, task):
-    """{'exact_match', 'f1', 'count'} of {question id: text} against gold_answers'; count is the number of gold questions.
+    """Return {'exact_match', 'f1', 'count'} of {question id: text} against gold_answers'; count is the gold questions'.
 
-    The official scripts' numbers, as shares of 1. A question without a prediction counts 0; one that gold lacks is
+    The official scripts' numbers, as fractions. A question without a prediction counts 0; one that gold lacks is
     left out.
     """
     scores = [question_scores(answers, predictions.get(name), lang, task) for name, answers in gold.items()]
     exact, f1 = (sum(column) / len(scores) for column in zip(*scores))
     return {"exact_match": exact, "f1": f1, "count": len(scores)}
+
+
+def link_counts(links, gold):
+    """Return |A & S|, |A & P|, |A|, |S| of a pair's links A against its gold links (sure, possible)."""
+    return np.array([len(gold[0].intersection(links)), len(gold[1].intersection(links)), len(links), len(gold[0])])
+
+
+def alignment_scores(counts):
+    """Return AER, precision, recall and F1 of the sums of link_counts.
+
+    AER = 1 - (|A & S| + |A & P|) / (|A| + |S|) (Och and Ney 2003).
+    """
+    sure_hits, hits, found, sure = counts
+    precision, recall = hits / found if found else 0.0, sure_hits / sure if sure else 0.0
+    return {
+        "aer": 1 - (sure_hits + hits) / (found + sure) if found + sure else 0.0,
+        "precision": precision,
+        "recall": recall,
+        "f1": 2 * precision * recall / (precision + recall) if precision + recall else 0.0,
+    }

@@ -162,11 +162,13 @@ def difference_table(result, metric, key):
             target = column == row["target"]
             cells.append(cell(text, small=small, mark=star, target=target, value=entry["value"]))
         rows.append(cells)
-    other = "original English" if key == "difference" else "the random order that is as far from English"
+    other, tested = {
+        "difference": ("original English", "it and the average without English"),
+        "against_control": ("the random order that is as far from English", "it"),
+    }[key]
     return {
         "title": f"Difference in {NAMES[metric]} from {other}, percentage points",
-        "note": "Bold or framed: the language whose order the row was trained on. Only it and the average without "
-        "English are tested, and can have a star.",
+        "note": f"Bold or framed: the language whose order the row was trained on. Only {tested} can have a star.",
         "header": ["trained on", *map(column_name, result["columns"])],
         "rows": rows,
     }
@@ -189,6 +191,7 @@ def contrast_table(result):
         "title": f"Contrasts in {NAMES[result['metric']]}, percentage points",
         "note": "p: the level at which the interval ends at 0; adjusted for the number of contrasts of its kind "
         "(primary; own language; average). Detectable: the true difference that would be seen four times in five.",
+        "words": True,
         "header": ["contrast", "trained on", "tested on", "difference", "p", "adjusted p", "detectable", "seeds"],
         "rows": rows,
     }
@@ -207,6 +210,7 @@ def training_table(result):
     return {
         "title": "What each condition was trained on",
         "note": "Kendall's tau to English order is 1 where nothing moved and -1 where all is reversed.",
+        "words": True,
         "header": ["trained on", "words aligned", "words moved", "tau", "control", "seeds", "tokens/s"],
         "rows": rows,
     }

@@ -1,4 +1,4 @@
-"""Data of human translations: one layout of whatever lies in a folder, what is missing said, nothing written where it is wrong."""
+"""Data of human translations: one layout of what lies in a folder, what is missing said, nothing written in error."""
 
 import json
 import os
@@ -30,6 +30,7 @@ def treebank(*sentences):
 
 EN_PUD = treebank(("a", "I/PRON like/VERB London/PROPN"), ("b", "don't:do+n't/AUX go/VERB"), ("c", "Yes/INTJ"))
 FR_PUD = treebank(("a", "J'/PRON aime/VERB Londres/PROPN"), ("b", "du:de+le/ADP n'/ADV allez/VERB"), ("c", "Oui/INTJ"))
+TASKS = "udpos xnli pawsx".split()
 LINKS = [{"3": ["3"], "2": ["2", "X"], "X": ["1"]}, {"2": ["2", "4"], "3": ["4"]}]
 
 
@@ -86,7 +87,7 @@ def missing():
 
 
 def listed():
-    return sorted(os.path.relpath(os.path.join(place, name), "out") for place, _, names in os.walk("out") for name in names)
+    return sorted(f"{place}/{name}".removeprefix("out/") for place, _, names in os.walk("out") for name in names)
 
 
 def read(path):
@@ -97,12 +98,10 @@ def read(path):
 def test_one_layout_of_files_that_lie_at_any_depth(human):
     done = human()
     assert done.code == 0, done.err
-    assert listed() == sorted(
-        ["align/enfr.gold", "align/enfr.src-tgt", "missing.json", "parallel/en-fr.txt"]
-        + ["udpos/dev-en.tsv", "udpos/dev-fr.tsv", "udpos/manual-fr.align", "udpos/train-en-fr.txt", "udpos/train-en.tsv"]
-        + [f"xnli/{name}" for name in ("dev-en.tsv", "dev-fr.tsv", "dev-tr.tsv", "train-en-fr.txt", "train-en.tsv")]
-        + [f"pawsx/{name}" for name in ("dev-en.tsv", "dev-fr.tsv", "train-en-fr.txt", "train-en.tsv")]
-    )
+    names = "dev-en.tsv dev-fr.tsv train-en.tsv train-en-fr.txt".split()
+    every = [f"{task}/{name}" for task in TASKS for name in names]
+    every += ["udpos/manual-fr.align", "xnli/dev-tr.tsv", "align/enfr.gold", "align/enfr.src-tgt"]
+    assert listed() == sorted([*every, "missing.json", "parallel/en-fr.txt"])
     for name in ("align/enfr.gold", "align/enfr.src-tgt"):
         assert read(f"out/{name}") == FILES[f"g/{name.split('/')[1]}"]
     assert read("out/udpos/dev-fr.tsv") == FILES["x/tags/dev-fr.tsv"] and not os.path.islink("out/udpos/dev-fr.tsv")
@@ -129,7 +128,8 @@ def test_every_missing_piece_is_one_line_and_one_item(human):
 
 def test_manual_links_count_words_as_the_converted_treebanks_do(human):
     human("--tasks", "udpos")
-    assert [sorted(links) for links in read_pharaoh("out/udpos/manual-fr.align")] == [[(1, 1), (2, 2)], [(0, 0), (0, 2), (1, 2)], []]
+    links = [sorted(links) for links in read_pharaoh("out/udpos/manual-fr.align")]
+    assert links == [[(1, 1), (2, 2)], [(0, 0), (0, 2), (1, 2)], []]
     assert read_udpos("out/udpos/train-en.tsv")[1] == (["don't", "go"], ["AUX", "VERB"])
     assert list(read_parallel("out/udpos/train-en-fr.txt"))[1] == (["don't", "go"], ["du", "n'", "allez"])
 
@@ -163,6 +163,19 @@ def test_where_xnlis_test_has_labels_it_is_trained_on_and_dev_tested_on(human):
     assert len(list(read_parallel("out/parallel/en-fr.txt"))) == 12  # the same, each once
 
 
+def test_xnlis_own_release_brings_the_labels_of_test(human):
+    header = "language\tgold_label\tb1\tb2\tp1\tp2\tsentence1\tsentence2\tpromptID\n"
+    row = "{0}\tcontradictory\t\t\t\t\t{0} one {1}\t{0} two {1} \t7\n"
+    release = "".join(row.format(lang, n) for lang in ("en", "fr") for n in range(3))
+    assert human("--tasks", "xnli", **{"XNLI-1.0/xnli.test.tsv": header + release}).code == 0
+    assert read("out/xnli/train-en.tsv").splitlines()[1] == "en one 1\ten two 1\tcontradiction"
+    assert read("out/xnli/train-en-fr.txt").splitlines()[3] == "en two 1 ||| fr two 1"
+    assert read("out/xnli/dev-tr.tsv") == FILES["x/nli/dev-tr.tsv"]
+    assert len(list(read_parallel("out/parallel/en-fr.txt"))) == 6
+    done = human("--tasks", "xnli", **{"XNLI-1.0/xnli.test.tsv": header + "en\tneutral\n"})
+    assert done.code == 2 and "xnli.test.tsv:2: expected XNLI's columns" in done.err
+
+
 def test_pairs_of_paws_that_share_a_sentence_are_on_one_side(human):
     human("--tasks", "pawsx")
     # A-B and E-B are one group, though a pair stands between them; of six rows four and a half fit.
@@ -181,7 +194,7 @@ def test_without_xnli_tagging_is_made_and_its_translations_tune_the_aligners(hum
 
 
 BAD = [
-    ({"UD_English-PUD/en_pud-ud-test.conllu": None}, "en_pud*.conllu is not there; get it by data/download.py --tasks pud"),
+    ({"UD_English-PUD/en_pud-ud-test.conllu": None}, "en_pud*.conllu is not there; get it by data/download.py"),
     ({"deep/er/fr_pud.conllu": None}, "udpos: a PUD treebank of any of fr is not there"),
     ({"fr_pud.conllu": FR_PUD.replace("aime", "adore")}, "in/deep/er/fr_pud.conllu"),
     ({"deep/er/fr_pud.conllu": FR_PUD.replace("= b", "= z")}, "fr_pud.conllu: its sent_ids differ from in/UD_English"),
@@ -207,6 +220,19 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(human, changes, said):
 
 def test_two_copies_of_a_file_are_one(human):
     assert human(**{"again/fr_pud.conllu": FR_PUD, "again/dev-en.tsv": FILES["x/tags/dev-en.tsv"]}).code == 0
+
+
+def test_links_are_followed_once_and_the_output_is_no_input(human, run):
+    human()
+    first = {path: read(f"out/{path}") for path in listed()}
+    os.makedirs("all/runs")
+    os.symlink(os.path.abspath("in"), "all/data")
+    os.symlink(os.path.abspath("all"), "in/x/round")
+    os.rename("out", "all/runs/out")
+    done = run("data/human", "--input", "all", "--langs", "fr", "--output", "all/runs/out")
+    assert done.code == 0, done.err
+    os.rename("all/runs/out", "out")
+    assert {path: read(f"out/{path}") for path in listed()} == first
 
 
 def test_the_real_data_gives_three_tasks(shared, run, tmp_path):

@@ -1,29 +1,33 @@
-"""run_all.sh runs the whole experiment, does only what is left, and starts again where it was stopped."""
+"""run_all.sh plans the whole experiment, every command of it can be run by hand, and a small one runs to its report."""
 
 import collections
 import contextlib
-import glob
+import importlib
+import io
 import json
 import os
-import random
 import re
+import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from conftest import ROOT
+
+from data.cli import Arguments
+
+WITHOUT = "PROFILE DATA MODELS LANGS ORDERS ALIGNERS TASKS SEEDS JOBS POS PAIRS QA TUNE ALIGN MT CONSISTENCY".split()
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A copy of the project with this Python as its .venv."""
     folder = tmp_path_factory.mktemp("project")
-    for name in subprocess.run(
+    listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split("\n"):
+    )
+    for name in listed.stdout.split("\n"):
         if name and os.path.isfile(os.path.join(ROOT, name)):
             os.makedirs(os.path.dirname(folder / name), exist_ok=True)
             shutil.copy2(os.path.join(ROOT, name), folder / name)
@@ -35,206 +39,213 @@ def project(tmp_path_factory):
     return folder
 
 
-def run_all(project, model, *options, start=False, **settings):
-    settings = {
-        "ORDERS": "original random hi",
-        "EPOCHS": "2",
-        "MAX_DEV": "10",
-        "LR": "1e-3",
-        "ALIGNERS": "pretrained",
-        "TASKS": "udpos",
-        "MODELS": model,
-        **settings,
-    }
-    environment = {
-        **{key: value for key, value in os.environ.items() if key not in ("PROFILE", "DATA", "SEEDS", "JOBS")},
-        **settings,
-    }
-    command = ["bash", str(project / "run_all.sh"), *options]
-    if start:
-        return subprocess.Popen(
-            command,
-            env=environment,
-            cwd="/",
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True)
-
-
-def scripts(done):
-    """The names of the scripts that a dry run prints, in order."""
-    return re.findall(r"python \S*?(\w+)\.py", done.stdout)
-
-
-def tables(project):
-    """Everything that a run's numbers consist of, but for times."""
-    with open(project / "report" / "sample" / "results.json", encoding="utf-8") as stream:
-        report = json.load(stream)
-    results = report["results"]
-    for result in results:
-        for row in result["rows"]:
-            del row["tokens_per_second"]
-    return results, report["alignments"]
-
-
-def test_a_dry_run_prints_every_command_and_runs_none(project, tiny_bert):
-    done = run_all(project, tiny_bert, "--dry-run")
-    lines = done.stdout.strip().split("\n")
-    assert done.returncode == 0 and not done.stderr and not (project / "runs").exists()
-    assert scripts(done) == ["align", "align", "reorder", "reorder", "train_pos", "train_pos", "train_pos", "eval"]
-    assert "--scores" in lines[0] and "--random" in lines[2] and "--order hi --aligner pretrained" in lines[6]
-
-
-def test_every_aligner_gets_its_stages(project, tiny_bert):
-    done = run_all(
-        project,
-        tiny_bert,
-        "--dry-run",
-        ALIGNERS="pretrained separate joint",
-        ORDERS="original random fr de hi zh",
-        SEEDS="1 2",
+def run_all(project, *options, cwd="/", **settings):
+    environment = {key: value for key, value in os.environ.items() if key not in WITHOUT}
+    return subprocess.run(
+        ["bash", str(project / "run_all.sh"), *options],
+        env={**environment, "MODELS": "some/encoder", **settings},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
     )
-    found = collections.Counter(scripts(done))
-    # four separate aligners and a joint one; 3 aligners x 4 languages scored, and linked; 12 orders and a random one; 14 conditions
-    assert found == {"finetune_aligner": 5, "align": 24, "reorder": 13, "train_pos": 28, "eval": 1}
-    one = run_all(project, tiny_bert, "--dry-run", ALIGNERS="separate joint", ORDERS="original random zh")
-    assert collections.Counter(scripts(one)) == {
-        "finetune_aligner": 2,
-        "align": 4,
-        "reorder": 3,
-        "train_pos": 4,
-        "eval": 1,
-    }
-    assert "train-en-fr.txt" not in one.stdout.split("\n")[0] and "train-en-fr.txt" in one.stdout.split("\n")[1]
 
 
-def test_it_ends_in_a_report_and_does_only_what_is_left(project, tiny_bert):
-    first = run_all(project, tiny_bert)
-    assert first.returncode == 0, first.stderr
-    assert "sample: 8 stages, 0 done, 8 to do" in first.stdout and "report/sample/results.html" in first.stdout
-    [result], alignments = tables(project)
-    assert [row["order"] for row in result["rows"]] == ["original", "hi", "random"] and result["languages"] == [
-        "en",
-        "de",
-        "fr",
-        "hi",
-        "zh",
+def plan(project, **settings):
+    """The commands that a dry run prints, each a list of words."""
+    done = run_all(project, "--dry-run", **settings)
+    assert done.returncode == 0, done.stderr
+    return [shlex.split(line) for line in done.stdout.splitlines()]
+
+
+def scripts(commands):
+    """How often each script is run: {name: number}."""
+    return dict(collections.Counter(os.path.basename(words[1])[:-3] for words in commands))
+
+
+def option(words, name):
+    return words[words.index(name) + 1] if name in words else None
+
+
+def conditions(commands):
+    """The training runs as [task/order-aligner-seed], in order."""
+    outputs = [option(words, "--output") for words in commands if os.path.basename(words[1]).startswith("train_")]
+    return [re.sub(r"runs/\w+/(\w+)/[^/]*/", r"\1/", output) for output in outputs]
+
+
+@pytest.fixture
+def human(tmp_path):
+    """A folder of data for PROFILE=human, with a space in its name; its content is not read by a plan."""
+    (tmp_path / "my data").mkdir()
+    return str(tmp_path / "my data")
+
+
+# ---- the plan ----------------------------------------------------------------------------------------
+
+
+def test_the_sample_has_every_stage_and_few_runs_beside_tagging(project):
+    commands = plan(project)
+    # 39 of tagging: 3 seeds of original, 4 orders by 2 aligners and 4 controls; 4 of XNLI, 2 of PAWS-X
+    assert scripts(commands) == {
+        "split": 2, "finetune_aligner": 1, "align": 18, "reorder": 24, "train_pos": 39, "train_xnli": 6, "eval": 1,
+    }  # fmt: skip
+    assert [run for run in conditions(commands) if not run.startswith("udpos")] == [
+        "xnli/original-none-1",
+        "xnli/identity-none-1",
+        "xnli/hi-pretrained-1",
+        "xnli/random-hi-pretrained-1",
+        "pawsx/original-none-1",
+        "pawsx/zh-pretrained-1",
     ]
-    ordered, control = result["rows"][1:]
-    assert (
-        control["statistics"]["kendall_tau"] == pytest.approx(ordered["statistics"]["kendall_tau"])
-        and ordered["control"] == "random"
-    )
-    [rows] = alignments.values()
-    assert [(row["aligner"], row["pair"], row["method"], row["pairs"]) for row in rows] == [
-        ("pretrained", "enhi", method, 40) for method in ("argmax", "itermax", "softmax")
+    named = plan(project, ORDERS="original zh random", SEEDS="1 2", ALIGNERS="pretrained separate", TASKS="xnli qa")
+    assert conditions(named)[:8] == [
+        f"xnli/{order}-{seed}"
+        for order in ("original-none", "zh-pretrained", "random-zh-pretrained", "zh-separate")
+        for seed in "12"
     ]
-    assert "Alignment error rate" in (project / "report" / "sample" / "results.md").read_text()
-    assert set(os.listdir(project / "report" / "sample")) == {"results.json", "results.md", "results.html"}
-
-    again = run_all(project, tiny_bert)
-    assert again.returncode == 0 and "8 stages, 8 done, 0 to do" in again.stdout
-    assert run_all(project, tiny_bert, "--dry-run").stdout == ""
-    # Another seed is trained alone; a removed output and what follows from it are made again.
-    assert scripts(run_all(project, tiny_bert, "--dry-run", SEEDS="1 2")) == ["train_pos"] * 3 + ["eval"]
-    os.remove(glob.glob(str(project / "runs/sample/work/*/udpos/pretrained/train-hi.tsv"))[0])
-    assert scripts(run_all(project, tiny_bert, "--dry-run")) == ["reorder", "train_pos", "eval"]
-    # Narrowing the experiment narrows the report; runs with other settings stay out of it.
-    assert run_all(project, tiny_bert, ORDERS="original hi", EPOCHS="1").returncode == 0
-    assert [row["order"] for row in tables(project)[0][0]["rows"]] == ["original", "hi"]
-    assert run_all(project, tiny_bert).returncode == 0
-    # A changed setting never reuses an old result.
-    assert scripts(run_all(project, tiny_bert, "--dry-run", EPOCHS="3")) == ["train_pos"] * 3 + ["eval"]
+    assert len(conditions(named)) == 16 and conditions(named)[8] == "xquad/original-none-1"
 
 
-def test_tuned_aligners_are_trained_scored_and_used(project, tiny_bert):
-    settings = {
-        "ALIGNERS": "separate joint",
-        "ORDERS": "original random hi",
-        "ALIGN_STEPS": "2",
-        "ALIGN_LR": "1e-3",
-        "EPOCHS": "1",
-    }
-    done = run_all(project, tiny_bert, **settings)
-    assert done.returncode == 0, done.stderr
-    [result], alignments = tables(project)
-    names = [(row["order"], row["aligner"]) for row in result["rows"]]
-    assert names == [("original", "none"), ("hi", "separate"), ("hi", "joint"), ("random", "separate")]
-    assert [row["aligner"] for row in next(iter(alignments.values()))] == ["separate"] * 3 + ["joint"] * 3
-    folder = next(project.glob("runs/sample/aligners/*/joint"))
-    assert len(json.loads((folder / "finetuning.json").read_text())["pairs"]) == 4
-    # Another learning rate makes the aligners and all that follows from them anew, and nothing else.
-    again = collections.Counter(scripts(run_all(project, tiny_bert, "--dry-run", **settings, ALIGN_BATCH="4")))
-    assert again == {"finetune_aligner": 2, "align": 4, "reorder": 3, "train_pos": 3, "eval": 1}
+def test_full_has_three_encoders_and_seeds(project, tmp_path):
+    commands = plan(project, PROFILE="full", DATA=str(tmp_path / "no data yet"), MODELS="")
+    # Of each encoder and seed: original, 4 orders by 3 aligners, 4 controls; XNLI and PAWS-X also have identity.
+    assert scripts(commands) == {
+        "download": 1, "split": 11, "translate": 5, "finetune_aligner": 15, "align": 108,
+        "reorder": 3 * (3 * 12 + 3 * 4 * 3 + 2), "train_pos": 153, "train_xnli": 2 * 162, "eval": 1,
+    }  # fmt: skip
+    assert option(commands[0], "--tasks") == "pawsx,translations,udpos,xnli"
+    questions = plan(project, PROFILE="full", DATA=str(tmp_path / "no data yet"), TASKS="qa", ORDERS="original")
+    assert [option(words, "--epochs") for words in questions if option(words, "--task")] == ["3"] * 3 + ["2"] * 6
+    assert option(questions[0], "--tasks") == "mlqa,squad,translations,tydiqa,xnli,xquad"
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_numbers(project, tiny_bert):
-    """KILLS=20 does it twenty times: a run from nothing, killed with SIGKILL at a random moment (every second time one stage alone)."""
-    generator = random.Random(int(os.environ.get("KILL_SEED", "1")))
-    shutil.rmtree(project / "runs", ignore_errors=True)
-    began = time.monotonic()
-    assert run_all(project, tiny_bert).returncode == 0
-    seconds, undisturbed = time.monotonic() - began, tables(project)
-    for number in range(int(os.environ.get("KILLS", "2"))):
-        shutil.rmtree(project / "runs")
-        shutil.rmtree(project / "report")
-        process = run_all(project, tiny_bert, start=True)
-        time.sleep(generator.uniform(0.5, seconds))
-        stages = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
-        if number % 2 and stages:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(stages[0]), signal.SIGKILL)
-        elif process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        assert run_all(project, tiny_bert).returncode == 0
-        assert tables(project) == undisturbed
+def test_human_has_the_links_of_people_too(project, human):
+    commands = plan(project, PROFILE="human", DATA=human)
+    assert option(commands[0], "--input") == human and option(commands[0], "--langs") == "fr,de,hi,zh"
+    made = conditions(commands)
+    # Of each seed: original, 4 orders by 3 aligners, 4 controls, identity but for udpos, which has manual links
+    assert collections.Counter(run.split("/")[0] for run in made) == {"udpos": 105, "xnli": 90, "pawsx": 90}
+    assert "udpos/fr-manual-5" in made and "xnli/fr-manual-5" not in made
+    by_hand = next(words for words in commands if option(words, "--output").endswith("udpos/manual/train-zh.tsv"))
+    assert option(by_hand, "--alignment") == "runs/human/data/udpos/manual-zh.align"
 
 
-def test_pair_tasks_and_question_answering_run_beside_tagging(project, tiny_bert):
-    settings = {"TASKS": "xnli pawsx qa", "ORDERS": "original identity hi", "PAIR_EPOCHS": "1", "QA_EPOCHS": "1"}
-    done = run_all(project, tiny_bert, **settings)
-    assert done.returncode == 0, done.stderr
-    results, _ = tables(project)
-    assert {result["task"] for result in results} == {"xnli", "pawsx", "xquad"}
-    for result in results:
-        assert [(row["order"], row["aligner"]) for row in result["rows"]] == [
-            ("original", "none"),
-            ("identity", "none"),
-            ("hi", "pretrained"),
-        ]
-        assert result["languages"] == ["en", "de", "fr"] + ["hi"] * (result["task"] != "pawsx") + ["zh"]
-        assert (
-            result["rows"][1]["statistics"]["kendall_tau"] == 1.0
-            and result["rows"][2]["statistics"]["kendall_tau"] < 1.0
-        )
-        # Splitting text into words and joining them again changes nothing here, so neither do the scores.
-        assert result["rows"][0]["scores"] == result["rows"][1]["scores"]
-
-
-def test_the_whole_sample_has_all_tasks(project, tiny_bert):
-    settings = {"TASKS": "udpos xnli pawsx", "ALIGNERS": "pretrained separate joint", "ORDERS": "", "SEEDS": "9"}
-    done = run_all(project, tiny_bert, "--dry-run", **settings)
-    assert done.returncode == 0, done.stderr
-    trained = collections.Counter(
-        re.search(r"--output runs/sample/(\w+)/", line)[1]
-        for line in done.stdout.split("\n")
-        if "/train_" in line or " train_" in line
-    )
-    # original, random, 4 orders by 3 aligners; xnli also identity; pawsx original and one order
-    assert trained == {"udpos": 14, "xnli": 15, "pawsx": 2}
-    os.rename(project / "data/sample/pawsx/translate-train/en-hi-translated.tsv", project / "hidden")
+def test_what_human_data_lack_is_left_out_and_named(project, human):
+    data = project / "runs/human/data"
+    texts = ["udpos/train-en-fr.txt", "udpos/train-en-hi.txt", "parallel/en-hi.txt"]
+    for name in ["missing.json", "udpos/manual-fr.align", *texts]:
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).touch()
     try:
-        missing = run_all(project, tiny_bert, "--dry-run", TASKS="pawsx", ORDERS="original hi")
-        assert missing.returncode == 0 and scripts(missing).count("train_xnli") == 1
-        assert (
-            "pawsx: no translations of its training set into hi"
-            in run_all(project, tiny_bert, TASKS="pawsx", ORDERS="original hi", PAIR_EPOCHS="1").stdout
-        )
+        settings = {"PROFILE": "human", "DATA": human, "TASKS": "udpos", "SEEDS": "1"}
+        made = conditions(plan(project, **settings))
+        assert made == [
+            "udpos/original-none-1",
+            *[f"udpos/{order}-pretrained-1" for order in ("fr", "hi", "random-fr", "random-hi")],
+            "udpos/hi-separate-1",  # nothing to tune a French aligner on
+            *[f"udpos/{order}-joint-1" for order in ("fr", "hi")],
+            "udpos/fr-manual-1",
+        ]
+        said = run_all(project, "--dry-run", **settings).stderr.split("\n")
+        assert said[0] == "stages.py: udpos: no links into de from pretrained, which is left out" and len(said) == 8
+        # The controls are of the first aligner that has the language.
+        first = conditions(plan(project, **settings, ALIGNERS="manual joint", ORDERS="fr hi random"))
+        assert first[1] == "udpos/random-fr-manual-1" and first[-1] == "udpos/random-hi-joint-1"
     finally:
-        os.rename(project / "hidden", project / "data/sample/pawsx/translate-train/en-hi-translated.tsv")
+        shutil.rmtree(project / "runs")
+
+
+def test_another_aligner_has_its_own_control_where_its_order_is_as_far(project):
+    settings = {"ALIGNERS": "pretrained joint", "ORDERS": "hi zh random", "SEEDS": "1 2", "TASKS": "udpos"}
+    taus = {("pretrained", "hi"): 0.5, ("joint", "hi"): 0.53, ("pretrained", "zh"): 0.5, ("joint", "zh"): 0.481}
+    try:
+        for (aligner, lang), tau in taus.items():
+            path = project / f"runs/sample/work/encoder/udpos/{aligner}/train-{lang}.tsv.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"sentences": 9, "moved": 0.5, "kendall_tau": tau}))
+        commands = plan(project, **settings)
+        assert [run for run in conditions(commands) if "random" in run and "joint" in run] == [
+            "udpos/random-hi-joint-1",
+            "udpos/random-hi-joint-2",
+        ]
+        control = next(words for words in commands if option(words, "--output").endswith("joint/train-random-hi-2.tsv"))
+        assert option(control, "--alignment").endswith("joint/hi.align") and option(control, "--seed") == "2"
+    finally:
+        shutil.rmtree(project / "runs")
+    assert not [run for run in conditions(plan(project, **settings)) if "random" in run and "joint" in run]
+
+
+def test_what_a_condition_is(project):
+    orders = "original reverse rdrop hi hi+consistency random-hi+consistency hi+both hi+nearest random-hi+nearest"
+    settings = {"ORDERS": orders + " hi+previous+both", "ALIGNERS": "pretrained pretrained+itermax", "CONSISTENCY": "2"}
+    commands = plan(project, TASKS="udpos", SEEDS="4", **settings)
+    own = [words for words in commands if option(words, "--aligner") in ("none", "pretrained")]
+    train = {option(words, "--order"): words for words in own}
+    assert list(train) == settings["ORDERS"].split() and option(train["reverse"], "--aligner") == "none"
+    work = "runs/sample/work/encoder/udpos/pretrained"
+    english = "data/sample/udpos/train-en.tsv"
+
+    def taken(order):
+        return [option(train[order], name) for name in ("--train", "--reordered", "--consistency", "--permutations")]
+
+    assert taken("original") == [english, None, None, None] and taken("rdrop") == [english, english, "2", None]
+    assert taken("hi") == [f"{work}/train-hi.tsv", None, None, None]
+    assert taken("hi+consistency") == [english, f"{work}/train-hi.tsv", "2", f"{work}/train-hi.tsv.order"]
+    assert taken("random-hi+consistency")[1] == f"{work}/train-random-hi-4.tsv"
+    assert taken("hi+both") == [english, f"{work}/train-hi.tsv", None, None]
+    assert taken("hi+nearest") == [f"{work}/train-hi+nearest.tsv", None, None, None]
+    assert taken("hi+previous+both") == [english, f"{work}/train-hi+previous.tsv", None, None]
+    reorder = {os.path.basename(option(words, "--output")): words for words in commands if f"{work}/" in str(words)}
+    assert option(reorder["train-random-hi+nearest-4.tsv"], "--unaligned") == "nearest"
+    assert "--random" in reorder["train-random-hi+nearest-4.tsv"] and "--reverse" in reorder["train-reverse.tsv"]
+    links = [words for words in commands if option(words, "--output").endswith("pretrained+itermax/hi.align")]
+    assert [option(words, "--method") for words in links] == ["itermax"]
+
+
+def test_strings_of_options_are_taken_whole(project):
+    settings = {"POS": "--epochs 9", "PAIRS": "--lr 1e-3", "QA": "--max-dev 3", "TUNE": "--max-steps 7"}
+    commands = plan(project, TASKS="udpos xnli qa", ALIGNERS="joint", ALIGN="--method match", **settings)
+    for script, end in zip(("train_pos.py", "train_xnli.py", "train_qa.py", "finetune_aligner.py"), settings.values()):
+        assert {tuple(words[-2:]) for words in commands if words[1] == script} == {tuple(end.split())}
+    assert {option(words, "--method") for words in commands if words[1] == "align.py"} == {"match"}
+
+
+def test_one_more_language_is_its_data_and_one_word(project):
+    added = {f"data/sample/udpos/train-en-{lang}.txt": lang for lang in ("ru",)}
+    for name in added:
+        shutil.copy(project / "data/sample/udpos/train-en-hi.txt", project / name)
+    try:
+        before, after = (plan(project, TASKS="udpos", LANGS=langs) for langs in ("fr de hi zh", "fr de hi zh ru"))
+        more = collections.Counter(conditions(after)) - collections.Counter(conditions(before))
+        assert set(more) == {f"udpos/ru-{a}-{n}" for a in ("pretrained", "joint") for n in "123"} | {
+            f"udpos/random-ru-pretrained-{n}" for n in "123"
+        }
+    finally:
+        for name in added:
+            os.remove(project / name)
+
+
+def test_awesome_is_the_joint_aligner_trained_on_its_own_orders(project):
+    commands = plan(project, MODELS="some/encoder awesome", ORDERS="original hi random", SEEDS="1", TASKS="udpos")
+    joint = "runs/sample/aligners/encoder/joint"
+    made = [words for words in commands if option(words, "--model") == joint]
+    assert conditions(made) == ["udpos/original-none-1", "udpos/random-hi-pretrained-1", "udpos/hi-joint-1"]
+    assert scripts(commands)["finetune_aligner"] == 1 and scripts(commands)["align"] == 4
+
+
+def test_data_that_lie_there_are_not_fetched(project, tmp_path):
+    data = tmp_path / "my data"
+    settings = {"PROFILE": "full", "DATA": "my data", "TASKS": "xnli", "ORDERS": "original fr", "LANGS": "fr"}
+    settings["ALIGNERS"] = "joint"
+    for name in ("train-en", "dev-en", "test-en", "test-fr", "translate-train/multinli.train.fr"):
+        assert "data/download.py" in run_all(project, "--dry-run", cwd=tmp_path, **settings).stdout
+        (data / "xnli" / f"{name}.tsv").parent.mkdir(parents=True, exist_ok=True)
+        (data / "xnli" / f"{name}.tsv").touch()
+    there = run_all(project, "--dry-run", cwd=tmp_path, **settings)
+    commands = [shlex.split(line) for line in there.stdout.splitlines()]
+    assert there.returncode == 0 and scripts(commands)["split"] == 2 and "download" not in scripts(commands)
+    assert option(commands[-2], "--data-dir") == f"{data}/xnli"
+    (data / "archives").mkdir()  # a download that did not end
+    assert "data/download.py" in run_all(project, "--dry-run", cwd=tmp_path, **settings).stdout
 
 
 @pytest.mark.parametrize(
@@ -242,176 +253,112 @@ def test_the_whole_sample_has_all_tasks(project, tiny_bert):
     [
         (["--fast"], {}, "unknown option --fast"),
         ([], {"PROFILE": "big"}, "PROFILE=big: unknown"),
-        ([], {"GOLD": "nowhere"}, "GOLD=//nowhere: no such folder"),
-        ([], {"ORDERS": "original ja"}, "unknown order ja"),
-        ([], {"PROFILE": "pud"}, "PROFILE=pud needs DATA=DIR"),
-        ([], {"PROFILE": "pud", "DATA": "/"}, "no dev-en.tsv"),
-        ([], {"TASKS": "ner"}, "TASKS: unknown task ner"),
-        ([], {"ALIGNERS": "giza"}, "ALIGNERS: unknown aligner giza"),
-        ([], {"ORDERS": "original rdrop+consistency"}, "the original with itself is rdrop"),
-        ([], {"JOBS": "0"}, "JOBS=0: expected a whole number"),
-        ([], {"PROFILE": "full", "MODELS": "awesome"}, "awesome is the joint aligner of the first model"),
-        ([], {"MODELS": "a awesome", "ALIGNERS": "separate"}, "expected joint among ALIGNERS"),
-        (["--stage", "cooking"], {}, "--stage: expected one of data text aligners links orders train report"),
-        (["--stage", "train", "--share", "3/2"], {}, "--share: expected K/N"),
-        (["--share", "1/2"], {}, "--share: is for --stage"),
-        (
-            ["--stage", "train"],
-            {"ORDERS": "de", "TASKS": "xnli"},
-            "which is not there yet; run the waves before it first",
-        ),
+        ([], {"ORDERS": "original ja"}, "ORDERS: unknown ja; expected one of original identity reverse rdrop"),
+        ([], {"ORDERS": "hi+some"}, "ORDERS: unknown some; expected one of consistency both previous nearest"),
+        ([], {"ORDERS": "original rdrop+consistency"}, "rdrop+consistency: rdrop stands alone"),
+        ([], {"PROFILE": "human"}, "PROFILE=human needs DATA=DIR"),
+        ([], {"PROFILE": "human", "DATA": "/usr", "TASKS": "qa"}, "unknown qa; expected one of udpos xnli pawsx"),
+        ([], {"TASKS": "ner"}, "TASKS: unknown ner"),
+        ([], {"ALIGNERS": "giza"}, "ALIGNERS: unknown giza"),
+        ([], {"ALIGNERS": "manual"}, "ALIGNERS: unknown manual"),
+        ([], {"ALIGNERS": "joint+some"}, "ALIGNERS: unknown some; expected one of argmax"),
+        ([], {"JOBS": "0"}, "--jobs: '0' is not a whole number"),
+        ([], {"MODELS": "awesome a"}, "awesome is the first model's joint aligner; expected that model before it"),
+        ([], {"MODELS": "a awesome", "ALIGNERS": "separate"}, "awesome needs joint among them"),
+        ([], {"MODELS": "a/x b/x"}, "two have the same last name"),
+        (["--wave", "cooking"], {}, "--wave cooking: expected one of data, text"),
+        (["--share", "1/2"], {}, "--share: is for --wave"),
+        (["--wave", "train"], {"TASKS": "udpos"}, "which is not there; run the wave"),
     ],
-)
-def test_a_wrong_setting_ends_in_one_line(project, tiny_bert, options, settings, message):
-    done = run_all(project, tiny_bert, *options, **settings)
+)  # fmt: skip
+def test_a_wrong_setting_ends_in_one_line(project, options, settings, message):
+    done = run_all(project, *options, **settings)
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
 
 
-CONSISTENT = "original rdrop random hi hi+consistency random+consistency"
+def test_before_the_set_up_a_dry_run_prints_it_too(project, tmp_path):
+    shutil.copytree(project, tmp_path / "fresh", ignore=shutil.ignore_patterns(".venv", "runs", "report"))
+    done = run_all(tmp_path / "fresh", "--dry-run", MODELS="")
+    lines = done.stdout.split("\n")
+    assert done.returncode == 0 and lines[0].endswith("-m venv --clear .venv") and "-r requirements.txt" in lines[1]
+    assert lines[2] == ".venv/bin/python data/get_model.py --output models/multilingual-e5-small"
+    assert lines[3].startswith(".venv/bin/python data/split.py") and not (tmp_path / "fresh" / "runs").exists()
 
 
-def test_consistency_has_its_conditions_and_controls(project, tiny_bert):
-    done = run_all(project, tiny_bert, ORDERS=CONSISTENT, TASKS="udpos qa", EPOCHS="1", QA_EPOCHS="1")
-    assert done.returncode == 0, done.stderr
-    results, _ = tables(project)
-    assert len(results) == 2
-    for result in results:
-        rows = {row["order"]: row for row in result["rows"]}
-        assert list(rows) == ["original", "rdrop", "hi", "hi+consistency", "random", "random+consistency"]
-        assert rows["hi"]["control"] == "random" and rows["hi+consistency"]["control"] == "random+consistency"
-        assert rows["hi+consistency"]["target"] == "hi" and rows["rdrop"]["aligner"] == "none"
+class Parsed(Exception):
+    """Raised in place of running a script."""
 
 
-def test_waves_and_shares_do_the_whole_experiment(project, tiny_bert):
-    """What a cluster does: wave after wave, each in shares at the same time; nothing is left for a plain run."""
-    settings = {"SEEDS": "5", "TASKS": "udpos xnli", "PAIR_EPOCHS": "1"}
-    early = run_all(project, tiny_bert, "--dry-run", "--stage", "train", **settings)
-    assert scripts(early) == ["train_pos"] * 3 + ["train_xnli"] * 3
-    for wave in ("data", "text", "aligners", "links", "orders", "train"):
-        shares = [
-            run_all(project, tiny_bert, "--stage", wave, "--share", f"{k}/2", start=True, **settings) for k in (1, 2)
-        ]
-        assert [share.wait() for share in shares] == [0, 0], wave
-        assert run_all(project, tiny_bert, "--dry-run", "--stage", wave, **settings).stdout == ""
-    assert scripts(run_all(project, tiny_bert, "--dry-run", **settings)) == ["eval"]
-    # A wave does not take what other settings made for what it needs.
-    assert run_all(project, tiny_bert, "--stage", "report", **settings).returncode == 0
-    other = run_all(project, tiny_bert, "--stage", "report", **settings, **{"PAIR_LR": "1e-5"})
-    assert (
-        other.returncode == 2
-        and "as these settings make it, which is not there yet; run the waves before it first" in other.stderr
-    )
+def test_every_command_of_every_profile_can_be_parsed(project, human, tmp_path, monkeypatch):
+    """By the scripts' own parsers, so that a plan never names an option that is not there."""
+    original = Arguments.parse_args
 
+    def parse(self, *arguments):
+        original(self, *arguments)
+        raise Parsed
 
-def test_a_signal_ends_a_lone_stage_at_once(project, tiny_bert):
-    process = run_all(project, tiny_bert, start=True, JOBS="1", SEEDS="8", EPOCHS="2000")
-    try:
-        log = project / "runs/sample/.done/times"
-        before = log.read_text().count("train_pos") if log.exists() else 0
-        training = []
-        while not training:  # the stage of this run_all.sh that trains
-            assert process.poll() is None
-            time.sleep(0.1)
-            training = subprocess.run(
-                ["pgrep", "-P", str(process.pid), "-f", "train_pos.py"], capture_output=True, text=True
-            ).stdout.split()
-        process.terminate()
-        assert process.wait(timeout=60) == 130
-        assert (
-            not os.path.exists(f"/proc/{training[0]}")
-            and (log.read_text().count("train_pos") if log.exists() else 0) == before
+    monkeypatch.setattr(Arguments, "parse_args", parse)
+    orders = "original identity reverse rdrop hi random-hi hi+consistency random-hi+consistency hi+both hi+nearest"
+    commands = [
+        words
+        for settings in (
+            {"ORDERS": orders, "TASKS": "udpos xnli pawsx qa", "ALIGNERS": "pretrained+itermax separate joint"},
+            {"PROFILE": "human", "DATA": human},
+            {"PROFILE": "full", "DATA": str(tmp_path / "data"), "TASKS": "udpos xnli pawsx qa", "SEEDS": "1"},
         )
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def test_qa_is_named_anywhere_and_its_parts_alone(project, tiny_bert):
-    first = run_all(project, tiny_bert, "--dry-run", TASKS="qa udpos", ORDERS="original")
-    assert scripts(first) == ["train_qa", "train_pos", "eval"]
-    alone = run_all(
-        project, tiny_bert, "--dry-run", PROFILE="full", TASKS="mlqa", ORDERS="original", DATA="/nowhere", SEEDS="1"
-    )
-    assert alone.returncode == 0 and "--task mlqa" in alone.stdout and "--task tydiqa" not in alone.stdout
-
-
-def test_what_nvidia_smi_says_of_its_failure_is_no_gpu(project, tiny_bert, tmp_path):
-    (tmp_path / "nvidia-smi").write_text(
-        "#!/bin/sh\necho NVIDIA-SMI has failed because it could not talk to the driver\nexit 9\n"
-    )
-    (tmp_path / "nvidia-smi").chmod(0o755)
-    done = run_all(project, tiny_bert, SEEDS="1", PATH=f"{tmp_path}:{os.environ['PATH']}")
-    assert done.returncode == 0 and f" {min(2, os.cpu_count())} at a time" in done.stdout
-
-
-def test_data_that_lack_translations_are_fetched(project, tiny_bert, tmp_path):
-    for name in (
-        "udpos/train-en.tsv",
-        "udpos/dev-de.tsv",
-        "xnli/train-en.tsv",
-        "xnli/dev-de.tsv",
-        "xnli/test-en.tsv",
-        "xnli/test-fr.tsv",
-    ):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("")
-    settings = {"PROFILE": "full", "DATA": str(tmp_path), "TASKS": "udpos xnli", "ORDERS": "original fr", "SEEDS": "1"}
-    assert scripts(run_all(project, tiny_bert, "--dry-run", **settings))[0] == "download"
-    (tmp_path / "xnli/translate-train").mkdir()
-    (tmp_path / "xnli/translate-train/multinli.train.fr.tsv").write_text("")
-    assert "download" not in scripts(run_all(project, tiny_bert, "--dry-run", **settings))
-    (tmp_path / "archives").mkdir()  # a download that did not end
-    assert scripts(run_all(project, tiny_bert, "--dry-run", **settings))[0] == "download"
-
-
-def test_a_second_run_in_the_same_folder_says_so_and_stops(project, tiny_bert):
-    settings = {"SEEDS": "6", "EPOCHS": "30"}
-    first = run_all(project, tiny_bert, start=True, **settings)
-    try:
-        while not glob.glob(str(project / "runs/sample/logs/*-6.log")):
-            assert first.poll() is None
-            time.sleep(0.1)
-        second = run_all(project, tiny_bert, **settings)
-        assert (
-            second.returncode == 2 and "is at work in runs/sample" in second.stderr and second.stderr.count("\n") == 1
-        )
-    finally:
-        os.killpg(first.pid, signal.SIGKILL)
-        first.wait()
-
-
-def test_a_failed_stage_is_named_and_the_rest_stays_done(project, tiny_bert):
-    settings = {"SEEDS": "7", "LR": "1e-3"}
-    path = project / "train_pos.py"
-    text = path.read_text()
-    path.write_text(
-        text.replace(
-            "    args = parser.parse_args()\n", "    args = parser.parse_args()\n    raise InputError('no luck')\n", 1
-        )
-    )
-    try:
-        done = run_all(project, tiny_bert, **settings)
-        assert done.returncode == 2 and "train_pos.py: error: no luck" in done.stderr
-        assert re.search(
-            r"the stage that makes runs/sample/udpos/tiny-bert\S*-7 ended with code 2; its output is in runs/sample/logs/",
-            done.stderr,
-        )
-    finally:
-        path.write_text(text)
-    again = run_all(project, tiny_bert, "--dry-run", **settings)
-    assert scripts(again) == ["train_pos"] * 3 + ["eval"]
-
-
-def test_awesome_is_the_joint_aligner_trained_on_its_own_orders(project, tiny_bert):
-    settings = {"ALIGNERS": "pretrained joint", "ORDERS": "original random hi", "ALIGN_STEPS": "2", "EPOCHS": "1"}
-    done = run_all(project, tiny_bert + " awesome", **settings)
-    assert done.returncode == 0, done.stderr
-    results, _ = tables(project)
-    [awesome] = [result for result in results if result["model"].endswith("/joint")]
-    assert [(row["order"], row["aligner"]) for row in awesome["rows"]] == [
-        ("original", "none"),
-        ("hi", "joint"),
-        ("random", "pretrained"),
+        for words in plan(project, **settings)
     ]
-    plain = run_all(project, tiny_bert, "--dry-run", **settings)
-    assert scripts(plain) == ["eval"]  # it has shared its aligners, links and orders
+    seen = set()
+    for words in commands:
+        shape = (words[1], *(word for word in words if word.startswith("--")), option(words, "--task"))
+        if shape in seen:
+            continue
+        seen.add(shape)
+        module = importlib.import_module(words[1][:-3].replace("/", "."))
+        monkeypatch.setattr(sys, "argv", words[1:])
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said), pytest.raises(Parsed):
+            try:
+                module.main()
+            except SystemExit:
+                pytest.fail(f"{shlex.join(words)}: {said.getvalue()}")
+    assert len({shape[0] for shape in seen}) == 11
+
+
+# ---- one real run --------------------------------------------------------------------------------------
+
+
+def test_a_small_experiment_runs_to_its_report_and_does_nothing_twice(project, tiny_bert):
+    settings = {
+        "MODELS": tiny_bert,
+        "TASKS": "udpos",
+        "ORDERS": "original hi random",
+        "ALIGNERS": "pretrained joint",
+        "SEEDS": "1",
+        "LANGS": "hi zh",
+        "POS": "--epochs 2 --lr 1e-3 --max-dev 10",
+        "TUNE": "--max-steps 2 --lr 1e-3 --batch-size 8",
+    }
+    planned = plan(project, **settings)
+    assert scripts(planned) == {"finetune_aligner": 1, "align": 4, "reorder": 3, "train_pos": 4, "eval": 1}
+    done = run_all(project, **settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with open(project / "report/sample/results.json", encoding="utf-8") as stream:
+        report = json.load(stream)
+    [result] = report["results"]
+    rows = {(row["order"], row["aligner"], *row["seeds"]) for row in result["rows"]}
+    expected = {("original", "none", 1), ("hi", "pretrained", 1), ("hi", "joint", 1), ("random-hi", "pretrained", 1)}
+    assert expected <= rows
+    assert result["languages"] == ["en", "de", "fr", "hi", "zh"] and len(report["alignments"]) == 1
+    assert {"results.json", "results.md", "results.html"} <= set(os.listdir(project / "report/sample"))
+    tuned = next(project.glob("runs/sample/aligners/*/joint/finetuning.json"))
+    assert len(json.loads(tuned.read_text())["pairs"]) == 2
+
+    assert plan(project, **settings) == []
+    again = run_all(project, **settings)
+    assert again.returncode == 0 and " 0 to do" in again.stdout
+    # Another seed has its own control, and trains; another learning rate trains alone.
+    assert scripts(plan(project, **{**settings, "SEEDS": "1 2"}))["train_pos"] >= 4
+    assert set(scripts(plan(project, **{**settings, "POS": "--epochs 1"}))) == {"train_pos", "eval"}
+    (project / "align.py").write_text((project / "align.py").read_text() + "\n# a comment\n")
+    assert plan(project, **settings) == []

@@ -72,7 +72,8 @@ def test_it_learns_and_its_files_hold_what_other_tools_read(run, tmp_path, tiny_
         contexts = {name: context for context, questions in read_squad(path) for name, _, _ in questions}
         assert all(text in contexts[name] and len(text) > 0 for name, text in found.items())
     [read] = evaluation.find_runs(str(tmp_path / "run"))
-    for lang, counts in evaluation.count_run(read, {}).items():
+    dev, _ = evaluation.read_dev("xquad", read["args"]["data_dir"], None, list(read["dev"]))
+    for lang, counts in evaluation.count_run(read, dev).items():
         assert {name: float(value) for name, value in evaluation.task_metrics(counts.sum(0)).items()} == pytest.approx(
             {name: scores["dev"][lang][name] for name in ("f1", "exact_match")}
         )

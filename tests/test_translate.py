@@ -275,7 +275,7 @@ def test_a_folder_of_sentencepiece_files_is_translated_with(run, tmp_path, udpos
     folder.mkdir()
     (tmp_path / "words").write_text("\n".join(sample_words()), encoding="utf-8")
     for side in ("source", "target"):
-        settings = {"vocab_size": 600, "character_coverage": 1.0, "minloglevel": 2}
+        settings = {"vocab_size": 1200, "character_coverage": 1.0, "minloglevel": 2}
         sentencepiece.SentencePieceTrainer.train(
             input=str(tmp_path / "words"), model_prefix=str(folder / side), **settings
         )

@@ -1,0 +1,126 @@
+# What run_all.sh plans with: checks of its settings, where things are, and which conditions there are. Sourced by it.
+
+among() { case " $2 " in *" $1 "*) ;; *) return 1 ;; esac; }   # among WORD WORDS
+known() { among "$2" "$3" || fail "$1: unknown $2; expected one of $3"; }   # known SETTING WORD WORDS
+list() { echo "$*" | tr ' ' ,; }
+
+# ---- checks of the settings -----------------------------------------------------------------------------
+
+for word in "$@"; do
+  case $word in
+    --dry-run | --setup | --plan) MODE=$word ;;
+    --wave | --share | [!-]*) ;;
+    *) fail "unknown option $word; expected --dry-run, --setup, --wave W or --share K/N (see the top of run_all.sh)" ;;
+  esac
+done
+TASKS=$(for task in $TASKS; do
+  case $PROFILE-$task in full-qa) echo tydiqa xquad mlqa ;; sample-qa) echo xquad ;; *) echo $task ;; esac
+done)
+for task in $TASKS; do known TASKS $task "$KNOWN_TASKS"; done
+for aligner in $ALIGNERS; do
+  known ALIGNERS "${aligner%%+*}" "$KNOWN_ALIGNERS"
+  [ "${aligner#*+}" = $aligner ] || known ALIGNERS "${aligner#*+}" "$METHODS"
+done
+MODELS=$(for model in $MODELS; do   # folders may be named from where the caller stands
+  model=${model%/}; model=${model#./}
+  [ -d "$model" ] || [ ! -d "$CALLER/$model" ] || model=$CALLER/$model
+  echo "$model"
+done)
+FIRST=${MODELS%%$'\n'*}
+[ "${MODELS//[^ ]/}" = "" ] || fail "MODELS: $FIRST has a space in its name; expected a folder without"
+[ -z "$(sed 's,.*/,,' <<< "$MODELS" | sort | uniq -d)" ] || fail "MODELS: two have the same last name; run each alone"
+[ "$FIRST" != awesome ] || fail "MODELS: awesome is the first model's joint aligner; expected that model before it"
+! among awesome "$(echo $MODELS)" || among joint "$ALIGNERS" || fail "ALIGNERS: awesome needs joint among them"
+ORDERS=$(for order in $ORDERS; do
+  case $order in random | random+*) ;; *) echo $order; continue ;; esac
+  for lang in $LANGS; do case " $ORDERS " in *" $lang"[+\ ]*) echo random-$lang${order#random} ;; esac; done
+done)
+for order in $ORDERS; do
+  known ORDERS ${order%%+*} "original identity reverse rdrop random $LANGS $(printf 'random-%s ' $LANGS)"
+  for word in $(IFS=+; echo ${order#"${order%%+*}"}); do known ORDERS $word "consistency both $RULES"; done
+  case $order in original+* | identity+* | reverse+* | rdrop+*) fail "ORDERS: $order: ${order%%+*} stands alone" ;; esac
+done
+
+# ---- where things are, and what is a condition ------------------------------------------------------------
+
+place() {   # place TASK [LANG]: where its files are; false where there is no text beside a translation into LANG
+  folder=$1 format=$1 dev=$D/$1 english=$D/$1/train-en.tsv script="train_xnli.py --task $1" options=$PAIRS
+  case $1 in
+    udpos)        script=train_pos.py options=$POS ;;
+    tydiqa)       english=$D/tydiqa/tydiqa.goldp.en.train.json options=${QA:---epochs 3 --lr 3e-5 --batch-size 32} ;;
+    xquad | mlqa) english=$D/squad/train-v1.1.json options=${QA:---epochs 2 --lr 3e-5 --batch-size 32} folder=squad ;;
+  esac
+  case $english in *.json) format=qa script="train_qa.py --task $1" ;; esac
+  [ $# -gt 1 ] || return 0
+  text=$D/$folder/train-en-$2.txt translation=$D/$folder/translate-train/en-$2-translated.tsv
+  ! there "$text" || return 0
+  text=$RUNS/data/$folder/train-en-$2.txt
+  case $PROFILE-$format in
+    full-xnli) translation=$D/xnli/translate-train/multinli.train.$2.tsv ;;
+    *-qa)      translation=$D/$folder/translate-train/$folder.translate.train.en-$2.json ;;
+  esac
+  among $folder-$2 "$TRANSLATED" || [ -f "$translation" ] || { translation=""; [ $PROFILE = full ]; }   # translate.py
+}
+there() { [ -f "$1" ] || { [ $PROFILE = human ] && [ ! -f $D/missing.json ]; }; }   # wave 1 shows what human data have
+
+owner() {   # owner TASK LANG ALIGNERS: the first of these aligners that can find its links
+  for owner in $3; do
+    case $owner in
+      manual)    [ $1 != udpos ] || ! there $D/udpos/manual-$2.align || return 0 ;;
+      separate*) ! among $2 "$TUNED" || ! place $1 $2 || return 0 ;;
+      *)         ! place $1 $2 || return 0 ;;
+    esac
+  done
+  return 1
+}
+far() {   # far FILE FILE: whether the mean tau of two orders is known and differs by more than 0.02
+  [ -f $1 ] && [ -f $2 ] && awk -F '"kendall_tau": ' '{ t[NR] = $2 + 0 } END { exit (t[1] - t[2]) ^ 2 <= 4e-4 }' $1 $2
+}
+condition() {   # whether there is a run of $model $task $aligner $order $seed; sets what its stages need
+  local main=${ALIGNERS%% *}
+  case $CUT-$task-$order in
+    no-*) ;;
+    yes-udpos-random*) [ $aligner = $main ] || return 1 ;;
+    yes-udpos-*) ;;
+    yes-pawsx-original | yes-pawsx-zh | yes-x*-original | yes-x*-identity | yes-x*-hi)
+      [ "$aligner $seed" = "$main ${SEEDS%% *}" ] || return 1 ;;
+    *) return 1 ;;
+  esac
+  base=${order%%+*} lang="" rule="" way="" control="" permutations="" name=none maker=$model trained=$model
+  [ $model != awesome ] || maker=$FIRST trained=$RUNS/aligners/${FIRST##*/}/joint
+  for word in $RULES; do case $order+ in *+$word+*) rule=$word ;; esac; done
+  case $order+ in *+consistency+*) way=consistency ;; *+both+*) way=both ;; esac
+  case $task-$base in
+    *-original | *-rdrop) place $task; [ $aligner = $main ]; return ;;
+    udpos-identity) return 1 ;;   # its words come with it
+    *-identity | *-reverse)   # which take any links
+      control=--$base
+      for lang in hi $LANGS; do among $lang "$LANGS" && owner $task $lang "$ALIGNERS" && break; done
+      [ "$owner" = $aligner ] || return 1 ;;
+    *)
+      lang=${base#random-} name=$aligner
+      if ! owner $task $lang $aligner; then
+        [ $aligner = manual ] || stage note "$task: no links into $lang from $aligner, which is left out"
+        return 1
+      fi
+      owner $task $lang "$ALIGNERS" ;;
+  esac
+  place $task $lang || return 1
+  work=$RUNS/work/${maker##*/}/$folder tuned=$RUNS/aligners/${maker##*/} type=${english##*.}
+  links=$work/$aligner/$lang.align ordered=$work/$aligner/train-$base${rule:++$rule}
+  [ $aligner != manual ] || links=$D/udpos/manual-$lang.align
+  case $base in random-*)
+    control="--random --seed $seed" ordered=$ordered-$seed
+    [ $aligner = $owner ] || far $work/{$owner,$aligner}/train-$lang${rule:++$rule}.$type.json || return 1 ;;
+  esac
+  ordered=$ordered.$type
+  case $format in udpos | qa) permutations="--permutations $ordered.order" ;; esac   # for consistency
+  # Awesome has the orders that it found itself, and the controls.
+  [ $model != awesome ] || [ $aligner = joint ] || [ "$aligner${control:+, random}" = "$owner, random" ]
+}
+absent() {   # the files of the data's folder that the plan names and that are not there
+  tr '\037' '\n' | awk -v d="$D/" 'index($0, d) == 1 && !seen[$0]++' |
+    while IFS= read -r file; do [ -e "$file" ] || echo "$file"; done
+}
+
+TUNED=$(for lang in $LANGS; do [ $PROFILE != full ] && ! there $PARALLEL$lang.txt || printf '%s ' $lang; done)
