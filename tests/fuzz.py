@@ -27,7 +27,6 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [ROOT, os.path.join(ROOT, "tests")]
 
 LIMIT = 120  # seconds
-SAVE_EVERY = "1"  # so that a training writes a checkpoint after its first step
 Case = namedtuple("Case", "script arguments mutable")  # mutable: the files that are mutated
 
 TAGGED = "I\tPRON\nsee\tVERB\nyou\tPRON\n\nHi\tINTJ\n\nThe\tDET\nold\tADJ\nman\tNOUN\n\n"
@@ -130,6 +129,7 @@ COSTLY = [
     Case("train_qa", QA, ["qa/train-en.json", "qa/dev/dev-en.json"]),
     Case("train_qa", QA, ["checkpoint"]),
 ]
+CASES = CHEAP * 3 + COSTLY
 
 
 # ---- running a script ------------------------------------------------------------------------------------------
@@ -204,7 +204,6 @@ def import_scripts(cases):
 
 def build_template(folder):
     """Write the inputs of every case into a folder: FILES, a tiny model, checkpoints, runs and an aligner's scores."""
-    import_scripts(COSTLY + CHEAP)
     from conftest import build_tiny_bert
 
     for name, text in FILES.items():
@@ -233,7 +232,8 @@ def build_template(folder):
         must(script, [*arguments, "--output", os.path.join("runs", name)])
     for script, arguments in (("train_pos", POS), ("train_xnli", XNLI), ("train_qa", QA), ("finetune_aligner", TUNE)):
         shutil.rmtree(os.path.join(folder, "out"), ignore_errors=True)
-        must(script, [*arguments, "--save-every", SAVE_EVERY], keep_checkpoint)
+        every = "1" if script == "finetune_aligner" else "0"
+        must(script, [*arguments, "--save-every", every], keep_checkpoint)
         (place,) = [name for name in listing(folder) if "checkpoint" in name and "=" not in name]
         os.replace(os.path.join(folder, place), os.path.join(folder, f"checkpoint={script}={place.replace('/', '=')}"))
     shutil.rmtree(os.path.join(folder, "out"), ignore_errors=True)
@@ -315,7 +315,7 @@ def mutate(folder, case, generator):
         os.mkdir(path)
         return f"{name}: a folder"
     if roll < 0.05:
-        other = generator.choice(sorted(FILES))
+        other = generator.choice(sorted(FILES.keys() - {name}))
         shutil.copyfile(os.path.join(folder, other), path)
         return f"{name}: is {other}"
     with open(path, "rb") as stream:
@@ -340,12 +340,13 @@ def listing(folder):
     return sorted(os.path.relpath(path, folder) for path in found)
 
 
-def copy_template(template, folder):
-    """Copy the files of a template to a folder."""
+def copy_template(template, folder, mutable):
+    """Put the files of a template into a folder, copies of the mutable ones, links to others: scripts replace files."""
     for name in listing(template):
         target = os.path.join(folder, name)
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        shutil.copyfile(os.path.join(template, name), target)
+        copy = name in mutable or name.split("=")[0] in mutable
+        (shutil.copyfile if copy else os.link)(os.path.join(template, name), target)
 
 
 def fault(script, code, output, errors, before, after):
@@ -380,7 +381,7 @@ def run_case(case, template, generator=None, keep=None):
     """Run a case in a folder of its own, as it is without a generator: (its name, fault or None, exit code, stderr)."""
     folder = keep or tempfile.mkdtemp(prefix="fuzz.")
     try:
-        copy_template(template, folder)
+        copy_template(template, folder, case.mutable)
         if case.mutable == ["checkpoint"]:
             case = case._replace(mutable=[put_checkpoint(folder, case.script)])
         what = mutate(folder, case, generator) if generator else "as it is"
@@ -393,43 +394,51 @@ def run_case(case, template, generator=None, keep=None):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def in_fork(function, *arguments):
-    """Call a function in a fork of this process, which is spared its imports. Raises SystemExit where it fails."""
-    child = os.fork()
-    if child == 0:
-        try:
-            function(*arguments)
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-    if os.waitpid(child, 0)[1]:
-        raise SystemExit(f"fuzz.py: {function.__name__} failed")
+def run_group(group, numbers, template, keep=None):
+    """Run every case of a group as it is, then those that numbers choose, and print faults: [faults, {code: cases}].
+
+    Faults are lines; a case as it is must end with 0.
+    """
+    faults, codes = [], Counter()
+    chosen = [(None, case) for case in group]
+    chosen += [(number, case) for number in numbers if (case := random.Random(number).choice(CASES)) in group]
+    for number, case in chosen:
+        generator = random.Random(f"{number}") if number is not None else None
+        what, wrong, code, errors = run_case(case, template, generator, keep)
+        codes[str(code)] += 1
+        if wrong or code and not generator:
+            last = " | ".join(errors.strip().split("\n")[-3:])[-600:]
+            faults.append(f"case {number}: {what}: {wrong}: {last}")
+            print(faults[-1], flush=True)
+        if sum(codes.values()) % 500 == 0:
+            print(f"{sum(codes.values())} of {len(chosen)}: {len(faults)} faults, exit codes {dict(codes)}", flush=True)
+    return faults, codes
 
 
 def run_cases(numbers, keep=None):
-    """Run the cases of these numbers, those without torch first, and print every fault: (faults, {exit code: cases}).
-
-    Before that every kind of case is run once as it is, and must end with 0.
-    """
-    cases, faults, codes = CHEAP * 2 + COSTLY, [], Counter()
+    """Run the cases of these numbers in two processes, with and without torch: (faults, {exit code: cases})."""
     with tempfile.TemporaryDirectory(prefix="fuzz.template.") as template:
-        in_fork(build_template, template)
-        for group in (CHEAP, COSTLY):
-            import_scripts(group)
-            chosen = [(None, case) for case in group]
-            chosen += [(number, case) for number in numbers if (case := random.Random(number).choice(cases)) in group]
-            for number, case in chosen:
-                generator = random.Random(f"{number}") if number is not None else None
-                what, wrong, code, errors = run_case(case, template, generator, keep)
-                codes[code] += 1
-                if wrong or code and not generator:
-                    last = " | ".join(errors.strip().split("\n")[-3:])[-600:]
-                    faults.append(f"case {number}: {what}: {wrong}: {last}")
-                    print(faults[-1], flush=True)
-                if sum(codes.values()) % 500 == 0:
-                    print(f"{sum(codes.values())} done, {len(faults)} faults, exit codes {dict(codes)}", flush=True)
-    return faults, codes
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                import_scripts(COSTLY + CHEAP)
+                build_template(template)
+                os.write(writer, b"ready\n")
+                os.write(writer, json.dumps(run_group(COSTLY, numbers, template, keep)).encode())
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+        os.close(writer)
+        with os.fdopen(reader) as stream:
+            if not stream.readline():
+                raise SystemExit("fuzz.py: no template")
+            import_scripts(CHEAP)
+            faults, codes = run_group(CHEAP, numbers, template, keep)
+            others, more = json.loads(stream.read() or '[["the process with torch ended"], {}]')
+        os.waitpid(child, 0)
+    return faults + others, Counter(codes) + Counter(more)
 
 
 def main():
