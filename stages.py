@@ -29,6 +29,7 @@ from data.contents import Contents
 from plan import check_made, read_plan, undone
 
 TRIES = 3  # of a stage whose script or input changes while it runs
+GRACE = 10  # seconds that a stage has to end after a signal
 
 
 def slots(jobs):
@@ -125,7 +126,10 @@ def run_stages(stages, ask_again, asked, contents, environments, locks, times):
         for stage in running.values():
             stage.process.terminate()
         for stage in running.values():
-            stage.process.wait()
+            try:
+                stage.process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                stage.process.kill()
         bar.close()
         contents.save()
 

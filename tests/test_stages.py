@@ -301,6 +301,18 @@ def test_a_signal_reaches_the_stages(project, number, code):
     assert project.left() == "acdba" and project.run().returncode == 0 and len(project.made) == 5
 
 
+def test_a_stage_that_heeds_no_signal_is_killed(project):
+    project.edit("python", "#!/bin/sh", "#!/bin/sh\ntrap '' TERM")
+    project.edit("stages.py", "GRACE = 10", "GRACE = 0.2")
+    (project.folder / "hold").touch()
+    process = project.start("--jobs", "1")
+    project.wait_for("out/a.txt")
+    process.terminate()
+    process.communicate(timeout=120)
+    os.remove(project.folder / "hold")
+    assert process.returncode == 143 and project.run().returncode == 0  # its lock is free
+
+
 def test_killed_at_any_moment_it_goes_on_to_the_same_results(project, done):
     """SIGKILL to the run and its stages, or to one stage alone, three times, and again; KILLS=25: twenty-five times."""
     results = {path.name: path.read_text() for path in (project.folder / "out").iterdir()}
