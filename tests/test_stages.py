@@ -259,6 +259,7 @@ def test_waves_and_shares_do_the_whole(project):
         (["--share", "1/2"], "--share: is for --wave"),
         (["--jobs", "0"], "'0' is not a whole number of 1 or more"),
         (["--plan", "sh nowhere.sh"], "sh nowhere.sh: ended with code"),
+        (["--plan", r"printf waves\\037a\\na\\037out\\037./nowhere\\n"], "./nowhere: No such file"),
     ],
 )
 def test_a_wrong_option_ends_in_one_line(project, options, message):
