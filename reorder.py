@@ -1,7 +1,7 @@
 """Put English sentences in the word order of their translation.
 
 In:   sentences (a udpos, xnli or pawsx file, or tokenised text a line) and, for each, the links of its words to its
-      translation's (Pharaoh format; of xnli and pawsx a line for each sentence: 1 of pair 1, 2 of pair 1, 1 of pair 2, ...)
+      translation's (Pharaoh format; of xnli and pawsx a line for each sentence: 1 of pair 1, 2 of pair 1, ...)
 Out:  the same sentences in the same format, words in the translation's order, tags moved with their words;
       statistics as one JSON object on stdout
 
@@ -53,7 +53,7 @@ CONTROLS = {
 
 
 def last_linked(places, end):
-    """Return (place, distance) for each word: the place of the last word up to it that has one, `end` before the first one."""
+    """Return (place, distance) of the last word up to each word that has a place; `end` is before the first one."""
     found, place, distance = [], end, 0
     for own in places:
         place, distance = (place, distance + 1) if own is None else (own, 0)
@@ -64,7 +64,8 @@ def last_linked(places, end):
 def target_places(length, links, unaligned="next"):
     """Return the place of each of `length` source words in the translation, numbers that sort into its order.
 
-    links: (source, target) pairs, 0-indexed. unaligned: 'previous', 'next' or 'nearest', whom words without links follow.
+    links: (source, target) pairs, 0-indexed. unaligned: 'previous', 'next' or 'nearest', whom words without links
+    follow.
     """
     targets = [[] for _ in range(length)]
     for i, j in set(links):
@@ -78,13 +79,13 @@ def target_places(length, links, unaligned="next"):
 
 
 def reordering(length, links, unaligned="next"):
-    """Return the permutation that puts `length` words in the translation's order: its k-th entry is the word that comes k-th."""
+    """Return the permutation that puts `length` words in the translation's order: the k-th entry comes k-th."""
     places = target_places(length, links, unaligned)
     return sorted(range(length), key=places.__getitem__)  # stable: equal places keep the English order
 
 
 def inversions(permutation):
-    """Count the pairs of a permutation that stand in the opposite of their natural order, by merge sort: O(n log^2 n)."""
+    """Count the pairs of a permutation that stand in the opposite of their natural order, in O(n log^2 n)."""
     order = np.asarray(permutation)
     if len(order) <= 64:
         return int((order[:, None] > order[None, :])[np.triu_indices(len(order), 1)].sum())
@@ -101,7 +102,7 @@ def kendall_tau(permutation):
 
 @functools.lru_cache(maxsize=None)
 def inversion_distribution(n):
-    """The fraction of all permutations of n items that have k inversions, k = 0 .. n (n - 1) / 2 (Mahonian numbers over n!)."""
+    """Return the fractions of permutations of n items with k = 0 .. n (n - 1) / 2 inversions: Mahonian numbers / n!."""
     if n < 2:
         return np.ones(1)
     # Inserting the n-th item before 0 .. n - 1 of the others makes that many inversions, each equally likely.
@@ -131,7 +132,7 @@ def random_permutation(n, k, generator):
 
 
 def order_rule(control, unaligned, seed):
-    """Return the function (length, links) -> permutation of a control (see CONTROLS), or of the translation's order for None."""
+    """Return the function (length, links) -> permutation of one of CONTROLS, of the translation's order for None."""
     generator = np.random.default_rng(seed)
     return {
         None: lambda length, links: reordering(length, links, unaligned),
@@ -147,7 +148,7 @@ def order_rule(control, unaligned, seed):
 
 
 def read_alignment(path, sentences, sentences_path):
-    """Yield (words, units, links, rest) of each of a Format's sentences, links between units and the translation's words.
+    """Yield (words, units, links, rest) of each of a Format's sentences; links join units and the translation's words.
 
     Raises InputError for another number of lines and for a word that is not there.
     """
@@ -194,7 +195,7 @@ def put_in_order(sentences, rule, counts, listed):
 
 
 def summarise(counts):
-    """Return the statistics of put_in_order's counts, a dict; kendall_tau is the mean over sentences of two words or more."""
+    """Return the statistics of put_in_order's counts; kendall_tau is the mean over sentences of several words."""
     words, several = max(1, counts["words"]), counts["several"]
     return {
         "sentences": counts["sentences"],

@@ -26,7 +26,7 @@ def markdown_table(table):
     """Return the lines of a table in Markdown."""
     lines = [f"### {table['title']}", ""] + [table["note"], ""] * bool(table["note"])
     lines.append("| " + " | ".join(table["header"]) + " |")
-    lines.append("|---|" + "---:|" * (len(table["header"]) - 1))
+    lines.append("|---|" + ("---|" if table.get("words") else "---:|") * (len(table["header"]) - 1))
     for row in table["rows"]:
         texts = []
         for one in row:

@@ -6,6 +6,7 @@ Only the standard library is used here.
 import argparse
 import contextlib
 import os
+import platform
 import signal
 import sys
 
@@ -15,7 +16,7 @@ class InputError(Exception):
 
 
 def error_at(path, line, message):
-    """The InputError for a line (1 is the first) of a file."""
+    """Return the InputError for a line (1 is the first) of a file."""
     return InputError(f"{path}:{line}: {message}")
 
 
@@ -112,38 +113,78 @@ def run_script(main):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        print(f"{name}: error: {error.filename or 'input/output'}: {error.strerror or error}", file=sys.stderr)
+        print(f"{name}: error: {error.filename or 'standard output'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(130)
 
 
+def temporary_name(path, host, process):
+    """Return the name of the file that a process on a host writes in place of `path`, beside it."""
+    return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{host}.{process}.tmp")
+
+
+def is_running(process):
+    """Whether this machine has a process of this number."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
+def sweep(path):
+    """Remove the temporary files that processes of this machine which are gone left beside `path`."""
+    first, last = os.path.basename(temporary_name(path, platform.node(), "\0")).split("\0")
+    with contextlib.suppress(OSError):
+        for name in os.listdir(os.path.dirname(path)):
+            process = name[len(first) : -len(last)]
+            whole = name == first + process + last
+            if whole and process.isascii() and process.isdigit() and not is_running(int(process)):
+                os.remove(os.path.join(os.path.dirname(path), name))
+
+
+@contextlib.contextmanager
+def naming(path):
+    """Add the file's name to an OSError that comes without one, such as a full disk's."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        error.filename = error.filename or path
+        raise
+
+
 @contextlib.contextmanager
 def open_output(path):
-    """A text file to write that appears under `path` only when it is whole ('-' is stdout).
+    """Open a text file to write that appears under `path` only when it is whole ('-' is stdout).
 
-    The temporary file lies beside it (a rename is atomic only within a file system) and is removed on any error.
+    The temporary file lies beside it (a rename is atomic only within a file system) and is removed on any error; those
+    of killed runs are removed first.
     """
     if path == "-":
         yield sys.stdout
         return
     path = os.path.realpath(path)  # a link's target is written, not the link
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        with open(path, "w", encoding="utf-8", newline="\n") as stream:  # a device or a pipe, such as /dev/null
+        with naming(path), open(path, "w", encoding="utf-8", newline="\n") as stream:  # a device or a pipe: /dev/null
             yield stream
         return
-    folder = os.path.dirname(os.path.abspath(path))
-    temporary = os.path.join(folder, f".{os.path.basename(path)}.{os.getpid()}.tmp")
+    temporary = temporary_name(path, platform.node(), os.getpid())
     try:
-        os.makedirs(folder, exist_ok=True)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         if os.path.isdir(path):
             raise InputError(f"{path}: is a folder, a file name was expected")
+        sweep(path)
         stream = open(temporary, "w", encoding="utf-8", newline="\n")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
     try:
-        with stream:
+        with naming(path), stream:
             yield stream
         os.replace(temporary, path)
     except BaseException:
@@ -153,5 +194,5 @@ def open_output(path):
 
 
 def warn(message):
-    """A line for the person at the terminal, on stderr."""
+    """Print a line for the person at the terminal, on stderr."""
     print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr)

@@ -30,12 +30,15 @@ def read_conllu(path):
     """Yield the sentences of a CoNLL-U file as (comments, words, multiword tokens).
 
     comments: dict of `# key = value` lines; words: list of (form, tag, head), head 0 is the root; multiword tokens:
-    list of (first, last, form), first and last numbering words from 1.
+    list of (first, last, form), first and last numbering words from 1. A head may be missing (`_`, returned as 0) in
+    sentences without multiword tokens, where nothing depends on it.
     Raises InputError for a line without 10 columns, an id out of order, a head that is no number, an unknown tag.
     """
-    comments, words, spans = {}, [], []
+    comments, words, spans, headless = {}, [], [], None
 
     def sentence():
+        if spans and headless:
+            raise error_at(path, headless, "head '_' in column 7, beside multiword tokens; expected a word's number")
         for first, last, _ in spans:
             if last > len(words):
                 raise error_at(
@@ -51,10 +54,10 @@ def read_conllu(path):
             key, _, value = line[1:].partition("=")
             comments[key.strip()] = value.strip()
             continue
-        if not line:
+        if not line.strip():
             if words:
                 yield sentence()
-            comments, words, spans = {}, [], []
+            comments, words, spans, headless = {}, [], [], None
             continue
         fields = line.split("\t")
         if len(fields) != 10:
@@ -76,6 +79,8 @@ def read_conllu(path):
             raise error_at(path, number, f"word id {identifier!r}; expected {len(words) + 1}")
         if tag not in UPOS:
             raise error_at(path, number, f"unknown tag {tag!r} in column 4; expected one of {' '.join(UPOS)}")
+        if head == "_":
+            headless, head = headless or number, "0"
         if not head.isdecimal():
             raise error_at(path, number, f"head {head!r} in column 7; expected a word's number, 0 for the root")
         words.append((form, tag, int(head)))
@@ -84,12 +89,12 @@ def read_conllu(path):
 
 
 def plain(form):
-    """A form without spaces and zero-width non-joiners, as XTREME writes it."""
+    """Return a form without spaces and zero-width non-joiners, as XTREME writes it."""
     return form.replace(" ", "").replace("\u200c", "")
 
 
 def depth(words, index):
-    """How many ancestors the word (its index from 0) has in the tree."""
+    """Count the ancestors of a word (its index from 0) in the tree."""
     count, head = 0, words[index][2]
     while head and count <= len(words):  # the bound ends a cycle, which no valid tree has
         count, head = count + 1, words[head - 1][2] if head <= len(words) else 0
@@ -97,7 +102,7 @@ def depth(words, index):
 
 
 def merge_multiword(words, spans, lang):
-    """(words, tags) of a sentence in XTREME's form: fused words in place of their parts, odd spaces removed."""
+    """Return (words, tags) of a sentence in XTREME's form: fused words in place of their parts, odd spaces removed."""
     order = TAG_PRECEDENCE.get(lang, TAG_PRECEDENCE["default"])
     fused = {first: (last, form) for first, last, form in spans}
     forms, tags, i = [], [], 1
@@ -118,7 +123,9 @@ def merge_multiword(words, spans, lang):
 
 
 def convert(path, lang):
-    """The udpos sentences of a CoNLL-U file, as data.files.read_udpos returns them, each with its comments: (comments, (words, tags))."""
+    """Return (comments, (words, tags)) of each sentence of a CoNLL-U file, words and tags as data.files.read_udpos
+    does.
+    """
     sentences = []
     for comments, words, spans in read_conllu(path):
         forms, tags = merge_multiword(words, spans, lang)

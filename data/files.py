@@ -54,7 +54,7 @@ def read_lines(path):
 
 
 def file_style(path):
-    """How a file ends its lines and itself: (newline, tail), the tail being the run of line ends after its last text.
+    """Return how a file ends its lines and itself: (newline, tail), the tail being the run of line ends after its text.
 
     A writer that is given the style of the file which was read writes the same bytes again. Raises InputError where it
     is no regular file: it is read more than once.
@@ -73,7 +73,7 @@ def file_style(path):
 
 
 def read_styled_lines(path):
-    """Yield (number, line) of a file whose lines all end like its first one, in "\\n" or "\\r\\n". Raises InputError."""
+    """Yield (number, line) of a file whose lines all end like its first one, in "\\n" or "\\r\\n", or raise InputError."""
     newline, _ = file_style(path)
     for number, line in enumerate(read_lines(path), 1):
         if newline == "\r\n":
@@ -96,44 +96,39 @@ def write_lines(path, lines):
 
 
 def read_udpos(path, task="udpos"):
-    """Sentences of a udpos file as a list of (words, tags); tags is None where the file has words alone (test files).
+    """Read the sentences of a udpos file: a list of (words, tags); tags is None in test files, of words alone.
 
-    task: whose tags (LABELS).
-    Raises InputError for a wrong number of columns, an empty word, a space in a word, a tag that is not the task's,
-    a second blank line, and a file without sentences.
+    task: whose tags (LABELS). Blank lines separate sentences, however many there are; a line of tabs and spaces is
+    blank.
+    Raises InputError for a wrong number of columns, an empty word, a space in a word, a tag that is not the task's, and
+    a file without sentences.
     """
-    sentences, words, tags, columns = [], [], [], None
-
-    def close():
-        sentences.append((words, tags if columns == 2 else None))
-
-    for number, line in read_styled_lines(path):
-        if not line:
-            if not words:
-                raise error_at(path, number, "a blank line that ends no sentence; expected word<TAB>TAG")
-            close()
-            words, tags = [], []
+    sentences, columns = [], None
+    for blank, rows in itertools.groupby(read_styled_lines(path), lambda row: not row[1].strip(" \t")):
+        if blank:
             continue
-        fields = line.split("\t")
-        columns = columns or len(fields)
-        if len(fields) != columns or columns > 2:
-            raise error_at(
-                path,
-                number,
-                f"{len(fields)} columns; expected {'word<TAB>TAG' if columns != 1 else 'one word, as in the lines before'}",
-            )
-        if not fields[0] or " " in fields[0]:
-            raise error_at(path, number, f"the word {fields[0]!r} is empty or holds a space; expected word<TAB>TAG")
-        words.append(fields[0])
-        if columns == 2:
-            if fields[1] not in LABELS[task]:
-                raise error_at(path, number, f"unknown tag {fields[1]!r}; expected one of {' '.join(LABELS[task])}")
-            tags.append(fields[1])
-    if words:
-        close()
+        words, tags = [], []
+        for number, line in rows:
+            fields = line.split("\t")
+            columns = columns or len(fields)
+            check_tagged_word(path, number, fields, columns, LABELS[task])
+            words.append(fields[0])
+            tags += fields[1:]
+        sentences.append((words, tags if columns == 2 else None))
     if not sentences:
         raise InputError(f"{path}: no sentences; expected word<TAB>TAG a line, a blank line after each sentence")
     return sentences
+
+
+def check_tagged_word(path, number, fields, columns, labels):
+    """Raise InputError for a line's fields that are not a word, and its tag where the file has 2 columns."""
+    if len(fields) != columns or columns > 2:
+        expected = "word<TAB>TAG" if columns != 1 else "one word, as in the lines before"
+        raise error_at(path, number, f"{len(fields)} columns; expected {expected}")
+    if not fields[0] or " " in fields[0]:
+        raise error_at(path, number, f"the word {fields[0]!r} is empty or holds a space; expected word<TAB>TAG")
+    if columns == 2 and fields[1] not in labels:
+        raise error_at(path, number, f"unknown tag {fields[1]!r}; expected one of {' '.join(labels)}")
 
 
 def write_udpos(path, sentences, style=("\n", "\n\n")):
@@ -149,38 +144,54 @@ def write_udpos(path, sentences, style=("\n", "\n\n")):
 # ---- XTREME's xnli and pawsx: sentence1<TAB>sentence2<TAB>label ------------------------------------
 
 
-def iterate_pairs(path, task, skip=0):
-    """Yield the rows of an xnli or pawsx file as (sentence1, sentence2, label), a line at a time; label is None in test files.
+def iterate_pairs(path, task, skip=0, translation=False):
+    """Yield the rows of an xnli or pawsx file as (sentence1, sentence2, label), one at a time; label is None in test files.
 
     Quotes are text. The spelling 'contradictory' is returned as 'contradiction'. The first `skip` lines are left out.
+    In a `translation` a sentence may be empty. Blank lines at the start and at the end are passed over.
     Raises InputError for a wrong number of columns, an empty sentence, an unknown label, and a file without rows.
     """
-    columns = None
+    columns, blank = None, None
     for number, line in itertools.islice(read_styled_lines(path), skip, None):
+        if not line:  # belongs to nothing at the start and at the end of a file
+            blank = blank or columns and number
+            continue
+        if blank:
+            raise error_at(path, blank, "a blank line between rows; expected sentence1<TAB>sentence2<TAB>label")
         fields = line.split("\t")
         columns = columns or len(fields)
         if len(fields) != columns or columns not in (2, 3):
-            raise error_at(
-                path,
-                number,
-                f"{len(fields)} columns; expected sentence1<TAB>sentence2<TAB>label (no label in test files)",
-            )
-        if not fields[0].strip() or not fields[1].strip():
+            expected = f"sentence1<TAB>sentence2<TAB>label (no label in test files){quotation_hint(fields)}"
+            raise error_at(path, number, f"{len(fields)} columns; expected {expected}")
+        if not translation and not (fields[0].strip() and fields[1].strip()):
             raise error_at(path, number, "an empty sentence; expected sentence1<TAB>sentence2<TAB>label")
         label = None
         if columns == 3:
             label = PAIR_LABEL_ALIASES.get(fields[2], fields[2])
             if label not in PAIR_LABELS[task]:
-                raise error_at(
-                    path, number, f"unknown label {fields[2]!r}; expected one of {' '.join(PAIR_LABELS[task])}"
-                )
+                expected = f"one of {' '.join(PAIR_LABELS[task])}{quotation_hint(fields)}"
+                raise error_at(path, number, f"unknown label {fields[2]!r}; expected {expected}")
         yield fields[0], fields[1], label
     if columns is None:
         raise InputError(f"{path}: no rows; expected sentence1<TAB>sentence2<TAB>label")
 
 
+def quotation_hint(fields):
+    """Return what an error adds where a field begins or ends with a quotation mark as in CSV files, else nothing."""
+    if any(field.startswith('"') != field.endswith('"') or re.fullmatch('".*"', field) for field in fields):
+        return ', without quotation marks around a column (CSV quoting: \'"\' before and after, \'""\' for \'"\')'
+    return ""
+
+
+def unquoted(text):
+    """Return the text of a column that is quoted as in CSV files, any other text as it is."""
+    inner = text[1:-1]
+    quoted = len(text) > 1 and text[0] == text[-1] == '"' and '"' not in inner.replace('""', "")
+    return inner.replace('""', '"') if quoted else text
+
+
 def read_pairs(path, task):
-    """The rows of iterate_pairs as a list."""
+    """Return the rows of iterate_pairs as a list."""
     return list(iterate_pairs(path, task))
 
 
@@ -197,7 +208,7 @@ def write_pairs(path, rows, style=("\n", "\n")):
 
 
 def split_words(text):
-    """Words of tokenised text: what stands between plain spaces."""
+    """Return the words of tokenised text: what stands between plain spaces."""
     return [word for word in text.split(" ") if word]
 
 
@@ -214,41 +225,12 @@ def read_parallel(path):
 
 
 def write_parallel(path, pairs):
-    """Write (source words, target words) pairs as `source ||| target` lines."""
-    write_lines(path, (" ".join(source) + " ||| " + " ".join(target) for source, target in pairs))
+    """Write (source words, target words) pairs as `source ||| target` lines; three bars or more in a word become one."""
 
+    def side(words):
+        return " ".join(re.sub(r"\|{3,}", "|", word) for word in words)
 
-def read_xtune(path):
-    """Rows of xTune's translate_train.udpos.txt: a list of (English words, language, translation words, links or None).
-
-    Columns: English<TAB>language<TAB>translation[<TAB>i/j i/j ...]; links are 0-indexed (English, translation) pairs.
-    Raises InputError for a wrong number of columns and for a link that is malformed or outside the sentences.
-    """
-    rows = []
-    for number, line in enumerate(read_lines(path), 1):
-        fields = line.split("\t")
-        if len(fields) not in (3, 4) or not all(fields[:3]):
-            raise error_at(
-                path, number, f"{len(fields)} columns; expected English<TAB>language<TAB>translation[<TAB>i/j i/j ...]"
-            )
-        source, target = split_words(fields[0]), split_words(fields[2])
-        links = parse_links(path, number, fields[3], "/", len(source), len(target)) if len(fields) == 4 else None
-        rows.append((source, fields[1], target, links))
-    return rows
-
-
-def write_xtune(path, rows):
-    """Write rows as read_xtune returns them."""
-    write_lines(
-        path,
-        (
-            "\t".join(
-                [" ".join(source), language, " ".join(target)]
-                + ([] if links is None else [" ".join(f"{i}/{j}" for i, j in links)])
-            )
-            for source, language, target, links in rows
-        ),
-    )
+    write_lines(path, (f"{side(source)} ||| {side(target)}" for source, target in pairs))
 
 
 # ---- alignments --------------------------------------------------------------------------------------
@@ -259,20 +241,14 @@ def is_number(text):
     return bool(re.fullmatch("[0-9]{1,9}", text))
 
 
-def parse_links(path, number, text, separator, source_length=None, target_length=None):
-    """The 0-indexed (source, target) links of one line, `i-j i-j ...` for separator '-'. Raises InputError."""
+def parse_links(path, number, text, separator):
+    """Return the 0-indexed (source, target) links of one line, `i-j i-j ...` for separator '-'. Raises InputError."""
     links = []
     for item in split_words(text):
         i, found, j = item.partition(separator)
         if not (found and is_number(i) and is_number(j)):
             raise error_at(path, number, f"{item!r} is no link; expected pairs like 0{separator}0 2{separator}1")
         i, j = int(i), int(j)
-        if source_length is not None and (i >= source_length or j >= target_length):
-            raise error_at(
-                path,
-                number,
-                f"link {item} is outside the sentence pair of {source_length} and {target_length} words (the first word is 0)",
-            )
         links.append((i, j))
     return links
 
@@ -284,12 +260,12 @@ def read_pharaoh(path):
 
 
 def format_links(links):
-    """The Pharaoh line of a set of links: sorted, a space between."""
+    """Return the Pharaoh line of a set of links: sorted, a space between."""
     return " ".join(f"{i}-{j}" for i, j in sorted(links))
 
 
 def read_permutations(path, lengths):
-    """The order of the words of each sentence, as reorder.py --permutations writes it: lists of the words' numbers, from 0.
+    """Read the order of each sentence's words that reorder.py --permutations wrote: lists of their numbers, from 0.
 
     lengths: how many words each sentence has. Raises InputError for a line that is no permutation of them, and too
     few or many lines.
@@ -315,7 +291,7 @@ def read_permutations(path, lengths):
 
 
 def read_gold(path, index):
-    """Gold alignments as a list of (sure, possible) sets of 0-indexed links; possible includes sure.
+    """Read gold alignments as a list of (sure, possible) sets of 0-indexed links; possible includes sure.
 
     `i-j` is a sure link, `ipj` a possible one; `index` is the number of the first word in the file, 0 or 1.
     Raises InputError for a malformed link and for a 0 in a file that counts from 1.
@@ -338,19 +314,19 @@ def read_gold(path, index):
 
 
 def links_inside(gold, lengths):
-    """The (sure, possible) links of one pair that lie inside it. lengths: its numbers of source and target words."""
+    """Return the (sure, possible) links of one pair that lie inside it. lengths: its numbers of source and target words."""
     return tuple({(i, j) for i, j in links if i < lengths[0] and j < lengths[1]} for links in gold)
 
 
 def fit_gold(path, gold, lengths, index):
-    """Leave out the gold links outside their pairs, which published gold data has: (gold, note), a note of how many or None.
+    """Leave out gold links outside their pairs, as published data has: (gold, note), the note None or how many they are.
 
     gold: read_gold's; lengths: (source words, target words) of every pair; index: read_gold's. Raises InputError for
     another number of pairs, and where the file is likely not of these pairs: more than 1 in 100 links lie outside (a
     single one may, beside others of its pair that do not), or `index` is 0 and words look counted from 1.
     """
     if len(gold) != len(lengths):
-        raise InputError(f"{path}: {len(gold)} lines, but the input has {len(lengths)}; expected one line for each pair")
+        raise InputError(f"{path}: {len(gold)} lines, but the input has {len(lengths)}; expected one for each pair")
     fitting = [links_inside(*pair) for pair in zip(gold, lengths)]
     outside = [
         (number, link)
@@ -374,22 +350,11 @@ def fit_gold(path, gold, lengths, index):
     return fitting, f"{path}: {len(outside)} links lie outside their pairs and are left out, the first in line {number}"
 
 
-def write_gold(path, gold, index):
-    """Write (sure, possible) sets of 0-indexed links, sorted, words numbered from `index`."""
-    write_lines(
-        path,
-        (
-            " ".join(f"{i + index}{'-' if (i, j) in sure else 'p'}{j + index}" for i, j in sorted(possible))
-            for sure, possible in gold
-        ),
-    )
-
-
 # ---- predictions, in XTREME's submission format ---------------------------------------------------
 
 
 def read_tag_predictions(path, task="udpos"):
-    """Predicted tags as a list of lists: a tag a line, a blank line after each sentence. Raises InputError."""
+    """Read predicted tags as a list of lists: a tag a line, a blank line after each sentence. Raises InputError."""
     sentences, tags = [], []
     for number, line in enumerate(read_lines(path), 1):
         if line:
@@ -403,7 +368,7 @@ def read_tag_predictions(path, task="udpos"):
 
 
 def read_label_predictions(path, task):
-    """Predicted labels of an xnli or pawsx file, one a line, as a list. Raises InputError."""
+    """Read predicted labels of an xnli or pawsx file, one a line, as a list. Raises InputError."""
     labels = list(read_lines(path))
     for number, label in enumerate(labels, 1):
         if label not in PAIR_LABELS[task]:
@@ -412,7 +377,7 @@ def read_label_predictions(path, task):
 
 
 def languages_in(folder):
-    """The languages XX of the dev-XX.tsv files in a folder, sorted. Raises InputError where there is none."""
+    """Return the languages XX of the dev-XX.tsv files in a folder, sorted. Raises InputError where there is none."""
     if not os.path.isdir(folder):
         raise InputError(f"{folder}: no such folder; expected a folder with dev-XX.tsv files in XTREME's layout")
     found = sorted(name[4:-4] for name in os.listdir(folder) if re.fullmatch(r"dev-[\w-]+\.tsv", name))

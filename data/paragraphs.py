@@ -20,7 +20,7 @@ BAND = 100  # how far from the diagonal pair_sentences looks, in sentences
 
 
 def answer_spans(questions):
-    """Return the (begin, end) of the answers of a paragraph's questions, without white space; those that overlap are joined."""
+    """Return the (begin, end) of the answers of a paragraph's questions, sorted; those that overlap are joined."""
     spans = []
     for begin, end in sorted(
         (start, start + len(text))
@@ -41,7 +41,7 @@ def touched(spans, begin, end):
 
 
 def context_sentences(context, questions):
-    """Return the (begin, end) of the sentences of a context; where an answer goes on into the next sentence, they are one."""
+    """Return the (begin, end) of a context's sentences; two that an answer goes across are one."""
     answers, spans = answer_spans(questions), []
     for begin, end in split_sentences(context):
         if spans and touched(answers, begin, spans[-1][1]):
@@ -62,8 +62,8 @@ def paragraph_texts(context, questions):
 
 
 def translated_paragraphs(sources, targets):
-    """Pair every source paragraph with its translation: the one in its place where all ids are the same, else one with its
-    questions' ids.
+    """Pair every source paragraph with its translation: the one in its place where all ids are the same, else one with
+    its questions' ids.
 
     TyDiQA's ids are not unique, so its files go by place. A paragraph without a translation gets ("", []).
     """
@@ -76,8 +76,8 @@ def translated_paragraphs(sources, targets):
     several = collections.Counter(identifier for paragraph in names[1] for identifier in set(paragraph)).most_common(1)
     if several and several[0][1] > 1:
         raise InputError(
-            f"the translation has question {several[0][0]!r} in {several[0][1]} paragraphs, and not the source's questions "
-            "in their order; expected the same questions in the same order, or different ids"
+            f"the translation has question {several[0][0]!r} in {several[0][1]} paragraphs, and not the source's "
+            "questions in their order; expected the same questions in the same order, or different ids"
         )
     place = {identifier: paragraph for paragraph in targets for identifier, *_ in paragraph[1]}
     return (
@@ -87,7 +87,7 @@ def translated_paragraphs(sources, targets):
 
 
 def pair_paragraphs(paragraph, other):
-    """Return (sentence, translation) of each sentence of a paragraph's context and each question; the latter may be empty.
+    """Return (sentence, translation) of a paragraph's sentences, then of its questions; translations may be empty.
 
     Questions are paired by their ids, sentences by pair_sentences.
     """
@@ -101,35 +101,33 @@ def pair_paragraphs(paragraph, other):
 
 
 def pair_sentences(sources, targets):
-    """Return (sentence, its translation) of every source sentence; both texts tell the same in the same order, but may be
-    cut into different numbers of sentences.
+    """Return (sentence, its translation) of every source sentence; both texts tell the same in the same order, but may
+    be cut into different numbers of sentences.
 
-    Of all ways to pair 1 with 1, 1 with 2, 2 with 1, 1 with none and none with 1, in order, the one whose paired lengths
-    fit best: the sum of squared logarithms of length ratios, with a price of 1 for 1 with 2 and 3 for none (after Gale
-    and Church 1993). Of long texts, only pairs within BAND sentences of the diagonal are looked at.
+    Of all ways to pair 1 with 1, 1 with 2, 2 with 1, 1 with none and none with 1, in order, the one whose paired
+    lengths fit best: the sum of squared logarithms of length ratios, with a price of 1 for 1 with 2 and 3 for none
+    (after Gale and Church 1993). Of long texts, only pairs within BAND sentences of the diagonal are looked at.
     """
     ours, theirs = list(map(len, sources)), list(map(len, targets))
     scale = (sum(theirs) or 1) / (sum(ours) or 1)
     slope = len(theirs) / max(1, len(ours))
     reach = BAND + math.ceil(slope)
-    costs, steps = [{}, {}], []  # costs of the two rows before: {j: cost}; of every row the first j, and the step into each
+    rows, steps = [{}, {}, {}], []  # {j: cost} of row i and the two before it; of every row its first j and its steps
     for i in range(len(ours) + 1):
         low, high = max(0, int(i * slope) - reach), min(len(theirs), int(i * slope) + reach)
-        row, chosen = {}, bytearray()
+        rows, chosen = [{}, *rows[:2]], bytearray()
+        expected = [0.0, *(scale * sum(ours[max(0, i - m) : i]) for m in (1, 2))]
         for j in range(low, high + 1):
+            found = (0, *(sum(theirs[max(0, j - n) : j]) for n in (1, 2)))
             best, step = (0.0, 0) if i == j == 0 else (math.inf, 0)
             for number, (m, n, price) in enumerate(STEPS):
-                cost = (row if m == 0 else costs[-m]).get(j - n, math.inf)
-                if m and n and cost < best:
-                    lengths = sum(theirs[j - n : j]) / (scale * sum(ours[i - m : i]))
-                    cost += price + math.log(lengths) ** 2
-                else:
-                    cost += price
-                if cost < best:
-                    best, step = cost, number
-            row[j] = best
+                before = rows[m].get(j - n, math.inf)
+                if before + price < best:
+                    cost = before + (price + (math.log(found[n] / expected[m]) ** 2 if m and n else 0.0))
+                    if cost < best:
+                        best, step = cost, number
+            rows[0][j] = best
             chosen.append(step)
-        costs = [costs[1], row]
         steps.append((low, chosen))
     return paired(sources, targets, steps)
 
@@ -147,8 +145,9 @@ def paired(sources, targets, steps):
 
 # ---- another word order ------------------------------------------------------------------------------------------
 
-# What a sentence of a paragraph is put in order by. words; units: of each word the number of what moves as one, a word or
-# all the words of an answer; spans: (begin, end) of each unit in the text; spacing: split_with_spaces' of each unit.
+# What a sentence of a paragraph is put in order by. words; units: of each word the number of what moves as one, a word
+# or all the words of an answer; spans: (begin, end) of each unit in the text; spacing: split_with_spaces' of each
+# unit.
 Sentence = collections.namedtuple("Sentence", "words units spans spacing")
 
 
@@ -177,7 +176,7 @@ def paragraph_sentences(context, questions):
 
 
 def reordered_text(text, sentences, orders):
-    """Put the units of a text's sentences in their orders: (text, moves), moves being (begin, end, new begin) of every unit.
+    """Put the units of a text's sentences in their orders: (text, moves), (begin, end, new begin) of every unit.
 
     What lies between the sentences stays where it is.
     """

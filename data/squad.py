@@ -1,12 +1,12 @@
 """Extractive question answering: SQuAD 1.1's JSON, the official scores of predicted answers.
 
-read_squad and write_squad handle the files of SQuAD 1.1, XQuAD, MLQA and TyDiQA-GoldP, qa_files finds a task's dev files in
-XTREME's layout, gold_answers and read_answer_predictions give what question_scores and squad_scores compare. Positions count
-characters (Unicode code points).
+read_squad and write_squad handle the files of SQuAD 1.1, XQuAD, MLQA and TyDiQA-GoldP, qa_files finds a task's dev
+files in XTREME's layout, gold_answers and read_answer_predictions give what question_scores and squad_scores compare.
+Positions count characters (Unicode code points).
 
-Two things of XTREME's own files: the ids of its TyDiQA training file are not unique (3,696 questions, 89 ids), and the answers
-of its test files (xquad, tydiqa's dev files) are replaced by one empty text; the datasets' own releases have them.
-Only the standard library is used here.
+Two things of XTREME's own files: the ids of its TyDiQA training file are not unique (3,696 questions, 89 ids), and the
+answers of its test files (xquad, tydiqa's dev files) are replaced by one empty text; the datasets' own releases have
+them. Only the standard library is used here.
 """
 
 import collections
@@ -17,7 +17,10 @@ import re
 from data.cli import InputError, error_at, open_output
 from data.files import read_lines
 
-LAYOUT = '{"data": [{"paragraphs": [{"context": "", "qas": [{"id": "", "question": "", "answers": [{"text": "", "answer_start": 0}]}]}]}]}'
+LAYOUT = (
+    '{"data": [{"paragraphs": [{"context": "", '
+    '"qas": [{"id": "", "question": "", "answers": [{"text": "", "answer_start": 0}]}]}]}]}'
+)
 KINDS = {str: "text", int: "whole number", list: "list"}
 
 # Names of dev files. dev-XX.json is our sample's, of any task.
@@ -34,7 +37,7 @@ QA_TASKS = list(NAMES)
 
 
 def load_json(path):
-    """What a JSON file holds. Raises InputError for what is not JSON and for an object that has a name twice."""
+    """Return what a JSON file holds. Raises InputError for what is not JSON and for an object that has a name twice."""
 
     def unique(pairs):
         count = collections.Counter(name for name, _ in pairs)
@@ -58,7 +61,7 @@ def load_json(path):
 
 
 def field(path, place, owner, name, kind):
-    """owner[name], a str, int or list. Raises InputError for another type and for text that is not Unicode."""
+    """Return owner[name], a str, int or list. Raises InputError for another type and for text that is not Unicode."""
     value = owner.get(name) if isinstance(owner, dict) else None
     if type(value) is not kind:
         raise InputError(f"{path}: {place}: {name!r} is missing or no {KINDS[kind]}; expected {LAYOUT}")
@@ -67,12 +70,14 @@ def field(path, place, owner, name, kind):
     return value
 
 
-def read_squad(path):
-    """The paragraphs of a file, a list of (context, [(id, question, [(answer text, answer_start)])]).
+def read_squad(path, translation=False):
+    """Read the paragraphs of a file: a list of (context, [(id, question, [(answer text, answer_start)])]).
 
-    Answers are None in all questions of a test file, where they are left out or empty. Ids are unique within a paragraph;
-    gold_answers asks for more. Raises InputError, which names the question, for anything missing or of another type, an
-    answer that does not stand at its answer_start, and answers in some questions only.
+    Answers are None in all questions of a test file, where they are left out or empty. Ids are unique within a
+    paragraph; gold_answers asks for more. Of a `translation` only the answers that stand where they should are
+    returned, none or many.
+    Raises InputError, which names the question, for anything missing or of another type, an answer that does not stand
+    at its answer_start, and answers in some questions only.
     """
     paragraphs, answered, unanswered = [], None, None
     for a, article in enumerate(field(path, "the file", load_json(path), "data", list), 1):
@@ -87,24 +92,13 @@ def read_squad(path):
                         f"{path}: {this}: another question of this paragraph has its id; expected different ones"
                     )
                 question = field(path, this, entry, "question", str)
-                found = field(path, this, entry, "answers", list) if "answers" in entry else []
-                answers = [
-                    (field(path, this, one, "text", str), field(path, this, one, "answer_start", int)) for one in found
-                ]
-                if not any(text for text, _ in answers):
-                    unanswered, answers = this, None
-                for text, start in answers or []:
-                    answered = this
-                    if not text.strip() or start < 0 or not context.startswith(text, start):
-                        raise InputError(
-                            f"{path}: {this}: the answer {text[:60]!r} is not at character {start} of its context; "
-                            "correct answer_start (it counts characters from 0) or leave the question out"
-                        )
+                answers = usable_answers(entry, context) if translation else read_answers(path, this, entry, context)
+                answered, unanswered = (this, unanswered) if answers else (answered, this)
                 questions[name] = question, answers
             paragraphs.append((context, [(name, *rest) for name, rest in questions.items()]))
     if not answered and not unanswered:
         raise InputError(f"{path}: no questions; expected {LAYOUT}")
-    if answered and unanswered:
+    if answered and unanswered and not translation:
         raise InputError(
             f"{path}: {unanswered}: no answer, though {answered} has one; "
             "expected SQuAD 1.1, where every question has one (leave out those of SQuAD 2.0 that have none)"
@@ -112,12 +106,44 @@ def read_squad(path):
     return paragraphs
 
 
+def read_answers(path, place, entry, context):
+    """Return the (text, answer_start) of a question's entry, None without them. Raises InputError."""
+    found = field(path, place, entry, "answers", list) if "answers" in entry else []
+    answers = [(field(path, place, one, "text", str), field(path, place, one, "answer_start", int)) for one in found]
+    if not any(text for text, _ in answers):
+        return None
+    for text, start in answers:
+        if not stands(context, text, start):
+            raise InputError(
+                f"{path}: {place}: the answer {text[:60]!r} is not at character {start} of its context; "
+                "correct answer_start (it counts characters from 0) or leave the question out"
+            )
+    return answers
+
+
+def usable_answers(entry, context):
+    """Return the (text, answer_start) of a question's entry that stand where they should."""
+    found = entry.get("answers")
+    found = found if isinstance(found, list) else []
+    answers = [(one.get("text"), one.get("answer_start")) for one in found if isinstance(one, dict)]
+    return [
+        (text, start)
+        for text, start in answers
+        if type(text) is str and type(start) is int and stands(context, text, start)
+    ]
+
+
+def stands(context, text, start):
+    """Whether an answer stands at a place of its context."""
+    return bool(text.strip()) and start >= 0 and context.startswith(text, start)
+
+
 def write_squad(path, paragraphs, source):
     """Write the file `source` again with read_squad's paragraphs in place of its own.
 
-    They are as many and in the same order, with new contexts, questions and answers; a question that is left out of them is
-    left out of the file. Titles, version and the like stay; an answer keeps its text and place alone.
-    The bytes are those of XTREME's files where nothing differs.
+    They are as many and in the same order, with new contexts, questions and answers; a question that is left out of
+    them is left out of the file. Titles, version and the like stay; an answer keeps its text and place alone. The
+    bytes are those of XTREME's files where nothing differs.
     """
     document = load_json(source)
     entries = [paragraph for article in document["data"] for paragraph in article["paragraphs"]]
@@ -134,12 +160,12 @@ def write_squad(path, paragraphs, source):
 
 
 def stripped(text, start):
-    """An answer and its place without the white space around it, which a few of TyDiQA's answers have."""
+    """Return an answer and its place without the white space around it, which a few of TyDiQA's answers have."""
     return text.strip(), start + len(text) - len(text.lstrip())
 
 
 def qa_files(folder, task):
-    """{language: path} of the dev files of xquad, mlqa or tydiqa at any depth below a folder, sorted.
+    """Find the dev files of xquad, mlqa or tydiqa at any depth below a folder: {language: path}, sorted.
 
     In mlqa context and question are of the same language. Raises InputError where there is none, or two of a language.
     """
@@ -154,7 +180,8 @@ def qa_files(folder, task):
             lang, path = match[1] or match[2], os.path.join(parent, match[0])
             if lang in files:
                 raise InputError(
-                    f"{path}: {files[lang]} is of the same language; expected one dev file of {task} each, name its folder"
+                    f"{path}: {files[lang]} is of the same language; "
+                    f"expected one dev file of {task} each, name its folder"
                 )
             files[lang] = path
     if not files:
@@ -168,7 +195,10 @@ def qa_files(folder, task):
 
 
 def gold_answers(path, paragraphs):
-    """{question id: [answer texts]} of read_squad's paragraphs of a file. Raises InputError for no answers and for an id used twice."""
+    """Return {question id: [answer texts]} of read_squad's paragraphs of a file.
+
+    Raises InputError for no answers and for an id used twice.
+    """
     gold = {}
     for name, _, answers in (question for _, questions in paragraphs for question in questions):
         if answers is None:
@@ -178,14 +208,15 @@ def gold_answers(path, paragraphs):
             )
         if name in gold:
             raise InputError(
-                f"{path}: question {name!r}: its id is used twice; expected different ones, predictions are found by them"
+                f"{path}: question {name!r}: its id is used twice; "
+                "expected different ones, predictions are found by them"
             )
         gold[name] = [text for text, _ in answers]
     return gold
 
 
 def read_answer_predictions(path):
-    """Predicted answers, {question id: text}, in XTREME's submission format: JSON of just this. Raises InputError."""
+    """Read predicted answers, {question id: text}: JSON of just this, XTREME's submission format. Raises InputError."""
     predictions = load_json(path)
     if not isinstance(predictions, dict):
         raise InputError(f'{path}: no object; expected {{"question id": "answer text"}}')

@@ -29,36 +29,44 @@ from data.files import (
     write_udpos,
 )
 from data.metrics import answer_counts, pair_counts, tagging_counts
-from data.paragraphs import paragraph_sentences, paragraph_texts, reorder_paragraph
+from data.paragraphs import (
+    pair_paragraphs,
+    paragraph_sentences,
+    paragraph_texts,
+    reorder_paragraph,
+    translated_paragraphs,
+)
 from data.squad import QA_TASKS, gold_answers, qa_files, read_answer_predictions, read_squad, write_squad
 from data.words import join_words, split_text, split_with_spaces
 
-# kind: tagging, pairs or qa; labels: in the order of the classifier's outputs, None for qa; metrics: their names, the first one
-# leads; predictions: the name of a prediction file, a language in place of {}.
-# dev_files(folder) -> {language: path}.  read_gold(path, most=None) -> labels of the first `most` examples: tags of each sentence,
-# a label of each pair, {question id: answers}.  read_predictions(path, gold, gold_path) -> the like; InputError where they do not
-# fit the gold ones.  write_predictions(path, predictions).  counts(gold, predictions, lang) -> numpy (examples, counts) for
-# data.metrics.task_metrics.
+# kind: tagging, pairs or qa; labels: in the order of the classifier's outputs, None for qa; metrics: their names, the
+# first one leads; predictions: the name of a prediction file, a language in place of {}. dev_files(folder) ->
+# {language: path}.  read_gold(path, most=None) -> labels of the first `most` examples: tags of each sentence, a label
+# of each pair, {question id: answers}.  read_predictions(path, gold, gold_path) -> the like; InputError where they do
+# not fit the gold ones.  write_predictions(path, predictions).  counts(gold, predictions, lang) -> numpy (examples,
+# counts) for data.metrics.task_metrics.
 Task = collections.namedtuple(
     "Task", "kind labels metrics predictions dev_files read_gold read_predictions write_predictions counts"
 )
 
-# rows(path) -> the texts of each line, tuples; None where files hold words and no text.
-# sentences(path) -> (words, units, rest) of each sentence: units number what moves as one, for each word its unit; rest is the writer's.
-# write(path, sentences, source): (words, order, rest) in the order of the file `source`; `order` lists the units' numbers.
-Format = collections.namedtuple("Format", "rows sentences write")
+# rows(path, translation=False) -> the texts of each line, tuples; None where files hold words and no text.
+# sentences(path) -> (words, units, rest) of each sentence: units number what moves as one, for each word its unit;
+# rest is the writer's.  write(path, sentences, source): (words, order, rest) in the order of the file `source`;
+# `order` lists the units' numbers.  translations(source, target) -> (text, translation) of each sentence; None where
+# files are parallel line by line.
+Format = collections.namedtuple("Format", "rows sentences write translations")
 
 
 # ---- gold labels and predictions -----------------------------------------------------------------------
 
 
 def dev_files(folder):
-    """{language: path} of the dev-XX.tsv in a folder. Raises InputError where there is none."""
+    """Find the dev-XX.tsv in a folder: {language: path}. Raises InputError where there is none."""
     return {lang: os.path.join(folder, f"dev-{lang}.tsv") for lang in languages_in(folder)}
 
 
 def read_gold_tags(path, most=None, *, task):
-    """The tags of a file's first sentences, lists. Raises InputError where it has none."""
+    """Read the tags of a file's first sentences, lists. Raises InputError where it has none."""
     sentences = read_udpos(path, task)[:most]
     if sentences[0][1] is None:
         raise InputError(f"{path}:1: no tags; expected word<TAB>TAG")
@@ -66,7 +74,7 @@ def read_gold_tags(path, most=None, *, task):
 
 
 def read_gold_labels(path, most=None, *, task):
-    """The labels of a file's first pairs. Raises InputError where it has none."""
+    """Read the labels of a file's first pairs. Raises InputError where it has none."""
     labels = [label for *_, label in itertools.islice(iterate_pairs(path, task), most)]
     if labels[0] is None:
         raise InputError(f"{path}:1: no label; expected sentence1<TAB>sentence2<TAB>label")
@@ -74,12 +82,12 @@ def read_gold_labels(path, most=None, *, task):
 
 
 def read_gold_answers(path, most=None):
-    """{question id: [answer texts]} of a file's first questions. Raises InputError where one has no answer."""
+    """Read {question id: [answer texts]} of a file's first questions. Raises InputError where one has no answer."""
     return dict(itertools.islice(gold_answers(path, read_squad(path)).items(), most))
 
 
 def read_fitting_tags(path, gold, gold_path, *, task):
-    """Predicted tags, a list for each sentence of `gold`. Raises InputError where they are others than one for each word."""
+    """Read predicted tags, a list for each sentence of `gold`. Raises InputError where they do not fit its words."""
     predicted = read_tag_predictions(path, task)
     if [len(tags) for tags in predicted] != [len(tags) for tags in gold]:
         words = [sum(map(len, tags)) for tags in (predicted, gold)]
@@ -91,17 +99,18 @@ def read_fitting_tags(path, gold, gold_path, *, task):
 
 
 def read_fitting_labels(path, gold, gold_path, *, task):
-    """Predicted labels, one for each pair of `gold`. Raises InputError for another number."""
+    """Read predicted labels, one for each pair of `gold`. Raises InputError for another number."""
     predicted = read_label_predictions(path, task)
     if len(predicted) != len(gold):
         raise InputError(
-            f"{path}: {len(predicted)} labels, which do not fit the {len(gold)} pairs of {gold_path}; train this run again"
+            f"{path}: {len(predicted)} labels, which do not fit the {len(gold)} pairs of {gold_path}; "
+            "train this run again"
         )
     return predicted
 
 
 def read_fitting_answers(path, gold, gold_path):
-    """Predicted answers, {question id: text}. Raises InputError where they are not those of `gold`'s questions."""
+    """Read predicted answers, {question id: text}. Raises InputError where they are not to `gold`'s questions."""
     predicted = read_answer_predictions(path)
     if predicted.keys() != gold.keys():
         raise InputError(
@@ -136,10 +145,10 @@ def write_tagged(path, sentences, source):
     write_udpos(path, moved, file_style(source))
 
 
-def pair_rows(path, *, task):
-    """Yield both sentences of each pair. The header of XNLI-MT's files is left out."""
+def pair_rows(path, translation=False, *, task):
+    """Yield both sentences of each pair. The header of XNLI-MT's files is left out; a translation may be empty."""
     header = next(read_lines(path), "").rstrip("\r\n").split("\t")[:2] == ["premise", "hypo"]
-    for first, second, _ in iterate_pairs(path, task, skip=int(header)):
+    for first, second, _ in iterate_pairs(path, task, int(header), translation):
         yield first, second
 
 
@@ -160,7 +169,7 @@ def write_paired(path, sentences, source):
     write_pairs(path, ((one, two, row[2]) for (row, one), (_, two) in zip(texts, texts)), file_style(source))
 
 
-def text_rows(path):
+def text_rows(path, translation=False):
     """Yield each line of a text."""
     for line in read_lines(path):
         yield (line.removesuffix("\r"),)
@@ -180,10 +189,16 @@ def write_text(path, sentences, source):
         stream.writelines(" ".join(words[i] for i in order) + newline for words, order, _ in sentences)
 
 
-def question_rows(path):
+def question_rows(path, translation=False):
     """Yield the sentences of each paragraph's context, then its questions."""
-    for paragraph in read_squad(path):
+    for paragraph in read_squad(path, translation):
         yield from ((sentence,) for sentence in paragraph_texts(*paragraph))
+
+
+def question_translations(source, target):
+    """Yield (text, translation) of the sentences of question_rows, found by the questions' ids or places."""
+    for paragraph, other in translated_paragraphs(read_squad(source), read_squad(target, translation=True)):
+        yield from pair_paragraphs(paragraph, other)
 
 
 def question_sentences(path):
@@ -206,7 +221,7 @@ def write_questions(path, sentences, source):
 
 
 def tagging(name, *metrics):
-    """The Task of tagging words with LABELS[name]."""
+    """Return the Task of tagging words with LABELS[name]."""
     return Task(
         kind="tagging",
         labels=LABELS[name],
@@ -221,7 +236,7 @@ def tagging(name, *metrics):
 
 
 def pairs(name):
-    """The Task of classifying pairs of sentences by LABELS[name]."""
+    """Return the Task of classifying pairs of sentences by LABELS[name]."""
     return Task(
         kind="pairs",
         labels=LABELS[name],
@@ -236,7 +251,7 @@ def pairs(name):
 
 
 def questions(name):
-    """The Task of answering questions by a span of a context, scored as XTREME scores `name`."""
+    """Return the Task of answering questions by a span of a context, scored as XTREME scores `name`."""
     return Task(
         kind="qa",
         labels=None,
@@ -259,19 +274,19 @@ TASKS = {
 
 
 def sentence_format(name):
-    """The Format of a task's training files."""
+    """Return the Format of a task's training files."""
     functions = {
         "tagging": (None, tagged_sentences, write_tagged),
         "pairs": (pair_rows, paired_sentences, write_paired),
     }[TASKS[name].kind]
     rows, sentences, write = functions
-    return Format(rows and functools.partial(rows, task=name), functools.partial(sentences, task=name), write)
+    return Format(rows and functools.partial(rows, task=name), functools.partial(sentences, task=name), write, None)
 
 
 FORMATS = {
     **{name: sentence_format(name) for name, task in TASKS.items() if task.kind != "qa"},
-    "text": Format(text_rows, text_sentences, write_text),
-    "qa": Format(question_rows, question_sentences, write_questions),
+    "text": Format(text_rows, text_sentences, write_text, None),
+    "qa": Format(question_rows, question_sentences, write_questions, question_translations),
 }
 
 

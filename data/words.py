@@ -1,7 +1,7 @@
 """Split text into words and sentences by one rule for every language, and join words in any order to text again.
 
-- A word is a run of letters, marks and digits. An apostrophe or a hyphen between two of them stays inside, and so does a
-  full stop or a comma between two digits: `don't`, `l'homme`, `well-known`, `3.5` and `10,000` are one word each. So
+- A word is a run of letters, marks and digits. An apostrophe or a hyphen between two of them stays inside, and so does
+  a full stop or a comma between two digits: `don't`, `l'homme`, `well-known`, `3.5` and `10,000` are one word each. So
   English keeps its words whole, and a French `l'homme` is linked to both words of `the man`.
 - Single letters with full stops are one word: `U.S.`, `p.m.`.
 - Scripts without spaces (Chinese, Japanese, Thai, Lao, Burmese, Khmer and their like): every character is a word, with
@@ -35,31 +35,36 @@ def character_class(kinds, without, last=0x1F000):
 
 
 # Marks (vowel signs, tones, accents), which Python's \w lacks and Hindi and Thai words are full of; characters without
-# width; skin tones; tags of flags; variants of Chinese characters: Unicode's grapheme clusters (UAX 29) go on with them,
-# and with Thai and Lao am and half-width voicing marks, which are letters by their category.
-NUMBER_SIGNS = "\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd"  # Cf, but before the number they belong to
+# width; skin tones; tags of flags; variants of Chinese characters: Unicode's grapheme clusters (UAX 29) go on with
+# them, and with Thai and Lao am and half-width voicing marks, which are letters by their category.
+NUMBER_SIGNS = "\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd"  # stand before their number
 EXTENDING = (
     character_class(("M", "Cf"), NUMBER_SIGNS)
     + "\u0e33\u0eb3\uff9e\uff9f\U0001f3fb-\U0001f3ff\U000e0001\U000e0020-\U000e007f\U000e0100-\U000e01ef"
 )
 
-# Thai, Lao, Myanmar, Khmer, Tai scripts, Javanese, Balinese, ideographs and their parts, kana, bopomofo, Yi, Tangut, Nushu.
+# Thai, Lao, Myanmar, Khmer, Tai scripts, Javanese, Balinese, ideographs and their parts, kana, bopomofo, Yi, Tangut,
+# Nushu.
 UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aad\u1b00-\u1b7f\u2e80-\u2fd5\u3005-\u3007"
-    "\u3021-\u302f\u3031-\u303c\u3040-\u312f\u3190-\u31ff\u3220-\u325f\u3280-\u4dbf\u4e00-\ua4cf\ua980-\ua9ff\uaa60-\uaadf"
-    "\uf900-\ufaff\uff66-\uff9f\U000116d0-\U000116e3\U00011700-\U00011746\U00016fe0-\U00018d08\U0001aff0-\U0001b2ff"
-    "\U00020000-\U0003ffff"
+    "\u3021-\u302f\u3031-\u303c\u3040-\u312f\u3190-\u31ff\u3220-\u325f\u3280-\u4dbf\u4e00-\ua4cf\ua980-\ua9ff"
+    "\uaa60-\uaadf\uf900-\ufaff\uff66-\uff9f\U000116d0-\U000116e3\U00011700-\U00011746\U00016fe0-\U00018d08"
+    "\U0001aff0-\U0001b2ff\U00020000-\U0003ffff"
 )
 UNSPACED_CHARACTER = re.compile(f"[{UNSPACED}]")
 
-LETTER = rf"(?:(?![{UNSPACED}])[^\W_][{EXTENDING}]*)"
+# What goes on with a character, and what is stacked below it in Burmese, Khmer and Lanna.
+STACKING = "\u1039\u17d2\u1a60"
+MARK = f"(?![{STACKING}])[{EXTENDING}]"
+STACK = f"[{STACKING}][{EXTENDING}]*"
+TAIL = f"(?:{MARK})*(?:{STACK}(?![{EXTENDING}])[{UNSPACED}](?:{MARK})*)*(?:{STACK})?"
+LETTER = rf"(?:(?![{UNSPACED}])[^\W_]{TAIL})"
 INITIALS = rf"(?:(?!\d){LETTER}\.){{2,20}}(?!{LETTER})"
-STACKED = f"(?:(?<=[\u1039\u17d2\u1a60])[{UNSPACED}][{EXTENDING}]*)*"  # below a consonant, in Burmese, Khmer, Lanna
 FLAG = "[\U0001f1e6-\U0001f1ff]{2}"
-SYMBOL = rf"(?:(?:{FLAG}|\S)[{EXTENDING}]*(?:(?<=\u200d)[^\w\s][{EXTENDING}]*)*)"
+SYMBOL = rf"(?:(?:{FLAG}|\S){TAIL}(?:(?<=\u200d)[^\w\s{NUMBER_SIGNS}]{TAIL})*)"
 WORD = re.compile(
     rf"[{EXTENDING}{NUMBER_SIGNS}]*(?:{INITIALS}|{LETTER}(?:(?:['’\-‐‑][{EXTENDING}]*)?{LETTER}|(?<=\d)[.,](?=\d))*"
-    rf"|[{UNSPACED}][{EXTENDING}]*{STACKED}|(?P<run>{SYMBOL})(?P=run)*(?![{EXTENDING}]))"
+    rf"|[{UNSPACED}]{TAIL}|(?P<run>{SYMBOL})(?P=run)*(?![{EXTENDING}]))"
 )
 FIRST = re.compile(rf"[{EXTENDING}]*(.)", re.DOTALL)
 FULL = "。！？｡।॥۔؟။።។"  # these end a sentence with or without a space behind them
@@ -79,10 +84,10 @@ def word_of(match):
 def split_with_spaces(text):
     """Split a text into words and say how each is written beside others: (words, spacing).
 
-    spacing: (number, before, after) of each word; number is its place in the text, before and after tell what it touches
-    there: 0 nothing, 1 the word that it touches in this text, 2 whatever word comes to stand there. So a comma stays at
-    the end of the word before it and an opening bracket at the beginning of the word after it wherever words move, but a
-    slash or a hyphen leaves those that it stood between.
+    spacing: (number, before, after) of each word; number is its place in the text, before and after tell what it
+    touches there: 0 nothing, 1 the word that it touches in this text, 2 whatever word comes to stand there. So a comma
+    stays at the end of the word before it and an opening bracket at the beginning of the word after it wherever words
+    move, but a slash or a hyphen leaves those that it stood between.
     """
     matches = list(WORD.finditer(text))
     touching = [0, *(int(one.end() == two.start()) for one, two in zip(matches, matches[1:])), 0]
@@ -91,11 +96,12 @@ def split_with_spaces(text):
 
 
 def cling(word, before, after):
-    """Return the last two numbers of split_with_spaces' spacing of a word that touches what is before and after, 0 or 1 each."""
+    """Return (before, after) of split_with_spaces' spacing for a word that touches (1) or not (0) what stands there."""
     sign = FIRST.match(word)[1]
     kind = unicodedata.category(sign)
-    one_sided = sign == '"' or kind in ("Pi", "Pf") and sign != "’"
-    if kind[0] == "P" and ("\u3000" <= sign <= "\u303f" or "\uff00" <= sign <= "\uff65") or one_sided and before != after:
+    wide = kind[0] == "P" and ("\u3000" <= sign <= "\u303f" or "\uff00" <= sign <= "\uff65")
+    quotes = sign == '"' or kind in ("Pi", "Pf") and sign != "’"
+    if wide or quotes and before != after:
         return 2 * before, 2 * after
     if sign in CLINGING or kind == "Pe":
         return 2 * before, after
@@ -105,8 +111,8 @@ def cling(word, before, after):
 
 
 def join_words(words, spacing):
-    """Join words to a text, each with its spacing from split_with_spaces, in any order; the original order gives the original
-    text but for runs of spaces, and spaces between characters of scripts without them.
+    """Join words to a text, each with its spacing from split_with_spaces, in any order; the original order gives the
+    original text but for runs of spaces, and spaces between characters of scripts without them.
     """
     return "".join(joined_parts(words, spacing))
 
@@ -157,8 +163,9 @@ def split_sentences(text):
       scripts without spaces.
     - Nothing cuts before what cannot begin a sentence, a small letter or a comma, nor after a piece without any letter
       (`1.`).
-    - A single full stop does not cut after one letter (`J.`, `U.S.`, `e.g.`), after titles and the like (ABBREVIATIONS),
-      before the number that it stands for (`No. 5`, `Dec. 10`), or after a German ordinal (`3. Oktober`).
+    - A single full stop does not cut after one letter (`J.`, `U.S.`, `e.g.`), after titles and the like
+      (ABBREVIATIONS), before the number that it stands for (`No. 5`, `Dec. 10`), or after a German ordinal (`3.
+      Oktober`).
 
     The rule rather leaves two sentences together than cuts one: `in the U.S. He` and `vitamin C. It` stay whole.
     """
@@ -179,7 +186,7 @@ def split_sentences(text):
 
 
 def ends_sentence(text, start, stop):
-    """Whether a match of STOP ends the sentence, with letters in it, that begins at `start`, by split_sentences' rule."""
+    """Whether a match of STOP ends the sentence that begins at `start` and has letters, by split_sentences' rule."""
     mark = stop["mark"]
     space, follower = AFTER.match(text, stop.end()).groups()
     before = text[max(start, stop.start() - 20) : stop.start()]

@@ -1,10 +1,14 @@
-"""Every malformed input ends in one line that names the place and the cure, exit code 2, no traceback, nothing left behind."""
+"""Every malformed input ends in one line that names the place and the cure, exit code 2, no traceback, nothing left
+behind.
+"""
 
 import glob
 import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT, SAMPLE
@@ -129,7 +133,12 @@ CASES = [
     (reorder(**{"in.tsv": "I\tPRON\nsee\n"}), "in.tsv:2: 1 columns; expected word<TAB>TAG"),
     (reorder(**{"in.tsv": "I\tPRON\tx\n"}), "in.tsv:1: 3 columns"),
     (reorder(**{"in.tsv": "I\tPRON\nsee\tWERB\n"}), "in.tsv:2: unknown tag 'WERB'; expected one of ADJ"),
-    (reorder(**{"in.tsv": "I\tPRON\n\n\nsee\tVERB\n"}), "in.tsv:3: a blank line that ends no sentence"),
+    (pairs(**{"train.tsv": PAIR + "\n" + PAIR}), "train.tsv:2: a blank line between rows"),
+    (pairs(**{"train.tsv": "I see.\tHi.\t\"neutral\"\n"}), "without quotation marks around a column"),
+    (pairs(**{"train.tsv": PAIR + '"I see.\n'}), "train.tsv:2: 1 columns; expected sentence1<TAB>sentence2<TAB>label"),
+    (split(**{"en.tsv": "\tHi.\tneutral\n"}), "en.tsv:1: an empty sentence"),
+    (conllu("1-2\tdu" + "\t_" * 8 + "\n" + CONLLU.replace("\t2\t", "\t_\t")), "in.conllu:3: head '_' in column 7"),
+    (with_options(reorder(), "--random", "--reverse"), "are two controls; expected one of them"),
     (reorder(**{"in.tsv": "I\tPRON\n\tVERB\n"}), "in.tsv:2: the word '' is empty or holds a space"),
     (reorder(**{"in.tsv": "I see\tPRON\n"}), "in.tsv:1: the word 'I see' is empty or holds a space"),
     (reorder(**{"in.tsv": ""}), "in.tsv: no sentences"),
@@ -353,20 +362,40 @@ def test_there_are_at_least_fifty_of_them():
     assert len(CASES) >= 50 and len({script for (script, _, _), _ in CASES}) == 9
 
 
-def test_a_pipe_that_is_closed_and_a_full_disk_end_quietly(tmp_path, tiny_bert):
-    import subprocess
-    import sys
+PRINTER = """
+import sys
+sys.path.insert(0, {root!r})
+from data.cli import open_output, run_script
 
-    from conftest import ROOT
+def main():
+    with open_output({path!r}) as stream:
+        stream.writelines("a line\\n" for _ in range(100_000))
 
-    source = os.path.join(SAMPLE, "udpos", "train-en-fr.txt")
-    command = f"{sys.executable} {ROOT}/align.py --model {tiny_bert} --input {source} --output - | head -1"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
-    assert done.stdout.count("\n") == 1 and "Traceback" not in done.stderr
-    if os.path.exists("/dev/full"):
-        command = f"{sys.executable} {ROOT}/align.py --model {tiny_bert} --input {source} --output - > /dev/full"
-        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
-        assert done.returncode == 2 and "No space left" in done.stderr and "Traceback" not in done.stderr
+sys.argv = ["printer.py"]
+run_script(main)
+"""
+
+
+def printed(path, redirection):
+    """Run a script that writes 100,000 lines to a path; returns the finished process."""
+    program = PRINTER.format(root=ROOT, path=str(path))
+    command = ["bash", "-c", f'"$0" -c "$1" {redirection}', sys.executable, program]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_a_pipe_that_is_closed_ends_quietly():
+    done = printed("-", "| head -1")
+    assert done.stdout == "a line\n" and not done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
+    done = printed("-", "> /dev/full")
+    assert done.returncode == 2 and done.stderr == "printer.py: error: standard output: No space left on device\n"
+    done = printed("/dev/full", "")
+    assert done.returncode == 2 and done.stderr == "printer.py: error: /dev/full: No space left on device\n"
+    done = printed(tmp_path / "x", "2>&1; ulimit -f 1; trap '' XFSZ; \"$0\" -c \"$1\"")
+    assert f"printer.py: error: {tmp_path}/x: File too large\n" == done.stderr and os.listdir(tmp_path) == ["x"]
 
 
 def read(path):

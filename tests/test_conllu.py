@@ -44,6 +44,13 @@ def test_sentences_without_text_are_dropped(tmp_path):
     assert len(convert(str(tmp_path / "f.conllu"), "fr")) == 1
 
 
+def test_missing_heads_and_odd_blank_lines_do_no_harm(tmp_path):
+    words = "1\tGo\t_\tVERB\t_\t_\t_\t_\t_\t_\n2\thome\t_\tADV\t_\t_\t_\t_\t_\t_\n"
+    (tmp_path / "f.conllu").write_text(f"\n\n{words}\t\n \n{words}\n\n{SENTENCE}")
+    sentences = [sentence for _, sentence in convert(str(tmp_path / "f.conllu"), "fr")]
+    assert sentences[:2] == [(["Go", "home"], ["VERB", "ADV"])] * 2 and len(sentences) == 3
+
+
 def test_chinese_gsd_converts_to_xtremes_dev_file(shared, run, tmp_path):
     output = str(tmp_path / "zh.tsv")
     assert (

@@ -1,12 +1,14 @@
 """Readers and writers keep every byte; the sample data has XTREME's layout; real XTREME files load."""
 
 import os
+import platform
+import subprocess
 import unicodedata
 
 import pytest
 from conftest import SAMPLE
 
-from data.cli import InputError
+from data.cli import InputError, temporary_name
 from data.files import (
     UPOS,
     file_style,
@@ -19,13 +21,10 @@ from data.files import (
     read_pharaoh,
     read_tag_predictions,
     read_udpos,
-    read_xtune,
-    write_gold,
     write_lines,
     write_pairs,
     write_parallel,
     write_udpos,
-    write_xtune,
 )
 
 LANGS = ["en", "fr", "de", "hi", "zh"]
@@ -69,17 +68,37 @@ def test_pair_files_keep_every_byte(tmp_path, task, text):
     assert written(tmp_path, write_pairs, read_pairs(path, task), file_style(path)) == text.encode()
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["\na\tX\nb\tX\n\nc\tX\n", "a\tX\nb\tX\n\nc\tX\n\n\n\n", "a\tX\nb\tX\n\n\n\nc\tX", "\t\na\tX\nb\tX\n \t\nc\tX\n\t"],
+)
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_blank_lines_separate_sentences_like_one(tmp_path, text, newline):
+    (tmp_path / "in.tsv").write_bytes(text.replace("\n", newline).encode())
+    assert read_udpos(str(tmp_path / "in.tsv")) == [(["a", "b"], ["X", "X"]), (["c"], ["X"])]
+
+
+def test_blank_lines_around_pairs_are_passed_over(tmp_path):
+    (tmp_path / "in.tsv").write_text("\n\na\tb\tneutral\nc\td\tneutral\n\n\n")
+    assert read_pairs(str(tmp_path / "in.tsv"), "xnli") == [("a", "b", "neutral"), ("c", "d", "neutral")]
+
+
+def test_bars_in_words_do_not_end_a_side(tmp_path):
+    pairs = [(["a", "|||", "b"], ["x||||y"]), (["||", "|"], ["|||"])]
+    write_parallel(str(tmp_path / "p"), pairs)
+    read = list(read_parallel(str(tmp_path / "p")))
+    assert read == [(["a", "|", "b"], ["x|y"]), (["||", "|"], ["|"])]
+
+
 def test_contradictory_is_contradiction(tmp_path):
     (tmp_path / "in.tsv").write_text("a\tb\tcontradictory\n")
     assert read_pairs(str(tmp_path / "in.tsv"), "xnli") == [("a", "b", "contradiction")]
 
 
-def test_parallel_pharaoh_gold_and_xtune_files_keep_every_byte(tmp_path):
+def test_parallel_text_and_links_keep_every_byte(tmp_path):
     for name, text, read, write in [
         ("p", "a b ||| c\n ||| d\ne ||| \n", read_parallel, write_parallel),
         ("l", "0-0 1-2\n\n3-1\n", read_pharaoh, lambda path, links: write_lines(path, map(format_links, links))),
-        ("g", "1-1 1p2 3-2\n\n", lambda path: read_gold(path, 1), lambda path, gold: write_gold(path, gold, 1)),
-        ("x", "I see\tfr\tje vois\t0/0 1/1\nI see\tde\tich sehe\n", read_xtune, write_xtune),
     ]:
         (tmp_path / name).write_text(text)
         assert written(tmp_path, write, list(read(str(tmp_path / name)))) == text.encode()
@@ -106,6 +125,24 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with pytest.raises(InputError):
         write_lines(str(tmp_path / "out"), lines())
     assert os.listdir(tmp_path) == ["out"] and (tmp_path / "out").read_text() == "old\n"
+
+
+def test_temporary_files_of_killed_runs_are_swept_by_the_next_one(tmp_path):
+    path = str(tmp_path / "out")
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    host = platform.node()
+    swept = temporary_name(path, host, gone.pid)
+    kept = [
+        temporary_name(path, host, os.getppid()),  # still runs
+        temporary_name(path, host + "x", gone.pid),  # another machine's
+        temporary_name(path + ".order", host, gone.pid),  # another target's
+        temporary_name(path, host, "1x"),
+    ]
+    for name in [swept, *kept]:
+        open(name, "w").close()
+    write_lines(path, ["new"])
+    assert sorted(os.listdir(tmp_path)) == sorted(map(os.path.basename, [path, *kept]))
 
 
 # ---- the sample ---------------------------------------------------------------------------------

@@ -5,13 +5,15 @@ import itertools
 import json
 import os
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
 from conftest import SAMPLE
 
 import reorder
-from data.files import read_udpos
+from data.files import read_pairs, read_udpos
+from data.words import join_words, split_text, split_with_spaces
 
 TRAIN = os.path.join(SAMPLE, "udpos", "train-en.tsv")
 
@@ -154,10 +156,56 @@ def test_pairs_are_reordered_sentence_by_sentence_and_keep_their_labels(run, tmp
     ]
 
 
-def test_splitting_and_joining_change_nothing_but_runs_of_spaces(shared):
-    from data.files import read_pairs
-    from data.words import join_words, split_text, split_with_spaces
+def test_marks_leave_the_words_that_they_stood_between_and_cling_where_they_point(run, tmp_path):
+    def backwards(text):
+        words, spacing = split_with_spaces(text)
+        assert join_words(words, spacing) == text
+        return join_words(words[::-1], spacing[::-1])
 
+    assert backwards("the and/or rule (see 3) holds") == "holds) 3 see (rule or / and the"
+    assert backwards("$10 (3.5%), R&D") == "D & R,) % 3.5 (10 $"
+    assert backwards("dogs' #1 it: ¿qué? …") == "…? qué ¿: it 1 # ' dogs"
+    assert backwards("2010年很好，是的。") == "。 的是，好很年 2010"
+    (tmp_path / "in.tsv").write_text("the and/or rule holds\tA.\tneutral\n")
+    (tmp_path / "links").write_text("0-0 1-1 2-5 3-2 4-3 5-4\n\n")
+    arguments = ["--task", "xnli", "--input", tmp_path / "in.tsv", "--alignment", tmp_path / "links"]
+    assert run("reorder", *arguments, "--output", tmp_path / "out").code == 0
+    assert (tmp_path / "out").read_text() == "the and or rule holds /\tA.\tneutral\n"
+
+
+def test_reverse_turns_every_sentence_backwards(run, tmp_path):
+    (tmp_path / "text").write_text("I see you\n\nHi there\n")
+    (tmp_path / "links").write_text("0-0\n\n\n")
+    arguments = ["--task", "text", "--input", tmp_path / "text", "--alignment", tmp_path / "links"]
+    done = run("reorder", *arguments, "--output", tmp_path / "out", "--reverse", "--permutations", tmp_path / "p")
+    assert (tmp_path / "out").read_text() == "you see I\n\nthere Hi\n" and json.loads(done.out)["kendall_tau"] == -1.0
+    assert (tmp_path / "p").read_text() == "2 1 0\n\n1 0\n"
+
+
+def test_inversions_of_long_sentences_are_those_counted_one_by_one():
+    generator = np.random.default_rng(0)
+    for n in (64, 65, 200, 1001):
+        order = generator.permutation(n)
+        assert reorder.inversions(order) == sum(int((order[k + 1 :] < order[k]).sum()) for k in range(n))
+    assert reorder.inversions(np.arange(1000)[::-1]) == 999 * 500
+
+
+@pytest.mark.parametrize("options", [[], ["--random"], ["--unaligned", "nearest"]])
+def test_a_file_without_blank_lines_is_reordered_in_little_memory(run, tmp_path, options):
+    n, generator = 30_000, random.Random(1)
+    (tmp_path / "in").write_text("".join(f"w{k}\tX\n" for k in range(n)))
+    links = (f"{k}-{max(0, k + generator.randint(-3, 3))}" for k in range(0, n, 2))
+    (tmp_path / "links").write_text(" ".join(links) + "\n")
+    arguments = ["--task", "udpos", "--input", tmp_path / "in", "--alignment", tmp_path / "links"]
+    tracemalloc.start()
+    done = run("reorder", *arguments, "--output", tmp_path / "out", *options)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert done.code == 0 and json.loads(done.out)["words"] == n
+    assert peak < 1000 * n  # bytes; a table of all pairs of words would have 900 million entries
+
+
+def test_splitting_and_joining_change_nothing_but_runs_of_spaces(shared):
     for lang in ("en", "fr", "hi", "zh", "th", "ar"):
         for one, two, _ in read_pairs(os.path.join(shared, "xtreme", "xnli", f"dev-{lang}.tsv"), "xnli")[:500]:
             for text in (one, two):

@@ -1,11 +1,13 @@
 """data/split.py: the rule for words, and parallel files with every pair once."""
 
+import json
 import os
+import random
 
 import pytest
 
 from data.files import read_pairs, read_parallel
-from data.words import split_text
+from data.words import WORD, split_text
 
 
 @pytest.mark.parametrize(
@@ -20,11 +22,36 @@ from data.words import split_text
         ("ฉันไม่รู้", "ฉั น ไ ม่ รู้"),
         ("a|||b c_d", "a | b c _ d"),
         ("e\u0301te\u0301 \u2028 x", "e\u0301te\u0301 x"),
+        ("I ❤\ufe0f Paris 🇫🇷🇩🇪 a🇫🇷", "I ❤\ufe0f Paris 🇫🇷 🇩🇪 a 🇫🇷"),
+        ("👨\u200d👩\u200d👧 👍🏽👍🏽 🏴\U000e0067\U000e007f 1\ufe0f\u20e3 #\ufe0f\u20e3!!\ufe0f", "👨\u200d👩\u200d👧 👍🏽👍🏽 🏴\U000e0067\U000e007f 1\ufe0f\u20e3 #\ufe0f\u20e3 ! !\ufe0f"),
+        ("co\u00adop a\u200bb\u2060 well\u2060-\u2060known \u200fשלום\u200f!", "co\u00adop a\u200bb\u2060 well\u2060-\u2060known \u200fשלום\u200f !"),
+        ("二〇二〇年ㄅㄆｱｶﾞ⽔葛\U000e0100城", "二 〇 二 〇 年 ㄅ ㄆ ｱ ｶﾞ ⽔ 葛\U000e0100 城"),
+        ("คำน้ำ ນຳ ក្រុម က္က သည် ꪀꪁ", "คำ น้ำ ນຳ ក្រុ ម က္က သ ည် ꪀ ꪁ"),
+        ("한국어 책이", "한국어 책이"),
+        ("(\u060012", "( \u060012"),
+        ("a.b." * 30 + "c", "a . b . " * 30 + "c"),
         ("", ""),
     ],
 )
 def test_words_are_split_by_the_rule(text, words):
     assert split_text(text) == words.split()
+
+
+def test_no_word_begins_or_ends_within_a_grapheme_cluster():
+    regex = pytest.importorskip("regex")
+    generator = random.Random(0)
+    pool = "aé1 _-'.,!|❤👍👨🇫🇷#〇中かｶคนำเไកကต한글" + "".join(map(chr, [0x17D2, 0x1039, 0x1AF, 0x903, 0xE31, 0xFE0F, 0x20E3]))
+    pool += "\u200d\u200b\u00ad\u2060\u0301🏽\U000e0067\U000e0100\u0600ﾞ"
+    for _ in range(6_000):
+        text = "".join(generator.choices(pool, k=generator.randint(1, 12)))
+        ends = {match.end() for match in WORD.finditer(text)}
+        inside = {place for match in regex.finditer(r"\X", text) for place in range(match.start() + 1, match.end())}
+        # UAX 29 breaks around zero-width spaces, word joiners and the like and never within a space and its accents.
+        broken = [place for place in ends & inside if " " not in text[place - 1 : place + 1]]
+        assert not broken, (text, [match[0] for match in WORD.finditer(text)])
+        words = split_text(text)
+        assert "".join(words).replace("|", "") == "".join(text.split()).replace("|", "")
+        assert split_text(" ".join(words)) == words
 
 
 def test_no_character_but_spaces_is_lost_in_fifteen_languages(shared):
@@ -95,3 +122,49 @@ def test_translations_are_found_in_every_format_that_users_have(run, tmp_path):
     (tmp_path / "bars").write_text("A dog . ||| Un chien .\n")
     done = run("data/split", *arguments, tmp_path / "bars")
     assert done.code == 2 and "en.tsv:1: 'It barks .' has no translation" in done.err
+
+
+def test_an_empty_translation_keeps_its_place(run, tmp_path):
+    (tmp_path / "en").write_text("He sleeps.\tHe is awake.\tcontradiction\nHe sleeps.\tIt is warm.\tneutral\n")
+    (tmp_path / "fr").write_text("premise\thypo\tlabel\nIl dort.\tIl veille.\tcontradictory\n\tIl fait chaud.\tneutral\n")
+    arguments = ["--task", "xnli", "--source", tmp_path / "en", "--target", tmp_path / "fr", "--output", tmp_path / "out"]
+    done = run("data/split", *arguments, "--every")
+    assert done.code == 0 and "split.py: 1 of 4 sentences have an empty translation" in done.err
+    assert (tmp_path / "out").read_text() == (
+        "He sleeps . ||| Il dort .\nHe is awake . ||| Il veille .\nHe sleeps . ||| \nIt is warm . ||| Il fait chaud .\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "source, first, second, expected",
+    [
+        ('He said "hi".', '"He said ""hi""."', '"Il a dit ""salut""."', 'Il a dit " salut " .'),
+        ('"He said ""hi""."', 'He said "hi".', 'Il a dit "salut".', 'Il a dit " salut " .'),
+        ('He said "hi".', "He said hi.", "Il a dit salut.", "Il a dit salut ."),
+        ('He said "hi".', 'He said "hi".', '"Il a dit salut."', '" Il a dit salut . "'),
+    ],
+)
+def test_translations_are_found_whatever_their_quotation_marks(run, tmp_path, source, first, second, expected):
+    (tmp_path / "en").write_text(f"{source}\tYes.\t0\n")
+    (tmp_path / "five").write_text(f"{first}\tYes.\t{second}\tOui.\t0\n")
+    arguments = ["--task", "pawsx", "--source", tmp_path / "en", "--output", tmp_path / "out", "--every", "--target"]
+    done = run("data/split", *arguments, tmp_path / "five")
+    assert done.code == 0, done.err
+    assert [line.split(" ||| ")[1] for line in (tmp_path / "out").read_text().splitlines()] == [expected, "Oui ."]
+    (tmp_path / "five").write_text(f"{first}\tYes.\t{second}\tOui.\t0\n" + '"a\tb"\tc\td\te\t0\n')
+    done = run("data/split", *arguments, tmp_path / "five")
+    assert done.code == 2 and "five:2: 6 columns" in done.err and "quotation marks" in done.err
+
+
+def test_answers_of_a_translation_are_not_needed(run, tmp_path):
+    def document(context, questions):
+        qas = [{"id": name, "question": asked, "answers": answers} for name, asked, answers in questions]
+        return json.dumps({"data": [{"paragraphs": [{"context": context, "qas": qas}]}]})
+
+    answer = {"text": "1890", "answer_start": 24}
+    (tmp_path / "en").write_text(document("The bridge was built in 1890.", [("a", "When?", [answer]), ("b", "What year?", [answer])]))
+    for answers in ([], [{"text": "1890", "answer_start": 3}], {}, None, ["1890"], [{"text": 7}]):
+        (tmp_path / "fr").write_text(document("Le pont date de 1890.", [("a", "Quand ?", []), ("b", "Quel an ?", answers)]))
+        arguments = ["--task", "qa", "--source", tmp_path / "en", "--target", tmp_path / "fr"]
+        assert run("data/split", *arguments, "--output", tmp_path / "out", "--every").code == 0
+        assert len((tmp_path / "out").read_text().splitlines()) == 3

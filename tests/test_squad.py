@@ -1,17 +1,22 @@
-"""SQuAD files load, fail and are written again exactly; scores are the official scripts'; sentences are cut by the rule."""
+"""SQuAD files load, fail and are written again exactly; scores are the official scripts'; sentences are cut by the
+rule.
+"""
 
 import itertools
 import json
+import math
 import os
 import random
 import re
 import string
+import tracemalloc
 import unicodedata
 
 import pytest
 
 from data.cli import InputError
 from data.metrics import ARTICLES, question_scores, squad_scores
+from data.paragraphs import STEPS, pair_sentences, paragraph_sentences, reorder_paragraph
 from data.squad import NAMES, gold_answers, qa_files, read_answer_predictions, read_squad, write_squad
 from data.words import split_sentences
 
@@ -434,3 +439,78 @@ def test_sentences_cover_random_text():
     ]
     check_cover("".join(generator.choices(alphabet, k=generator.randint(0, 25))) for _ in range(20_000))
     assert split_sentences("") == split_sentences(" \n\u3000") == []
+
+
+# ---- paragraphs ------------------------------------------------------------------------------------
+
+
+def every_pairing(sources, targets):
+    """The cheapest pairing of pair_sentences' rule by trying all of them: its list of (sources, targets) counts."""
+    scale = sum(map(len, targets)) / sum(map(len, sources))
+
+    def cheapest(i, j):
+        if i == len(sources) and j == len(targets):
+            return 0.0, []
+        found = []
+        for m, n, price in STEPS:
+            if i + m <= len(sources) and j + n <= len(targets):
+                ours, theirs = (sum(map(len, part)) for part in (sources[i : i + m], targets[j : j + n]))
+                fit = math.log(theirs / (scale * ours)) ** 2 if m and n else 0.0
+                rest, steps = cheapest(i + m, j + n)
+                found.append((price + fit + rest, [(m, n), *steps]))
+        return min(found)
+
+    return cheapest(0, 0)[1]
+
+
+def test_sentences_are_paired_as_cheaply_as_possible():
+    generator = random.Random(0)
+    for _ in range(60):
+        sources, targets = (
+            [chr(97 + k) * generator.randint(1, 40) for k in range(generator.randint(1, 5))] for _ in range(2)
+        )
+        expected, i, j = [], 0, 0
+        for m, n in every_pairing(sources, targets):
+            expected += [(source, " ".join(targets[j : j + n])) for source in sources[i : i + m]]
+            i, j = i + m, j + n
+        assert pair_sentences(sources, targets) == expected
+
+
+def long_texts(count):
+    """Sentences and their translation, from which one in fifty is left out."""
+    generator = random.Random(0)
+    sources = [f"{k} " + "x" * generator.randint(5, 90) for k in range(count)]
+    return sources, [source.upper() for k, source in enumerate(sources) if k % 50]
+
+
+def test_sentences_of_a_context_of_any_length_are_paired():
+    sources, targets = long_texts(1500)
+    pairs = pair_sentences(sources, targets)
+    right = sum(other == one.upper() for k, (one, other) in enumerate(pairs) if k % 50)
+    assert [source for source, _ in pairs] == sources and right > 1300
+    assert pair_sentences(sources, []) == [(source, "") for source in sources] and pair_sentences([], targets) == []
+    assert pair_sentences(["a"] * 3, ["b"] * 1000)[0][0] == "a"
+
+
+def test_memory_for_pairing_grows_with_the_text():
+    peaks = []
+    for count in (150, 300):
+        texts = long_texts(count)
+        tracemalloc.start()
+        pair_sentences(*texts)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 3 * peaks[0] < 3_000_000
+
+
+def test_answers_that_overlap_move_as_one_and_keep_their_places():
+    context = "In the old city of Paris lived a king. He was tall. Nobody knew him."
+    answers = ["old city", "city of Paris", "king. He", "tall"]
+    questions = [(name, "Who lived there?", [(name, context.index(name))]) for name in answers]
+    sentences = paragraph_sentences(context, questions)
+    assert [" ".join(context[a:b] for a, b in one.spans) for one in sentences[:2]][1] == "Nobody knew him ."
+    assert (context.index("old"), context.index("Paris") + 5) in sentences[0].spans
+    orders = [list(range(len(one.spans)))[::-1] for one in sentences]
+    (text, moved), _ = reorder_paragraph((context, questions), sentences, orders)
+    for name, _, [(answer, place)] in moved:
+        assert answer == name and text[place : place + len(answer)] == answer
