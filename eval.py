@@ -20,6 +20,7 @@ no data.
 
 import collections
 import json
+import math
 import os
 
 import numpy as np
@@ -62,7 +63,7 @@ def valid(run):
             and all(isinstance(run["args"][key], str) for key in ("train", "data_dir"))
             and isinstance(run["args"].get("max_dev"), (int, type(None)))
             and isinstance(run.get("machine", {}), dict)
-            and float(run["train"]["tokens_per_second"]) > 0
+            and finite([run["train"]["tokens_per_second"]])[0] > 0
         )
     except (ValueError, KeyError, TypeError):
         return False
@@ -130,13 +131,21 @@ def check_comparable(runs):
         seen.add(key)
 
 
+def finite(values):
+    """Return values as floats. Raises ValueError or TypeError for what is no finite number."""
+    numbers = [float(value) for value in values]
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"not finite: {values}")
+    return numbers
+
+
 def read_statistics(runs):
     """Return what reorder.py printed about a condition's training files, the mean over seeds; {} without any."""
     names, found = ("aligned", "moved", "kendall_tau"), []
     for path in dict.fromkeys(run["args"].get("reordered") or run["args"]["train"] for run in runs):
         try:
             statistics = read_json(path + ".json")
-            found.append([float(statistics[name]) for name in names])
+            found.append(finite([statistics[name] for name in names]))
         except (InputError, ValueError, TypeError, KeyError):
             continue
     return dict(zip(names, np.mean(found, axis=0).tolist())) if found else {}
@@ -152,7 +161,8 @@ def read_alignments(paths):
         model, aligner, name = os.path.abspath(path).split(os.sep)[-3:]
         try:
             for method, scores in read_json(path)["methods"].items():
-                numbers = {key: float(scores[key]) for key in ("aer", "precision", "recall", "f1")}
+                keys = ("aer", "precision", "recall", "f1")
+                numbers = dict(zip(keys, finite([scores[key] for key in keys])))
                 row = {"aligner": aligner, "pair": name.removesuffix(".json"), "method": method, **numbers}
                 found[model].append({**row, "pairs": int(scores["pairs"])})
         except (ValueError, KeyError, TypeError, AttributeError):

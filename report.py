@@ -26,7 +26,7 @@ def markdown_table(table):
     """Return the lines of a table in Markdown."""
     lines = [f"### {table['title']}", ""] + [table["note"], ""] * bool(table["note"])
     lines.append("| " + " | ".join(table["header"]) + " |")
-    lines.append("|---|" + "---:|" * (len(table["header"]) - 1))
+    lines.append("|---|" + ("---|" if table.get("words") else "---:|") * (len(table["header"]) - 1))
     for row in table["rows"]:
         texts = []
         for one in row:
@@ -180,63 +180,3 @@ def results_page(results, alignments, missing):
     parts += ["<h2>Word aligners</h2>"] * bool(alignments)
     parts += [html_table(alignment_table(model, rows)) for model, rows in alignments.items()]
     return "\n".join(filter(None, parts)) + "</html>\n"
-
-
-# ---- alignments -----------------------------------------------------------------------------------
-
-
-LINKS_PAGE = """<!doctype html>
-<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Word
-alignments</title> <style> body { font: 16px/1.5 system-ui, "Noto Sans", "Noto Sans Devanagari", "Noto Sans CJK SC",
-sans-serif; margin: 2rem; color: #222; background: #fff } h1 { font-size: 1.3rem } .note { color: #666 } .pair {
-position: relative; overflow-x: auto; overflow-y: hidden; padding: .6rem 0 .9rem; border-bottom: 1px solid #ddd } .row
-{ display: flex; gap: .3rem; width: max-content; position: relative } .row + .row { margin-top: 3.2rem } .row span {
-padding: .05rem .4rem; border-radius: .3rem; background: #f1f3f6; white-space: nowrap } .number { color: #999;
-font-size: .8rem } svg { position: absolute; left: 0; top: 0; pointer-events: none } line { stroke: #4a7fb5;
-stroke-width: 1.6 } line.wrong { stroke: #d2554a } line.missed { stroke: #999; stroke-dasharray: 4 4 } .on {
-background: #ffe08a !important } line.on { stroke-width: 3.5 } </style> <h1>Word alignments</h1> <p
-class="note">NOTE</p> <div id="pairs"></div> <script> const pairs = DATA; const box =
-document.getElementById("pairs"), svgns = "http://www.w3.org/2000/svg"; pairs.forEach((pair, n) => {
-  const div = box.appendChild(document.createElement("div")); div.className = "pair"; const number =
-  div.appendChild(document.createElement("div")); number.className = "number"; number.textContent = n + 1; const rows
-  = pair.words.map(words => { const row = div.appendChild(document.createElement("div")); row.className = "row";
-  row.dir = "auto";
-    return words.map(word => { const span = row.appendChild(document.createElement("span")); span.textContent = word;
-    return span }) });
-  const svg = div.appendChild(document.createElementNS(svgns, "svg")); const lines = pair.links.map(([i, j, kind]) =>
-  { const line = svg.appendChild(document.createElementNS(svgns, "line")); line.setAttribute("class", kind); return
-  [i, j, line] }); const light = (side, k, on) => { rows[side][k].classList.toggle("on", on);
-    lines.forEach(([i, j, line]) => { if ((side ? j : i) === k) { line.classList.toggle("on", on); rows[1 - side][side
-    ? i : j].classList.toggle("on", on) } }) };
-  rows.forEach((row, side) => row.forEach((span, k) => { span.onmouseenter = () => light(side, k, true);
-  span.onmouseleave = () => light(side, k, false) })); pair.draw = () => { const base = svg.getBoundingClientRect();
-  svg.setAttribute("width", div.scrollWidth); svg.setAttribute("height", div.scrollHeight);
-    lines.forEach(([i, j, line]) => { const a = rows[0][i].getBoundingClientRect(), b =
-    rows[1][j].getBoundingClientRect();
-      line.setAttribute("x1", a.left + a.width / 2 - base.left); line.setAttribute("y1", a.bottom - base.top + 2);
-      line.setAttribute("x2", b.left + b.width / 2 - base.left); line.setAttribute("y2", b.top - base.top - 2) }) };
-});
-const draw = () => pairs.forEach(pair => pair.draw());
-addEventListener("resize", draw); document.fonts.ready.then(draw); draw();
-</script>
-"""
-
-
-def links_page(shown, total, name):
-    """An HTML page of (source words, target words, links, gold or None) with lines between the words.
-
-    `shown` are the first of `total` pairs of the file `name`.
-    """
-    data = []
-    for source, target, links, gold in shown:
-        kinds = [(i, j, "wrong" if gold and (i, j) not in gold[1] else "") for i, j in links]
-        kinds += [(i, j, "missed") for i, j in sorted((gold[0] if gold else set()) - set(links))]
-        data.append({"words": [source, target], "links": kinds})
-    text = f"{name}: the first {len(shown):,} of {total:,} pairs. Point at a word to see its links."
-    if any(gold for *_, gold in shown):
-        text += " Blue: in the gold alignment. Red: not in it. Dashed: a sure link that was not found."
-    text = text.replace("&", "&amp;").replace("<", "&lt;")
-    before, after = LINKS_PAGE.replace("NOTE", text, 1).rsplit("DATA", 1)
-    return (
-        before + json.dumps(data, ensure_ascii=False).replace("<", "\\u003c") + after
-    )  # a `<` in a word must not end the script

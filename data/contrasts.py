@@ -18,7 +18,8 @@ def condition_name(key):
 
 def aligner_rank(aligner):
     """Return a key that sorts aligners."""
-    return (ALIGNERS.index(aligner) if aligner in ALIGNERS else len(ALIGNERS)), aligner
+    base = aligner.partition("+")[0]  # of joint+itermax, links by another method
+    return (ALIGNERS.index(base) if base in ALIGNERS else len(ALIGNERS)), aligner
 
 
 def split_order(order):
@@ -47,11 +48,6 @@ def find_control(key, tau):
         return other[1] != key[1], abs(tau[key] - tau[other]) if known else 3.0, row_rank(other)
 
     return min((other for other in tau if not random and other[0] == wanted), key=distance, default=None)
-
-
-def against(key, other, langs):
-    """Return the terms of the average over languages of a condition less another one, see data.intervals.estimate."""
-    return [(sign / len(langs), one, lang) for lang in langs for one, sign in ((key, 1), (other, -1))]
 
 
 def less(key, other, langs):

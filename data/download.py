@@ -51,8 +51,7 @@ from data.files import PAIR_LABEL_ALIASES, read_lines, write_udpos
 
 SOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sources.tsv")
 
-# Treebanks of these languages whose words UD may not give away: every form is `_`, and XTREME drops such sentences.
-WITHOUT_TEXT = {"ar_nyuad", "en_esl", "fr_ftb", "ja_bccwj"}
+WITHOUT_TEXT = {"ar_nyuad", "en_esl", "fr_ftb", "ja_bccwj"}  # UD may not give their words away: every form is `_`
 
 DEV_LANGS = "af ar bg de el en es et eu fa fi fr he hi hu id it ja ko mr nl pt ru ta te tr ur vi zh".split()
 UDPOS_LANGS = {"train": [*DEV_LANGS, "kk"], "dev": DEV_LANGS, "test": [*DEV_LANGS, "kk", "th", "tl", "yo"]}
@@ -154,13 +153,16 @@ def curl(addresses, jobs):
     Returns {path: (HTTP status, curl's exit code, its message)}. Raises InputError where there is no curl.
     """
     meter, errors = ([], None) if sys.stderr.isatty() else (["--silent"], subprocess.DEVNULL)
-    command = ["curl", *meter, "--fail", "--location", "--continue-at", "-", "--parallel", "--parallel-max", str(jobs)]
-    command += ["--connect-timeout", str(TIMEOUT), "--speed-time", str(TIMEOUT), "--speed-limit", "1", "--write-out"]
-    command += [ "%{filename_effective}\\t%{http_code}\\t%{exitcode}\\t%{errormsg}\\n"]
+    options = [*meter, "--fail", "--location", "--continue-at", "-", "--connect-timeout", str(TIMEOUT)]
+    options += ["--speed-time", str(TIMEOUT), "--speed-limit", "1", "--write-out"]
+    options += ["%{filename_effective}\\t%{http_code}\\t%{exitcode}\\t%{errormsg}\\n"]
     for path, address in addresses.items():
-        command += ["--output", path, address]
+        options += ["--output", path, address]
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        for parallel in (["--parallel", "--parallel-max", str(jobs)], []):  # before curl 7.66 one at a time
+            done = subprocess.run(["curl", *parallel, *options], stdout=subprocess.PIPE, stderr=errors, text=True)
+            if done.returncode != 2:  # an option that it does not know
+                break
     except FileNotFoundError:
         raise InputError("curl: not found; install it, or put the files that --list names there by hand") from None
     lines = (line.split("\t") for line in done.stdout.splitlines())
@@ -204,8 +206,7 @@ def judge(part, before, answer, size, sha256):
 
     before: the bytes that were there before the attempt; answer: what curl() returned of it.
     """
-    status, code, message = answer
-    reached = size_of(part)
+    (status, code, message), reached = answer, size_of(part)
     if reached < size and code:
         if code == 33 or status == 416:  # no ranges there, or a shorter file: from its start
             with contextlib.suppress(FileNotFoundError):
@@ -343,8 +344,7 @@ def unpack_treebanks(archive, parts, folder):
         if match and match[2] not in WITHOUT_TEXT and f"{match[4]}-{match[3]}" in files:
             path = os.path.join(folder, match[1])
             files[f"{match[4]}-{match[3]}"].append(path)
-            broken = save_sentences(stream, path)
-            if broken:
+            if broken := save_sentences(stream, path):
                 print(f"{match[1]}: {broken} sentences left out, which have lines of other than ten columns")
     return {part: sorted(paths) for part, paths in files.items()}
 
@@ -434,7 +434,6 @@ def main():
     missing = absent(args.output, targets)
     if missing:
         os.makedirs(archives, exist_ok=True)
-
     failures = fetch_all({name for _, name, some, _ in steps if absent(args.output, some)}, archives, args.jobs)
     problems = [problem for step in steps for problem in make(step, args.output, failures)]
 

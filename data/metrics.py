@@ -169,3 +169,23 @@ def squad_scores(gold, predictions, lang, task):
     scores = [question_scores(answers, predictions.get(name), lang, task) for name, answers in gold.items()]
     exact, f1 = (sum(column) / len(scores) for column in zip(*scores))
     return {"exact_match": exact, "f1": f1, "count": len(scores)}
+
+
+def link_counts(links, gold):
+    """Return |A & S|, |A & P|, |A|, |S| of a pair's links A against its gold links (sure, possible)."""
+    return np.array([len(gold[0].intersection(links)), len(gold[1].intersection(links)), len(links), len(gold[0])])
+
+
+def alignment_scores(counts):
+    """Return AER, precision, recall and F1 of the sums of link_counts.
+
+    AER = 1 - (|A & S| + |A & P|) / (|A| + |S|) (Och and Ney 2003).
+    """
+    sure_hits, hits, found, sure = counts
+    precision, recall = hits / found if found else 0.0, sure_hits / sure if sure else 0.0
+    return {
+        "aer": 1 - (sure_hits + hits) / (found + sure) if found + sure else 0.0,
+        "precision": precision,
+        "recall": recall,
+        "f1": 2 * precision * recall / (precision + recall) if precision + recall else 0.0,
+    }

@@ -191,6 +191,7 @@ def contrast_table(result):
         "title": f"Contrasts in {NAMES[result['metric']]}, percentage points",
         "note": "p: the level at which the interval ends at 0; adjusted for the number of contrasts of its kind "
         "(primary; own language; average). Detectable: the true difference that would be seen four times in five.",
+        "words": True,
         "header": ["contrast", "trained on", "tested on", "difference", "p", "adjusted p", "detectable", "seeds"],
         "rows": rows,
     }
@@ -209,6 +210,7 @@ def training_table(result):
     return {
         "title": "What each condition was trained on",
         "note": "Kendall's tau to English order is 1 where nothing moved and -1 where all is reversed.",
+        "words": True,
         "header": ["trained on", "words aligned", "words moved", "tau", "control", "seeds", "tokens/s"],
         "rows": rows,
     }

@@ -1,11 +1,11 @@
-"""Fixtures: tiny models of both families, the default model and the real data where they are, and a way to run a script in this process."""
+"""Fixtures: tiny models of both families, the default model and the real data where they are, and a way to run a script
+in this process."""
 
 import collections
 import importlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -138,45 +138,6 @@ def without_dropout(model, folder):
         json.dumps({**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
     )
     return folder
-
-
-def gradient_norms(folder, script, port, *options):
-    """The gradient's norm at every step of a train script without dropout of its own, under torchrun: [of one process, of two].
-
-    AdamW and clipping would hide a wrong scale in what comes out. The runs' outputs are folder/1 and folder/2.
-    """
-    launcher = folder / "launcher.py"
-    launcher.write_text(
-        f"""
-import os, sys
-sys.path.insert(0, {ROOT!r})
-sys.argv[0] = "{script}.py"
-import torch, {script}
-
-norms, clip = [], torch.nn.utils.clip_grad_norm_
-torch.nn.utils.clip_grad_norm_ = lambda *arguments: norms.append(clip(*arguments).item())
-{script}.DROPOUT = 0.0
-{script}.main()
-if os.environ["RANK"] == "0":
-    open({str(folder)!r} + "/norms" + os.environ["WORLD_SIZE"], "w").write(" ".join(map(str, norms)))
-"""
-    )
-    for processes in (1, 2):
-        command = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc_per_node",
-            processes,
-            "--master_port",
-            port,
-            launcher,
-        ]
-        command += [*options, "--precision", "f32", "--output", folder / str(processes)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, timeout=300)
-        assert done.returncode == 0, done.stderr
-    return [list(map(float, (folder / f"norms{processes}").read_text().split())) for processes in (1, 2)]
 
 
 @pytest.fixture(params=["bert", "xlmr"])

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sets up (.venv with the pinned packages, the packages that the tests compare with, the default model) and runs the tests.
-# Arguments go on to pytest: bash tests/run.sh -k align
+# Sets up (.venv with the pinned packages, what the tests compare with, the default model) and runs the tests.
+# Arguments go on to pytest: bash tests/run.sh -k align. FULL=1 runs the slow comparisons too.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -14,4 +14,5 @@ fi
 .venv/bin/python data/get_model.py || echo "Without the default model the tests that need it are skipped."
 # Two processes, each with one thread: faster than one with two. The longest file comes first.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-exec .venv/bin/python -m pytest tests/test_run_all.py $(ls tests/test_*.py | grep -v test_run_all) -n 2 --dist loadfile "$@"
+others=$(ls tests/test_*.py | grep -v test_run_all)
+exec .venv/bin/python -m pytest tests/test_run_all.py $others -n 2 --dist loadfile "$@"

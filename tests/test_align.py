@@ -1,6 +1,7 @@
 """align.py finds the links that SimAlign and awesome-align find, whatever the batches, and never mixes up lines."""
 
 import json
+import math
 import os
 import random
 import subprocess
@@ -12,10 +13,14 @@ import torch
 from conftest import ROOT, SAMPLE, sample_words
 
 import align
+import common
+import extraction
+import subwords
 from data.files import read_parallel, read_pharaoh
 
 FIXTURE = os.path.join(os.path.dirname(__file__), "fixtures", "links.json")
-# Pairs of each real file that SimAlign aligns here; it takes a tenth of a second a pair. SIMALIGN_PAIRS=447 compares all of enfr.
+# Pairs of each real file that SimAlign aligns here; it takes a tenth of a second a pair. SIMALIGN_PAIRS=447 compares
+# all of enfr.
 SIMALIGN_PAIRS = int(os.environ.get("SIMALIGN_PAIRS", 30))
 PAIRS = os.path.join(SAMPLE, "align", "enzh.src-tgt")
 
@@ -40,8 +45,9 @@ def batch_links(cases, method, threshold):
         )
     (source, source_mask), (target, target_mask) = sides
     cells = source_mask[:, :, None] & target_mask[:, None, :]
-    similarity = align.similarity_matrix(source, target, cells, "dot" if method in ("softmax", "entmax") else "cosine")
-    found = align.pick_links(similarity, cells, method, threshold, 1.0)
+    kind = "dot" if method in ("softmax", "entmax") else "cosine"
+    similarity = extraction.similarity_matrix(source, target, cells, kind)
+    found = extraction.pick_links(similarity, cells, method, threshold, 1.0)
     return [sorted(matrix.nonzero().tolist()) for matrix in found]
 
 
@@ -54,57 +60,73 @@ def test_links_equal_the_recorded_ones_of_simalign_and_awesome_align(method):
     assert batch_links(cases, method, threshold) == [case[method] for case in cases]
 
 
-def test_csls_and_diagonal_support_equal_their_formulas_pair_by_pair():
+def random_pairs(lengths, hidden=5):
+    """(states of each side, padded source, padded target, cells) of pairs of these lengths."""
     generator = torch.Generator().manual_seed(4)
-    lengths = [(7, 9), (1, 6), (3, 2)]
     pad = torch.nn.utils.rnn.pad_sequence
-    sides = [[torch.randn(pair[side], 5, generator=generator) for pair in lengths] for side in (0, 1)]
+    sides = [[torch.randn(pair[side], hidden, generator=generator) for pair in lengths] for side in (0, 1)]
     masks = [pad([torch.ones(len(states), dtype=torch.bool) for states in side], batch_first=True) for side in sides]
-    cells = masks[0][:, :, None] & masks[1][:, None, :]
     source, target = (pad(side, batch_first=True) for side in sides)
-    found = {w: align.similarity_matrix(source, target, cells, "csls", w) for w in (0.0, 0.1)}
+    return sides, source, target, masks[0][:, :, None] & masks[1][:, None, :]
+
+
+def test_csls_equals_its_formula_pair_by_pair():
+    lengths = [(7, 9), (1, 6), (3, 2)]
+    sides, source, target, cells = random_pairs(lengths)
+    found = extraction.similarity_matrix(source, target, cells, "csls")
     for n, (s, t) in enumerate(lengths):
         cosine = torch.nn.functional.cosine_similarity(sides[0][n][:, None], sides[1][n][None], dim=2).tolist()
-        near = [sum(sorted(row)[-align.NEIGHBOURS :]) / min(t, align.NEIGHBOURS) for row in cosine]
-        back = [sum(sorted(column)[-align.NEIGHBOURS :]) / min(s, align.NEIGHBOURS) for column in zip(*cosine)]
+        near = [sum(sorted(row)[-extraction.HUBS :]) / min(t, extraction.HUBS) for row in cosine]
+        back = [sum(sorted(column)[-extraction.HUBS :]) / min(s, extraction.HUBS) for column in zip(*cosine)]
         csls = [[cosine[i][j] - (near[i] + back[j]) / 2 for j in range(t)] for i in range(s)]
-
-        def at(i, j):
-            return csls[i][j] if 0 <= i < s and 0 <= j < t else 0.0
-
-        supported = [[at(i, j) + 0.1 * (at(i - 1, j - 1) + at(i + 1, j + 1)) for j in range(t)] for i in range(s)]
-        assert torch.allclose(found[0.0][n, :s, :t], torch.tensor(csls), atol=1e-5)
-        assert torch.allclose(found[0.1][n, :s, :t], torch.tensor(supported), atol=1e-5)
+        assert torch.allclose(found[n, :s, :t], torch.tensor(csls), atol=1e-5)
 
 
-def test_centring_takes_the_mean_of_each_side_away(run, tmp_path, tiny_bert, monkeypatch):
-    """Vectors moved by any constant, another one for each language, are linked as before."""
-    encode, moved = align.encode, [0.0]
+def test_evidence_of_neighbours_equals_its_formula_cell_by_cell():
+    sizes = [(9, 11), (2, 5)]
+    _, source, target, cells = random_pairs(sizes)
+    agreed = extraction.agreement(source @ target.transpose(1, 2) / 20, cells)
+    found, reach = extraction.neighbour_evidence(agreed), range(-extraction.REACH, extraction.REACH + 1)
 
-    def shifted(model, tokenizer, sentences, settings):
-        vectors, *rest = encode(model, tokenizer, sentences, settings)
-        sentence = np.repeat(np.arange(len(sentences)), np.diff(rest[0]))
-        chinese = torch.tensor([any(word > "\u3000" for word in sentences[n]) for n in sentence])
-        vectors[:-1] += moved[0] * torch.where(chinese[:, None], 1.0, -2.0) * torch.arange(vectors.shape[1])
-        return vectors, *rest
+    def weight(a, b):
+        return math.exp(-(abs(a) + abs(b) + abs(a - b)) / extraction.DECAY) if a or b else 0.0
 
-    monkeypatch.setattr(align, "encode", shifted)
-    links = []
-    for moved[0], options in ((0.0, ["--centre"]), (3.0, ["--centre"]), (0.0, []), (3.0, [])):
-        run(
-            "align",
-            "--model",
-            tiny_bert,
-            "--input",
-            PAIRS,
-            "--output",
-            tmp_path / "out",
-            "--precision",
-            "f32",
-            *options,
-        )
-        links.append((tmp_path / "out").read_text())
-    assert links[0] == links[1] and links[2] != links[3]
+    total = sum(weight(a, b) for a in reach for b in reach)
+    for n, (s, t) in enumerate(sizes):
+        for i in range(s):
+            for j in range(t):
+                near = sum(weight(a - i, b - j) * float(agreed[n, a, b]) for a in range(s) for b in range(t)
+                           if a - i in reach and b - j in reach)  # fmt: skip
+                expected = math.log1p(near / total / extraction.NEIGHBOUR_FLOOR)
+                assert float(found[n, i, j]) == pytest.approx(expected, abs=0.02)  # the kernel is exact to a thousandth
+
+
+def test_evidence_of_the_lexicon_equals_its_formula_and_leaves_the_own_sentence_out():
+    """Three pairs of words 0..4 and 0..3: the counts that a pair sees are those of the two others."""
+    generator = torch.Generator().manual_seed(2)
+    source, target = torch.randint(0, 5, (3, 4), generator=generator), torch.randint(0, 4, (3, 6), generator=generator)
+    agreed = (torch.rand(3, 4, 6, generator=generator) * 1024).round() / 1024
+    lexicon = extraction.new_lexicon("cpu")
+    for n in range(3):  # in any batches
+        extraction.count_links(lexicon, agreed[n : n + 1], source[n : n + 1], target[n : n + 1])
+    found = extraction.lexicon_evidence(lexicon, agreed, source, target)
+    cells = [(n, i, j) for n in range(3) for i in range(4) for j in range(6)]
+    for n, i, j in cells:
+        e, f = int(source[n, i]), int(target[n, j])
+        others = [(int(source[m, a]), int(target[m, b]), float(agreed[m, a, b])) for m, a, b in cells if m != n]
+        total, both = sum(c for *_, c in others), sum(c for x, y, c in others if (x, y) == (e, f))
+        of_e, of_f = (sum(c for *types, c in others if types[side] == word) for side, word in ((0, e), (1, f)))
+        ratios = [math.log((both * total / max(one, 0.01) + extraction.PRIOR) / (other + extraction.PRIOR))
+                  for one, other in ((of_f, of_e), (of_e, of_f))]  # fmt: skip
+        assert float(found[n, i, j]) == pytest.approx(sum(ratios) / 2, abs=1e-4)
+
+
+def test_grow_diag_takes_sure_cells_and_those_beside_them():
+    """Sure are 0-0, by the threshold, and 1-1, best of its row and column; 2-1 is grown to, 3-3 is not."""
+    forward = torch.tensor([[0.9, 0.1, 0, 0], [0.1, 0.4, 0.3, 0.2], [0, 0.95, 0, 0.05], [0, 0, 0.2, 0.8]])
+    backward = torch.tensor([[0.9, 0, 0, 0], [0.1, 0.35, 0.2, 0.2], [0, 0.0, 0, 0], [0, 0.1, 0.1, 0.1]])
+    links = extraction.grow_diag(forward[None], backward[None], torch.ones(1, 4, 4, dtype=torch.bool), 0.45)
+    assert links[0].nonzero().tolist() == [[0, 0], [1, 1], [2, 1]]
 
 
 def test_a_pair_that_comes_again_is_aligned_once(run, tmp_path, tiny_bert, monkeypatch):
@@ -112,20 +134,21 @@ def test_a_pair_that_comes_again_is_aligned_once(run, tmp_path, tiny_bert, monke
         lines = stream.readlines()[:6]
     order = [0, 1, 0, 2, 3, 2, 0, 4, 5, 5, 1]
     (tmp_path / "in").write_text("".join(lines[n] for n in order) + " ||| x\n" + lines[3])
-    monkeypatch.setitem(align.CHUNK, "cpu", 4)
+    monkeypatch.setattr(align, "CHUNK", 4)
     aligned, align_pairs = [], align.align_pairs
-    monkeypatch.setattr(
-        align,
-        "align_pairs",
-        lambda model, tokenizer, pairs, settings: (
-            aligned.extend(pairs) or align_pairs(model, tokenizer, pairs, settings)
-        ),
-    )
-    arguments = ["--model", tiny_bert, "--input", tmp_path / "in", "--output"]
+
+    def counted(model, tokenizer, pairs, **settings):
+        aligned.extend(pairs)
+        return align_pairs(model, tokenizer, pairs, **settings)
+
+    monkeypatch.setattr(align, "align_pairs", counted)
+    arguments = ["--model", tiny_bert, "--method", "itermax", "--input", tmp_path / "in", "--output"]
     assert run("align", *arguments, tmp_path / "out", "--html", tmp_path / "page").code == 0
     assert len(aligned) == 6
-    every = run("align", *arguments, "-").out  # where the output cannot be read again, each is aligned
-    assert (tmp_path / "out").read_text() == every and len(aligned) == 6 + 12 and every.count("\n") == 13
+    written = (tmp_path / "out").read_text()
+    links = dict(zip(order, written.splitlines()))
+    assert [links[n] for n in order] == written.splitlines()[:11] and written.count("\n") == 13
+    assert written == run("align", *arguments, "-").out and len(aligned) == 12
 
 
 def test_every_method_is_scored_at_once_as_it_is_alone(run, tmp_path, tiny_xlmr):
@@ -133,17 +156,20 @@ def test_every_method_is_scored_at_once_as_it_is_alone(run, tmp_path, tiny_xlmr)
     arguments = ["--model", tiny_xlmr, "--input", PAIRS, "--output", tmp_path / "out", "--gold", gold]
     run("align", *arguments, "--scores", tmp_path / "scores.json")
     scores = json.loads((tmp_path / "scores.json").read_text())["methods"]
-    assert list(scores) == ["argmax", "itermax", "softmax"]
-    for method, found in scores.items():
-        assert json.loads(run("align", *arguments, "--method", method).out) == found
+    assert list(scores) == list(align.SCORED)
+    for name, found in scores.items():
+        method, evidence = align.SCORED[name]
+        alone = ["--method", method, "--similarity", "csls"]
+        alone += [part for kind in align.EVIDENCE if kind not in evidence for part in ("--" + kind, "none")]
+        assert json.loads(run("align", *arguments, *alone).out) == found
 
 
 def test_entmax15_equals_the_entmax_package():
     entmax = pytest.importorskip("entmax")
     scores = torch.randn(7, 9, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 4
     for dim in (1, 2):
-        assert torch.allclose(align.entmax15(scores, dim), entmax.entmax15(scores, dim=dim), atol=1e-12)
-        assert torch.allclose(align.entmax15(scores, dim).sum(dim), torch.ones(()).double())
+        assert torch.allclose(extraction.entmax15(scores, dim), entmax.entmax15(scores, dim=dim), atol=1e-12)
+        assert torch.allclose(extraction.entmax15(scores, dim).sum(dim), torch.ones(()).double())
 
 
 @pytest.mark.parametrize("method", ["argmax", "itermax", "match"])
@@ -212,6 +238,7 @@ def test_links_equal_simalign_on_real_gold_data(run, tmp_path, default_model, sh
 
 
 def test_output_order_is_input_order_in_any_batches(run, tmp_path, tiny_model, monkeypatch):
+    """Batches never matter; the chunk, of which the lexicon is made, does only with a lexicon."""
     lines = [
         line
         for lang in ("fr", "de", "hi", "zh")
@@ -219,55 +246,35 @@ def test_output_order_is_input_order_in_any_batches(run, tmp_path, tiny_model, m
     ]
     random.Random(3).shuffle(lines)
     lines[7:7] = [" ||| \n", "a ||| \n", lines[0], " ||| b\n"]
-    outputs = []
-    for chunk, budget, pairs in ((512, 1024, 128), (17, 60, 3), (1, 1, 1)):
-        monkeypatch.setattr(align, "CHUNK", {"cpu": chunk})
+    (tmp_path / "in").write_text("".join(lines), encoding="utf-8")
+    arguments = ["--model", tiny_model, "--input", tmp_path / "in", "--output", tmp_path / "out"]
+    arguments += ["--precision", "f32", "--method", "itermax"]
+    outputs = {}
+    for chunk, budget, pairs in ((1024, 1024, 128), (1024, 60, 3), (17, 60, 3), (17, 1, 1)):
+        monkeypatch.setattr(align, "CHUNK", chunk)
         monkeypatch.setattr(align, "BUDGET", {"cpu": budget})
         monkeypatch.setattr(align, "PAIRS", pairs)
-        (tmp_path / "in").write_text("".join(lines), encoding="utf-8")
-        done = run(
-            "align",
-            "--model",
-            tiny_model,
-            "--input",
-            tmp_path / "in",
-            "--output",
-            tmp_path / "out",
-            "--precision",
-            "f32",
-            "--method",
-            "itermax",
-        )
-        assert done.code == 0 and "3 lines have an empty side" in done.err
-        outputs.append((tmp_path / "out").read_text().split("\n"))
-    assert outputs[0] == outputs[1] == outputs[2]
-    assert len(outputs[0]) == len(lines) + 1 and outputs[0][7:9] == ["", ""] and outputs[0][10] == ""
-    assert outputs[0][9] == outputs[0][0] and sum(map(bool, outputs[0])) == len(lines) - 3
+        for lexicon in ("text", "none"):
+            done = run("align", *arguments, "--lexicon", lexicon)
+            assert done.code == 0 and "3 lines have an empty side" in done.err
+            kind = lexicon if lexicon == "none" else f"text {chunk}"
+            found = (tmp_path / "out").read_text().split("\n")
+            assert outputs.setdefault(kind, found) == found
+            assert len(found) == len(lines) + 1 and found[7:9] == ["", ""] and found[10] == ""
+            assert found[9] == found[0] and sum(map(bool, found)) == len(lines) - 3
 
 
 def test_bare_pieces_are_left_out_unless_a_word_has_nothing_else(tiny_xlmr):
-    from types import SimpleNamespace
-
-    from common import bare_piece, load_encoder, load_tokenizer, special_pieces
-
-    tokenizer, model = load_tokenizer(tiny_xlmr), load_encoder(tiny_xlmr, 1)
-    bare = bare_piece(tokenizer)
+    tokenizer, model = common.load_tokenizer(tiny_xlmr), common.load_encoder(tiny_xlmr, 1)
+    bare = subwords.bare_piece(tokenizer)
     assert bare is not None
     split = next(word for word in sample_words() if tokenizer.tokenize(word)[0] == "▁")
     words = ["the", split, "▁"]
-    settings = SimpleNamespace(
-        special=special_pieces(tokenizer),
-        limit=64,
-        bare=bare,
-        budget=100,
-        precision="f32",
-        level="subword",
-        new_id=None,
-    )
     with torch.inference_mode():
-        kept, start, word, *_ = align.encode(model, tokenizer, [words], settings)
-        settings.bare = None
-        every, _, every_word, *_ = align.encode(model, tokenizer, [words], settings)
+        (kept, start, word), (every, _, every_word) = (
+            align.encode(model, align.flatten(tokenizer, [words], 64, keep)[0], tokenizer.pad_token_id, "f32")
+            for keep in (False, True)
+        )
     ids = tokenizer([words], is_split_into_words=True, add_special_tokens=False)["input_ids"][0]
     stays = [
         k
@@ -287,9 +294,8 @@ def test_sentences_longer_than_the_model_and_dropped_words_are_handled(run, tmp_
         encoding="utf-8",
     )
     for level in ("subword", "word"):
-        done = run(
-            "align", "--model", tiny_model, "--input", tmp_path / "in", "--output", tmp_path / "out", "--level", level
-        )
+        options = ["--level", level, "--method", "itermax"]
+        done = run("align", "--model", tiny_model, "--input", tmp_path / "in", "--output", tmp_path / "out", *options)
         assert done.code == 0 and done.err.count("\n") <= 2
         assert "1 lines are longer than the model's 128 pieces" in done.err
         links = list(read_pharaoh(str(tmp_path / "out")))
@@ -299,8 +305,8 @@ def test_sentences_longer_than_the_model_and_dropped_words_are_handled(run, tmp_
 def test_a_last_line_without_newline_counts_and_markup_in_words_stays_text(run, tmp_path, tiny_bert):
     (tmp_path / "in").write_text("a ||| b\n</script><!-- ||| <b>", encoding="utf-8")
     (tmp_path / "gold").write_text("1-1\n1-1")
-    done = run("align", "--model", tiny_bert, "--input", tmp_path / "in", "--output", tmp_path / "out", "--gold", tmp_path / "gold",
-               "--html", tmp_path / "page")  # fmt: skip
+    options = ["--gold", tmp_path / "gold", "--method", "argmax", "--html", tmp_path / "page"]
+    done = run("align", "--model", tiny_bert, "--input", tmp_path / "in", "--output", tmp_path / "out", *options)
     assert done.code == 0 and json.loads(done.out)["pairs"] == 2 and (tmp_path / "out").read_text() == "0-0\n0-0\n"
     page = (tmp_path / "page").read_text()
     assert page.count("</script>") == 1 and "<!--" not in page and "<b>" not in page
@@ -347,8 +353,9 @@ def test_the_models_own_defaults_are_used(run, tmp_path, tiny_bert):
     folder = tmp_path / "model"
     shutil.copytree(tiny_bert, folder)
     for content, options in (
-        ('{"layer": 1, "method": "itermax"}', ["--layer", "1", "--method", "itermax"]),
-        ('{"layer": 3}', ["--layer", "3", "--method", "argmax"]),
+        ('{"layer": 1, "method": "itermax", "diagonal": 0.1}', ["--layer", "1", "--method", "itermax"]),
+        ('{"layer": 3, "evidence": []}', ["--layer", "3", "--neighbours", "none", "--lexicon", "none"]),
+        ('{"layer": 3, "evidence": ["neighbours"]}', ["--layer", "3", "--lexicon", "none"]),
     ):
         (folder / "align.json").write_text(content)
         run("align", "--model", folder, "--input", PAIRS, "--output", tmp_path / "a")
@@ -435,10 +442,10 @@ def test_a_hub_name_loads_from_a_hub(tiny_xlmr, tmp_path):
 
 
 def test_two_processes_find_the_links_of_one(tmp_path, tiny_xlmr):
-    """Shared out over processes, repeated pairs, empty sides and the language means of --centre included."""
+    """Shared out over processes, repeated pairs, empty sides and the lexicon of all of the text included."""
     lines = open(os.path.join(SAMPLE, "udpos", "train-en-zh.txt"), encoding="utf-8").read().splitlines()[:60]
     (tmp_path / "in").write_text("\n".join([*lines, "a ||| ", *lines[:7], "b c ||| d"]) + "\n", encoding="utf-8")
-    for options in ([], ["--centre", "--method", "itermax"]):
+    for options in (["--method", "itermax"],):
         for processes in (1, 2):
             launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "29541"]
             command = [

@@ -1,6 +1,5 @@
 """--reordered and --consistency: two forms of every example, and the divergence between what is predicted for them."""
 
-import importlib
 import json
 import os
 
@@ -12,7 +11,9 @@ from conftest import SAMPLE, without_dropout
 from safetensors.torch import load_file
 
 import common
+import heads
 import train_pos
+import training
 from data.files import read_pairs, read_udpos, write_lines, write_pairs, write_udpos
 
 COUNT = 24
@@ -20,7 +21,8 @@ COUNT = 24
 
 @pytest.fixture
 def forms(tmp_path):
-    """forms('udpos'): a folder with train-en.tsv, a small dev-en.tsv, and second.tsv, every sentence backwards, with its permutations."""
+    """forms('udpos'): a folder with train-en.tsv, a small dev-en.tsv, and second.tsv, every sentence backwards, with
+    its permutations."""
 
     def make(task):
         folder = tmp_path / task
@@ -70,7 +72,7 @@ def test_weight_0_gives_the_very_same_weights_as_without(run, tiny_bert, forms, 
 
 
 @pytest.mark.parametrize("task", ["udpos", "xnli"])
-def test_equal_forms_without_dropout_add_nothing(run, tmp_path, tiny_bert, forms, monkeypatch, task):
+def test_equal_forms_without_dropout_add_nothing(run, tmp_path, tiny_bert, forms, task):
     """And so the weights are those of training without it; with dropout, which is R-Drop, they are not."""
     folder = forms(task)
     same = ["--reordered", folder / "train-en.tsv"]
@@ -79,7 +81,6 @@ def test_equal_forms_without_dropout_add_nothing(run, tmp_path, tiny_bert, forms
     ]
     assert dropped[0] != dropped[1]
     model = without_dropout(tiny_bert, tmp_path / "model")
-    monkeypatch.setattr(importlib.import_module("train_pos" if task == "udpos" else "train_xnli"), "DROPOUT", 0.0)
     for name, weight in (("none", "0"), ("five", "5")):
         train(run, task, model, folder, name, *same, "--consistency", weight)
     none, five = (load_file(folder / name / "model" / "model.safetensors") for name in ("none", "five"))
@@ -92,9 +93,9 @@ def test_a_word_is_compared_with_itself(run, tiny_bert, forms, monkeypatch):
     """With scores that do not depend on the order, forms in two orders have no divergence: nothing is added."""
     folder = forms("udpos")
 
-    def scores(encoder, classifier, batch, precision, dropout=0.0):
-        ids, _, rows, columns = batch
-        return classifier(encoder.get_input_embeddings()(ids[rows, columns]))
+    def scores(model, batch, pad_id, precision):
+        ids, _, rows, columns = train_pos.collate(batch, pad_id, model.device)
+        return heads.last_layer(model)(model.get_input_embeddings()(ids[rows, columns]))
 
     monkeypatch.setattr(train_pos, "word_scores", scores)
     without = train(run, "udpos", tiny_bert, folder, "without", *second("udpos", folder))
@@ -107,7 +108,7 @@ def test_the_divergence_is_the_formula():
     expected = [
         0.5 * sum(a * np.log(a / b) + b * np.log(b / a) for a, b in zip(one, other)) for one, other in zip(p, q)
     ]
-    assert common.symmetric_divergence(torch.tensor(p).log(), torch.tensor(q).log()).numpy() == pytest.approx(
+    assert training.symmetric_divergence(torch.tensor(p).log(), torch.tensor(q).log()).numpy() == pytest.approx(
         np.array(expected)
     )
 
@@ -121,7 +122,7 @@ def test_its_gradient_is_right_through_a_model(tiny_bert):
 
     def loss():
         scores = F.log_softmax(classifier(encoder(input_ids=ids).last_hidden_state), 2)
-        return common.symmetric_divergence(scores[0, same], scores[1, 1:4]).sum()
+        return training.symmetric_divergence(scores[0, same], scores[1, 1:4]).sum()
 
     loss().backward()
     gradient = weight.grad.clone()

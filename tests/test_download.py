@@ -1,4 +1,4 @@
-"""data/download.py and a server on this machine: archives become XTREME's files; connections, servers and archives fail."""
+"""data/download.py and a server on this machine: archives become XTREME's files; connections and archives fail."""
 
 import contextlib
 import csv
@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,6 +68,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch, tmp_path_factory):
+    if not shutil.which("curl"):
+        pytest.skip("curl is not here")
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(download, "PAUSE", 0.01)
     monkeypatch.setattr(download, "SOURCES", str(tmp_path_factory.mktemp("table") / "sources.tsv"))
@@ -526,6 +529,29 @@ def test_what_can_be_had_is_written_before_the_error(pawsx, monkeypatch, fetch):
     done = fetch("translations,pawsx")
     assert done.code == 2 and done.err.count("\n") == 3 and done.err.count("-translated.tsv: could not be had") == 3
     assert tree(done.folder) == ["pawsx/dev-en.tsv", "pawsx/test-en.tsv", "pawsx/train-en.tsv"]
+
+
+def test_a_curl_that_cannot_do_several_at_once_does_one_after_the_other(server, monkeypatch, fetch, tmp_path):
+    """Curl before 7.66, as Red Hat 8 has it; it reports no messages either."""
+    old = tmp_path / "bin" / "curl"
+    old.parent.mkdir()
+    report = "%{filename_effective}\\\\t%{http_code}\\\\t\\\\t\\\\n"
+    old.write_text(
+        f"""#!{sys.executable}
+import os, sys
+if "--parallel" in sys.argv:
+    sys.exit(2)
+arguments = ["{report}" if "exitcode" in word else word for word in sys.argv[1:]]
+os.execv({shutil.which("curl")!r}, ["curl", *arguments])
+"""
+    )
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{old.parent}:{os.environ['PATH']}")
+    serve(server, {f"xquad.{lang}.json": os.urandom(100_000).hex().encode() for lang in download.XQUAD_LANGS})
+    server.ways = {"/xquad.de.json": {"cut": [20_000]}, "/xquad.hi.json": {"status": [503]}}
+    done = fetch("xquad")
+    assert done.code == 0 and len(os.listdir(done.folder / "xquad")) == 11, done.err
+    assert len(server.seen) == 13 and ("/xquad.de.json", "bytes=20000-") in server.seen
 
 
 def test_without_curl_one_line_says_so(pawsx, monkeypatch, fetch, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, SAMPLE
 
 import eval as evaluation
-from data import contrasts, intervals, metrics
+from data import contrasts, figures, intervals, metrics, tables
 from data.files import UPOS, read_pairs, read_udpos, write_lines, write_udpos
 
 ODD_TAGS = UPOS + ["O", "B-X", "I-X", "E-Y", "S-Y", "B", "I", "E", "S", ".", "I-A-B"]
@@ -379,6 +379,25 @@ def test_what_the_data_lacks_is_said(report, runs, tmp_path):
     assert "xnli: no &lt;dev&gt;" in page
 
 
+def test_the_verdict_says_which_way_the_primary_contrast_goes_and_when_it_cannot_be_told():
+    numbers = {"low": 0.01, "high": 0.03, "value": 0.02, "p_adjusted": 0.04, "detectable": 0.025, "seeds": 3}
+    one = {"aligner": "joint", "p": 0.02, **numbers}
+    worse = {**one, "low": -0.03, "high": -0.01, "value": -0.02}
+    unclear = {**one, "p_adjusted": 0.06}  # its interval leaves out 0, but it is one of several
+    told = [tables.primary_verdict([found]) for found in (one, worse, unclear)]
+    assert "helps (joint)" in told[0] and "1.0 to 3.0 points more than it gives the others" in told[0]
+    assert "harms (joint)" in told[1] and "1.0 to 3.0 points less" in told[1]
+    assert "cannot be told with 3 seeds (joint): a difference below 2.5 points would not have been seen" in told[2]
+    assert tables.tally([one, worse, unclear]) == "1 higher, 1 lower, 1 cannot be told"
+
+
+@pytest.mark.parametrize("low, high", [(-0.031, 0.052), (0, 0.0004), (-1, 30)])
+def test_an_axis_has_round_ticks_and_zero(low, high):
+    found = figures.ticks(low, high)
+    assert 0 in found and 3 <= len(found) <= 7 and low <= found[0] and found[-1] <= high
+    assert len({round(two - one, 9) for one, two in itertools.pairwise(found)}) == 1
+
+
 def test_several_models_stand_side_by_side_first(report, runs):
     shutil.copytree(runs, runs / "other")
     for path in (runs / "other").glob("*/scores.json"):
@@ -391,10 +410,10 @@ def test_several_models_stand_side_by_side_first(report, runs):
 
 def test_tables_are_the_same_in_json_markdown_and_html(report, runs):
     content, text, page = report(runs)
-    tables = content["results"][0]["tables"]
-    titles = {table["title"] for table in tables}
+    found = content["results"][0]["tables"]
+    titles = {table["title"] for table in found}
     assert {"Contrasts in accuracy, percentage points", "Accuracy, percent", "F1, percent"} <= titles
-    for table in tables:
+    for table in found:
         assert f"### {table['title']}" in text and f"<h3>{table['title']}</h3>".replace("'", "&#x27;") in page
         for row in table["rows"]:
             assert len(row) == len(table["header"])

@@ -1,4 +1,6 @@
-"""finetune_aligner.py: objectives equal awesome-align's, runs go on after a kill, what is saved is whole, and aligners get better."""
+"""finetune_aligner.py: objectives equal awesome-align's, runs go on after a kill, what is saved is whole, and
+aligners get better.
+"""
 
 import json
 import math
@@ -16,8 +18,8 @@ from safetensors.torch import load_file
 
 import common
 import finetune_aligner as ft
-import subwords
-from align import both_directions, entmax15, similarity_matrix
+import objectives
+from extraction import both_directions, entmax15, similarity_matrix
 
 RECORDED = os.path.join(os.path.dirname(__file__), "fixtures", "losses.json")
 PAIRS = os.path.join(SAMPLE, "udpos", "train-en-{}.txt")
@@ -29,7 +31,9 @@ def recorded():
 
 
 def padded_batch(case):
-    """(source, target, cells, guide) of a recorded case; cells leave out special and padded pieces, as awesome-align does."""
+    """(source, target, cells, guide) of a recorded case; cells leave out special and padded pieces, as awesome-align
+    does.
+    """
     source, target = torch.tensor(case["source"]), torch.tensor(case["target"])
     masks = []
     for states, lengths in zip((source, target), case["lengths"]):
@@ -44,10 +48,11 @@ def test_self_training_and_consistency_equal_awesome_aligns(method):
         source, target, cells, guide = padded_batch(case)
         scores = similarity_matrix(source, target, cells, "dot")
         forward, backward = both_directions(scores, cells, torch.softmax if method == "softmax" else entmax15)
-        assert ft.self_training(forward, backward, guide, cells).mean().item() == pytest.approx(
+        assert objectives.self_training(forward, backward, guide, cells).mean().item() == pytest.approx(
             case[f"so {method}"], abs=1e-5
         )
-        assert ft.consistency(forward, backward, cells).mean().item() == pytest.approx(case[f"co {method}"], abs=1e-5)
+        co = objectives.consistency(forward, backward, cells).mean().item()
+        assert co == pytest.approx(case[f"co {method}"], abs=1e-5)
 
 
 def test_objectives_equal_the_installed_package():
@@ -59,7 +64,8 @@ def test_objectives_equal_the_installed_package():
         ids = [torch.where(cells.any(dim), 5, 0) for dim in (2, 1)]
         for extraction, probabilities in (("softmax", torch.softmax), ("entmax15", entmax15)):
             forward, backward = both_directions(similarity_matrix(source, target, cells, "dot"), cells, probabilities)
-            ours = (ft.self_training(forward, backward, guide, cells) + ft.consistency(forward, backward, cells)).mean()
+            so = objectives.self_training(forward, backward, guide, cells)
+            ours = (so + objectives.consistency(forward, backward, cells)).mean()
             head = modeling.BertGuideHead(None)
             theirs = head(
                 source, target, *ids, guide=guide[:, None].float(), extraction=extraction, train_so=True, train_co=True
@@ -71,7 +77,7 @@ def test_sentence_identification_equals_awesome_aligns():
     psi = recorded()["psi"]
     head = torch.nn.Sequential(torch.nn.Linear(5, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2))
     head.load_state_dict({name: torch.tensor(value) for name, value in psi["weights"].items()})
-    losses = ft.sentence_identification(head(torch.tensor(psi["states"])[:, 0]), torch.tensor(psi["labels"]))
+    losses = objectives.sentence_identification(head(torch.tensor(psi["states"])[:, 0]), torch.tensor(psi["labels"]))
     assert losses.shape == (3,) and losses.mean().item() == pytest.approx(psi["loss"], abs=1e-6)
 
 
@@ -92,20 +98,20 @@ def test_contrast_equals_its_formula_sentence_by_sentence():
         there = [score(sides[0][n], other) for other in sides[1]]
         back = [score(sides[1][n], other) for other in sides[0]]
         expected.append(sum(math.log(sum(map(math.exp, scores))) - scores[n] for scores in (there, back)) / 2)
-    assert ft.contrast(source, target, *masks, 0.1).tolist() == pytest.approx(expected, abs=1e-5)
+    assert objectives.contrast(source, target, *masks, 0.1).tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_masked_language_model_averages_within_each_input():
     scores, labels, row = torch.randn(5, 7), torch.tensor([0, 3, 6, 2, 2]), torch.tensor([0, 0, 2, 2, 2])
     losses = torch.nn.functional.cross_entropy(scores, labels, reduction="none")
     expected = [losses[:2].mean().item(), 0.0, losses[2:].mean().item()]  # the second input has no masked piece
-    assert ft.masked_language_model(scores, labels, row, 3).tolist() == pytest.approx(expected, abs=1e-6)
+    assert objectives.masked_language_model(scores, labels, row, 3).tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_fifteen_percent_of_the_allowed_pieces_are_masked():
     ids = [7] * 40_000
     allowed = [n % 2 == 0 for n in range(40_000)]
-    masked, chosen = ft.mask_pieces(ids, allowed, 4, 1000, np.random.default_rng(1))
+    masked, chosen = objectives.mask_pieces(ids, allowed, 4, 1000, np.random.default_rng(1))
     masked, chosen = np.array(masked), np.array(chosen)
     assert not chosen[1::2].any() and (masked[~chosen] == 7).all()
     assert chosen[::2].mean() == pytest.approx(0.15, abs=0.01)
@@ -144,36 +150,26 @@ def weights(folder):
     return load_file(str(folder / "model.safetensors"))
 
 
-@pytest.mark.parametrize("objectives", ["so,contrast", "so,co,psi", "so,mlm,tlm", "co,tlm-full"])
-def test_what_is_saved_is_whole_and_every_part_of_it_loads(run, tmp_path, tiny_model, objectives):
+@pytest.mark.parametrize("asked", ["so,contrast", "so,co,psi", "so,mlm,tlm"])
+def test_what_is_saved_is_whole_and_every_part_of_it_loads(run, tmp_path, tiny_model, asked):
     from transformers import AutoModel
 
-    tune(
-        run,
-        tiny_model,
-        tmp_path / "tuned",
-        [small_file(tmp_path)],
-        "--objectives",
-        objectives,
-        "--max-steps",
-        "3",
-        "--layer",
-        "2",
-    )
+    options = ["--objectives", asked, "--max-steps", "3", "--layer", "2"]
+    tune(run, tiny_model, tmp_path / "tuned", [small_file(tmp_path)], *options)
     before, after = load_file(os.path.join(tiny_model, "model.safetensors")), weights(tmp_path / "tuned")
     assert {name: value.shape for name, value in after.items()} == {name: value.shape for name, value in before.items()}
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     layers = {int(name.split("encoder.layer.")[1].split(".")[0]) for name in changed if "encoder.layer." in name}
-    language_model = "tlm" in objectives
-    assert layers == ({0, 1, 2} if language_model or "psi" in objectives else {0, 1})
-    assert language_model == any(name.startswith(ft.HEADS) for name in changed)
+    language_model = "tlm" in asked
+    assert layers == ({0, 1, 2} if language_model or "psi" in asked else {0, 1})
+    assert language_model == any(name.startswith(("cls.predictions", "lm_head")) for name in changed)
     [table] = [name for name in before if name.endswith("word_embeddings.weight")]
     same = (before[table] == after[table]).all(1)
-    assert same.all() == False and (language_model or same.any())  # noqa: E712
+    assert not same.all() and (language_model or same.any())
     model = AutoModel.from_pretrained(str(tmp_path / "tuned"))
     assert model.config.num_hidden_layers == 3
     report = json.loads((tmp_path / "tuned" / "finetuning.json").read_text())
-    assert report["steps"] == 3 and report["args"]["objectives"] == objectives and report["pairs"] == [23]
+    assert report["steps"] == 3 and report["args"]["objectives"] == asked and report["pairs"] == [24]
     assert not os.path.exists(str(tmp_path / "tuned") + ".checkpoint")
     done = run("align", "--model", tmp_path / "tuned", "--input", small_file(tmp_path), "--output", tmp_path / "links")
     assert done.code == 0 and (tmp_path / "links").read_text().count("\n") == 24
@@ -183,44 +179,35 @@ def test_align_py_takes_what_travels_with_the_model(run, tmp_path, tiny_bert):
     file = small_file(tmp_path)
     tune(run, tiny_bert, tmp_path / "tuned", [file], "--max-steps", "2", "--layer", "1")
     own = json.loads((tmp_path / "tuned" / "align.json").read_text())
-    assert own["layer"] == 1 and own["similarity"] == "csls" and own["method"] == "softmax"
-    explicit = [
-        "--layer",
-        "1",
-        "--similarity",
-        "csls",
-        "--method",
-        "softmax",
-        "--threshold",
-        "0.45",
-        "--temperature",
-        "0.05",
-        "--diagonal",
-        "0.1",
-    ]
-    for name, options in (("a", []), ("b", explicit), ("c", ["--layer", "3"])):
+    assert own["layer"] == 1 and own["similarity"] == "csls" and own["method"] == "grow-diag"
+    explicit = ["--layer", "1", "--similarity", "csls", "--method", "grow-diag", "--threshold", "0.45"]
+    explicit += ["--neighbours", "kernel", "--lexicon", "text"]
+    for name, options in (("a", []), ("b", explicit), ("c", ["--layer", "3", "--method", "argmax"])):
         run("align", "--model", tmp_path / "tuned", "--input", file, "--output", tmp_path / name, *options)
     a, b, c = ((tmp_path / name).read_text() for name in "abc")
     assert a == b != c
     # awesome-align's dot products bring awesome-align's extraction.
-    tune(
-        run,
-        tiny_bert,
-        tmp_path / "dot",
-        [file],
-        "--max-steps",
-        "2",
-        "--layer",
-        "1",
-        "--similarity",
-        "dot",
-        "--method",
-        "softmax",
-    )
+    tune(run, tiny_bert, tmp_path / "dot", [file], "--max-steps", "2", "--layer", "1", "--similarity", "dot")
     run("align", "--model", tmp_path / "dot", "--input", file, "--output", tmp_path / "d")
     given = ["--method", "softmax", "--similarity", "dot", "--threshold", "0.001"]
     run("align", "--model", tmp_path / "dot", "--input", file, "--output", tmp_path / "e", *given)
-    assert (tmp_path / "d").read_text() == (tmp_path / "e").read_text()
+    assert (tmp_path / "d").read_text() == (tmp_path / "e").read_text() != "\n" * 24
+
+
+def test_links_found_beforehand_are_align_pys(run, tmp_path, tiny_bert):
+    """Training on the links that align.py writes for the file, and on those found by itself, ends with the same
+    weights.
+    """
+    file, options = small_file(tmp_path), ["--max-steps", "4", "--precision", "f32", "--layer", "2"]
+    found = ["--layer", "2", "--precision", "f32", "--output", tmp_path / "links"]
+    run("align", "--model", tiny_bert, "--input", file, *found)
+    tune(run, tiny_bert, tmp_path / "a", [file], *options)
+    tune(run, tiny_bert, tmp_path / "b", [file], *options, "--links", tmp_path / "links")
+    (tmp_path / "none").write_text("\n" * 24)
+    tune(run, tiny_bert, tmp_path / "c", [file], *options, "--links", tmp_path / "none")
+    a, b, c = (weights(tmp_path / name) for name in "abc")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert any(not torch.equal(a[name], c[name]) for name in a) == bool((tmp_path / "links").read_text().strip())
 
 
 def test_trimmed_embeddings_give_the_same_weights(run, tmp_path, tiny_model, monkeypatch):
@@ -236,8 +223,7 @@ def test_trimmed_embeddings_give_the_same_weights(run, tmp_path, tiny_model, mon
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path, tiny_model):
-    """Killed by the system in the middle (SIGKILL), twice; dropout, masks and negative examples included."""
-    objectives = "so,psi,mlm"
+    """Killed by the system in the middle (SIGKILL), twice; masks and negative examples included."""
     command = [
         sys.executable,
         f"{ROOT}/finetune_aligner.py",
@@ -249,9 +235,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path, tiny_mode
     ]
     command += [
         "--objectives",
-        objectives,
-        "--dropout",
-        "0.1",
+        "so,psi,mlm",
         "--max-steps",
         "24",
         "--batch-size",
@@ -259,7 +243,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path, tiny_mode
         "--lr",
         "1e-3",
         "--save-every",
-        "4",
+        "0",
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -290,7 +274,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path, tiny_mode
 
 
 def test_another_settings_checkpoint_is_not_used(run, tmp_path, tiny_bert, monkeypatch):
-    files, options = [small_file(tmp_path)], ["--max-steps", "4", "--save-every", "2"]
+    files, options = [small_file(tmp_path)], ["--max-steps", "4", "--save-every", "0"]
 
     class Killed(Exception):
         pass
@@ -298,7 +282,7 @@ def test_another_settings_checkpoint_is_not_used(run, tmp_path, tiny_bert, monke
     def killed(*arguments):
         raise Killed
 
-    monkeypatch.setattr(ft, "save_folder", killed)
+    monkeypatch.setattr(ft, "save_aligner", killed)
     with pytest.raises(Killed):
         tune(run, tiny_bert, tmp_path / "tuned", files, *options)
     monkeypatch.undo()
@@ -331,42 +315,40 @@ def test_files_take_turns_whatever_their_size():
     assert drawn[7] == ft.training_batch(files, 7, 4, 1)  # it can be drawn alone
 
 
-def test_gold_links_become_links_of_all_their_pieces(tmp_path, tiny_bert):
+def test_word_links_become_links_of_all_their_pieces(tmp_path, tiny_bert):
     tokenizer = common.load_tokenizer(tiny_bert)
-    settings = ft.SimpleNamespace(special=subwords.special_pieces(tokenizer), limit=64, bare=None)
     (tmp_path / "pairs").write_text("the zzz ||| xxxx le\n ||| b\nthe ||| le\n")
-    (tmp_path / "gold").write_text("1-2 2p1\n\n1-1\n")
-    file = ft.read_training(str(tmp_path / "pairs"), tokenizer, settings, str(tmp_path / "gold"), 1)
+    (tmp_path / "links").write_text("0-1 1-0\n\n0-0\n")
+    file = ft.read_training(str(tmp_path / "pairs"), tokenizer, 64)
     words = [side.word[: side.lengths[0]].tolist() for side in file["sides"]]
-    assert file["links"] == [[(0, 1), (1, 0)], [(0, 0)]] and len(words[0]) > 5
-    found = ft.gold_targets(file, [0])[0]
+    file["links"] = ft.read_links(str(tmp_path / "links"), file, [0, 1])
+    assert file["links"] == {0: [(0, 1), (1, 0)], 1: [(0, 0)]} and len(words[0]) > 5
+    found = ft.link_targets(file, [0])[0]
     expected = [[(i, j) in [(0, 1), (1, 0)] for j in words[1]] for i in words[0]]
     assert found.tolist() == expected
 
 
-def test_supervision_and_self_training_lower_the_error_rate(run, tmp_path, default_model):
-    """The default model on the sample: trained on its gold links, and without any, validated by AER."""
+def test_training_on_links_lowers_the_error_rate(run, tmp_path, default_model):
+    """The default model on the sample, by plain argmax: trained on its gold links, and on links that it finds with
+    evidence.
+    """
     pairs, gold = (os.path.join(SAMPLE, "align", f"ende.{kind}") for kind in ("src-tgt", "gold"))
-    rates = {
-        "before": json.loads(
-            run("align", "--model", default_model, "--input", pairs, "--output", tmp_path / "x", "--gold", gold).out
-        )["aer"]
-    }
-    for name, options in (
-        ("supervised", ["--train", pairs, "--gold", gold]),
-        ("unsupervised", ["--train", PAIRS.format("de")]),
-    ):
-        done = run(
-            "finetune_aligner", "--model", default_model, "--output", tmp_path / name, "--max-steps", "20", "--batch-size", "8", "--lr", "5e-5",
-            "--valid", pairs, "--valid-gold", gold, "--evaluate-every", "10", *options,
-        )  # fmt: skip
+    with open(gold) as stream:
+        links = [[part.replace("p", "-").split("-") for part in line.split()] for line in stream]
+    lines = [" ".join(f"{int(i) - 1}-{int(j) - 1}" for i, j in line) for line in links]
+    (tmp_path / "gold.align").write_text("\n".join(lines) + "\n")
+    plain = ["--method", "argmax", "--neighbours", "none", "--lexicon", "none"]
+
+    def error_rate(model):
+        done = run("align", "--model", model, "--input", pairs, "--output", tmp_path / "x", "--gold", gold, *plain)
+        return json.loads(done.out)["aer"]
+
+    rates = {"before": error_rate(default_model)}
+    for name, options in (("supervised", ["--links", tmp_path / "gold.align"]), ("unsupervised", [])):
+        options = ["--train", pairs, "--max-steps", "12", "--batch-size", "8", "--lr", "5e-5", *options]
+        done = run("finetune_aligner", "--model", default_model, "--output", tmp_path / name, *options)
         assert done.code == 0, done.err
-        history = json.loads((tmp_path / name / "finetuning.json").read_text())["history"]
-        rates[name] = min(entry["aer"] for entry in history)
-        align = run("align", "--model", tmp_path / name, "--input", pairs, "--output", tmp_path / "x", "--gold", gold)
-        assert json.loads(align.out)["aer"] == pytest.approx(
-            rates[name], abs=2e-3
-        )  # stored bf16 weights round a little
+        rates[name] = error_rate(tmp_path / name)
     assert rates["supervised"] < rates["before"] - 0.01 and rates["unsupervised"] < rates["before"]
 
 
@@ -388,12 +370,9 @@ def test_two_processes_train_as_one_does(tmp_path, tiny_xlmr):
             tmp_path / str(processes),
             "--objectives",
             "so,co,contrast,psi,tlm",
-            "--batch-size",
-            6,
-            "--accumulate",
-            2,
+            "--batch-size", 6,
         ]
-        command += ["--max-steps", 6, "--evaluate-every", 1, "--lr", "1e-3", "--precision", "f32"]
+        command += ["--max-steps", 6, "--lr", "1e-3", "--precision", "f32"]
         done = subprocess.run(
             list(map(str, command)),
             capture_output=True,
@@ -403,7 +382,7 @@ def test_two_processes_train_as_one_does(tmp_path, tiny_xlmr):
         )
         assert done.returncode == 0, done.stderr
         history = json.loads((tmp_path / str(processes) / "finetuning.json").read_text())["history"]
-        losses.append([entry[key] for entry in history for key in ("train_loss", "loss")])
+        losses.append([entry[key] for entry in history for key in ("train_loss",)])
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
     # The gradient of a key's bias is 0 but for rounding, which AdamW's first steps blow up; it changes no score.
     one, two = ({name: value for name, value in weights(tmp_path / n).items() if "key.bias" not in name} for n in "12")

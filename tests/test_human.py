@@ -222,6 +222,19 @@ def test_two_copies_of_a_file_are_one(human):
     assert human(**{"again/fr_pud.conllu": FR_PUD, "again/dev-en.tsv": FILES["x/tags/dev-en.tsv"]}).code == 0
 
 
+def test_links_are_followed_once_and_the_output_is_no_input(human, run):
+    human()
+    first = {path: read(f"out/{path}") for path in listed()}
+    os.makedirs("all/runs")
+    os.symlink(os.path.abspath("in"), "all/data")
+    os.symlink(os.path.abspath("all"), "in/x/round")
+    os.rename("out", "all/runs/out")
+    done = run("data/human", "--input", "all", "--langs", "fr", "--output", "all/runs/out")
+    assert done.code == 0, done.err
+    os.rename("all/runs/out", "out")
+    assert {path: read(f"out/{path}") for path in listed()} == first
+
+
 def test_the_real_data_gives_three_tasks(shared, run, tmp_path):
     done = run("data/human", "--input", shared, "--langs", "fr,zh", "--output", tmp_path)
     assert done.code == 0, done.err

@@ -3,14 +3,18 @@
 import json
 import os
 
+import numpy as np
 import pytest
 import torch
-from conftest import SAMPLE, gradient_norms, without_dropout
+import torch.nn.functional as F
+from conftest import SAMPLE, without_dropout
+from safetensors.torch import load_file
 
 import common
+import heads
 import subwords
 import train_pos
-from data.files import read_tag_predictions, read_udpos, write_udpos
+from data.files import UPOS, read_tag_predictions, read_udpos, write_udpos
 from data.metrics import tagging_scores
 
 UDPOS = os.path.join(SAMPLE, "udpos")
@@ -157,14 +161,57 @@ def test_max_dev_and_langs_narrow_the_test(run, tmp_path, tiny_bert, small):
     assert set(scores["dev"]) == {"zh"} and len(read_tag_predictions(str(tmp_path / "run" / "dev-zh.tsv"))) == 5
 
 
-def test_two_processes_train_on_the_same_batches(tmp_path, tiny_bert, small):
-    """Without dropout two processes end with the predictions of one: the batches are the same, and gradients are added up."""
-    model = without_dropout(tiny_bert, tmp_path / "model")
-    data = ["--model", model, "--train", small / "train-en.tsv", "--data-dir", small]
-    norms = gradient_norms(tmp_path, "train_pos", 29517, *data, "--epochs", 2, "--batch-size", 7, "--lr", "3e-3")
-    assert len(norms[0]) == 12 and norms[1] == pytest.approx(norms[0], rel=1e-2)
-    assert norms[1][:3] == pytest.approx(norms[0][:3], rel=1e-4)
-    for lang in ("en", "zh"):
-        one, two = (read_tag_predictions(str(tmp_path / name / f"dev-{lang}.tsv")) for name in ("1", "2"))
-        flat = [(a, b) for x, y in zip(one, two) for a, b in zip(x, y)]
-        assert sum(a != b for a, b in flat) <= 0.01 * len(flat)  # sums in another order may tip a tie
+def test_a_sentence_without_end_is_trained_in_parts(run, tmp_path, tiny_bert, small, monkeypatch):
+    """A file without one blank line: parts of bounded size, the same loss; the gradients of the parts add up."""
+    sentences = read_udpos(str(small / "train-en.tsv"))
+    tokenizer = common.load_tokenizer(tiny_bert)
+    long = [([w for words, _ in sentences for w in words], [t for _, tags in sentences for t in tags])]
+    examples = train_pos.make_examples(tokenizer, [long + sentences[:3]] * 2, 64, "content")
+    for budget in (100, 600, 10**6):
+        parts = list(train_pos.split_batch([0, 1, 2, 3], examples, budget))
+        assert all(sum(len(ids) for ids, *_ in part) <= budget for part, _ in parts)
+        seen = sorted(id(segment) for part, _ in parts for segment in part)
+        assert seen == sorted(id(segment) for example in examples for order in example for segment in order)
+        assert sorted(n for _, whole in parts for n in whole) == [0, 1, 2, 3][budget < 10**6 :]
+        for part, whole in parts:  # those that are whole come first, one order after the other
+            inside = [segment for order in (0, 1) for n in whole for segment in examples[n][order]]
+            assert all(one is two for one, two in zip(part, inside))
+    write_udpos(str(small / "train-en.tsv"), long + sentences[:3])
+    options = ["--epochs", "2", "--precision", "f32", "--save", "--head", "random"]
+    results = []
+    for budget in (200, 10**6):
+        monkeypatch.setattr(train_pos, "TRAIN_BUDGET", {"cpu": budget})
+        model = without_dropout(tiny_bert, tmp_path / f"model{budget}")
+        train(run, model, small, tmp_path / str(budget), *options)
+        results.append(load_file(tmp_path / str(budget) / "model" / "model.safetensors"))
+    assert all(torch.allclose(results[0][key], results[1][key], atol=2e-4) for key in results[0])
+
+
+def test_the_fitted_head_is_logistic_regression(tiny_bert, small):
+    """At its optimum the gradient is 0, and it says the training words' tags better than random weights do."""
+    tokenizer, model = common.load_tokenizer(tiny_bert), heads.load_with_head(tiny_bert, "TokenClassification", UPOS)
+    sentences = read_udpos(str(small / "train-en.tsv"))
+    examples = train_pos.make_examples(tokenizer, [sentences], 64, "content")
+    inputs, tags = [], torch.tensor([tag for [segments] in examples for *_, inside in segments for tag in inside])
+
+    def accuracy():
+        model.eval()
+        scores = [train_pos.word_scores(model, segments, tokenizer.pad_token_id, "f32") for [segments] in examples]
+        return (torch.cat(scores).argmax(1) == tags).float().mean().item()
+
+    before, layer = accuracy(), heads.last_layer(model)
+    train_pos.fit_last_layer(model, examples, tokenizer.pad_token_id, "f32", np.random.default_rng(1), 0)
+    assert accuracy() > max(0.5, before + 0.2)
+    hook = layer.register_forward_pre_hook(lambda _, states: inputs.append(states[0]))
+    with torch.inference_mode():
+        for [segments] in examples:
+            _, _, rows, columns = train_pos.collate(segments, tokenizer.pad_token_id, model.device)
+            train_pos.word_scores(model, segments, tokenizer.pad_token_id, "f32")
+            inputs[-1] = inputs[-1][rows, columns]
+    hook.remove()
+    model.zero_grad()
+    loss = F.cross_entropy(layer(torch.cat(inputs).clone()), tags) + heads.L2_PENALTY * layer.weight.square().sum()
+    loss.backward()
+    assert layer.weight.grad.abs().max() < 0.02 and not any(p.grad is not None for p in model.base_model.parameters())
+    size = [len(words) for words, _ in sentences]
+    assert sum(size) == len(tags) < train_pos.FITTED_WORDS

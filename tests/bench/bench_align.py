@@ -3,8 +3,9 @@
     pip install simalign==0.4
     python tests/bench/bench_align.py --data FOLDER     # FOLDER holds enfr.src-tgt, enfr.gold, zhen.src-tgt, zhen.gold
 
-Without --data, the sample's gold pairs are used, which are few: the ratio then says little. Each run is a process of its own, so
-that its peak memory is its own; pairs a second leave out the loading of the model. Both use argmax at the default model's layer 7.
+Without --data, the sample's gold pairs are used, which are few: the ratio then says little. Each run is a process of
+its own, so that its peak memory is its own; pairs a second leave out the loading of the model. Both use argmax at the
+default model's layer 7.
 """
 
 import argparse
@@ -105,7 +106,8 @@ def main():
                 sys.exit(done.stderr)
             result = json.loads(done.stdout.strip().splitlines()[-1])
             print(
-                f"{name[:-8]}  {peer:9} {result['pairs_per_second']:7.1f} pairs/s  AER {100 * result['aer']:5.2f}  {result['peak_mb']:5.0f} MB",
+                f"{name[:-8]}  {peer:9} {result['pairs_per_second']:7.1f} pairs/s  AER {100 * result['aer']:5.2f}  "
+                f"{result['peak_mb']:5.0f} MB",
                 flush=True,
             )
             pairs, seconds, peak = totals.get(peer, (0, 0.0, 0.0))
@@ -116,7 +118,8 @@ def main():
             )
     (pairs, theirs, their_peak), (_, ours, our_peak) = totals["SimAlign"], totals["align.py"]
     print(
-        f"all   align.py {pairs / ours:.1f}, SimAlign {pairs / theirs:.1f} pairs/s: {theirs / ours:.2f} times as many, {our_peak / their_peak:.2f} of the peak memory"
+        f"all   align.py {pairs / ours:.1f}, SimAlign {pairs / theirs:.1f} pairs/s: {theirs / ours:.2f} times as many, "
+        f"{our_peak / their_peak:.2f} of the peak memory"
     )
 
 

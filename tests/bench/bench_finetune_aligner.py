@@ -1,10 +1,12 @@
-"""finetune_aligner.py against awesome-align 0.1.7's own training loop: the same checkpoint, pairs, objectives and batch, in one run.
+"""finetune_aligner.py against awesome-align 0.1.7's own training loop: the same checkpoint, pairs, objectives and
+batch, in one run.
 
     pip install boto3 && pip install --no-deps awesome-align==0.1.7
     python tests/bench/bench_finetune_aligner.py --train FILE [--objectives so,co]   # `source ||| target` a line
 
-The checkpoint is of mBERT's size and has random weights, so the links that self-training picks are noise; time does not depend on
-them. Pairs a second are taken between two runs of different length, so that loading and saving fall out of the difference.
+The checkpoint is of mBERT's size and has random weights, so the links that self-training picks are noise; time does not
+depend on them. Pairs a second are taken between two runs of different length, so that loading and saving fall out of
+the difference.
 """
 
 import argparse

@@ -1,0 +1,138 @@
+"""Model folders as people have them: what loads, what is said where one does not, and the tokenizer's short cut."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from conftest import SAMPLE
+from safetensors.torch import load_file, save_file
+
+import common
+import heads
+import subwords
+from data.cli import InputError
+from data.files import read_udpos
+
+SENTENCES = [["Hello", "world"], ["我是", "学生", "。"], ["मैं", "छात्र", "हूँ"], ["cafe\u0301", "naïve", "x\u200by", "1920s"]]
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """copy(folder): a copy of a model folder to spoil."""
+
+    def make(model):
+        return shutil.copytree(model, tmp_path / "copy", dirs_exist_ok=True)
+
+    return make
+
+
+def same_tokenizer(ours, theirs):
+    """Check that two tokenizers give the same pieces, words and special pieces."""
+    texts = [" ".join(words) for words in SENTENCES]
+    sample = [words for words, _ in read_udpos(os.path.join(SAMPLE, "udpos", "dev-zh.tsv"))[:20]]
+    for sentences in (SENTENCES, sample):
+        one, two = (tokenizer(sentences, is_split_into_words=True) for tokenizer in (ours, theirs))
+        assert one["input_ids"] == two["input_ids"]
+        assert all(one.word_ids(n) == two.word_ids(n) for n in range(len(sentences)))
+    assert ours(texts, texts[::-1])["input_ids"] == theirs(texts, texts[::-1])["input_ids"]
+    for name in ("pad", "unk", "mask", "cls", "sep"):
+        assert getattr(ours, f"{name}_token_id") == getattr(theirs, f"{name}_token_id"), name
+    assert ours.model_max_length == theirs.model_max_length
+    assert subwords.special_pieces(ours) == subwords.special_pieces(theirs)
+    assert subwords.special_pair_pieces(ours) == subwords.special_pair_pieces(theirs)
+
+
+def test_the_tokenizer_is_the_one_that_transformers_loads(tiny_model):
+    from transformers import AutoTokenizer
+
+    same_tokenizer(common.load_tokenizer(tiny_model), AutoTokenizer.from_pretrained(tiny_model))
+
+
+def test_the_default_models_tokenizer_is_the_one_that_transformers_loads(default_model):
+    from transformers import AutoTokenizer
+
+    same_tokenizer(common.load_tokenizer(default_model), AutoTokenizer.from_pretrained(default_model))
+
+
+def test_files_of_transformers_4_name_the_special_pieces(tiny_bert, copy):
+    folder = copy(tiny_bert)
+    names = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "pad", "cls", "sep")}
+    names["mask_token"] = {"content": "[MASK]", "lstrip": True, "normalized": False, "rstrip": False, "single_word": False}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False, "model_max_length": 128}))
+    (folder / "special_tokens_map.json").write_text(json.dumps(names))
+    same_tokenizer(common.load_tokenizer(str(folder)), common.load_tokenizer(tiny_bert))
+
+
+def test_a_cased_bert_without_tokenizer_config_keeps_its_case(tiny_bert, copy):
+    folder = copy(tiny_bert)
+    os.remove(folder / "tokenizer_config.json")
+    ours, whole = common.load_tokenizer(str(folder)), common.load_tokenizer(tiny_bert)
+    for words in (["Über", "Paris"], ["ÉCOLE"]):
+        assert subwords.words_to_pieces(ours, [words]) == subwords.words_to_pieces(whole, [words])
+    assert ours.pad_token_id == whole.pad_token_id and ours.mask_token_id == whole.mask_token_id
+
+
+def states(folder):
+    encoder = common.load_encoder(str(folder))
+    with torch.inference_mode():
+        return encoder(input_ids=torch.tensor([[2, 9, 30, 3]])).last_hidden_state
+
+
+@pytest.mark.parametrize("kind", ["bin", "sharded", "half", "gamma"])
+def test_weights_load_from_every_kind_of_file(tiny_bert, copy, kind):
+    folder, expected = copy(tiny_bert), states(tiny_bert)
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    if kind == "half":
+        save_file({key: value.half() for key, value in weights.items()}, path, {"format": "pt"})
+    elif kind == "sharded":
+        heads.load_whole(tiny_bert)[0].save_pretrained(folder, max_shard_size="40KB")
+        path.unlink(missing_ok=True)
+        assert len(list(folder.glob("model-*.safetensors"))) > 1
+    else:
+        os.remove(path)
+        old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"} if kind == "gamma" else {}
+        for new, name in old.items():
+            weights = {key.replace(new, name): value for key, value in weights.items()}
+        torch.save(weights, folder / "pytorch_model.bin")
+    found = states(folder)
+    assert torch.allclose(found, expected, atol=0.05 if kind == "half" else 1e-6)
+
+
+def test_weights_saved_from_a_parallel_wrapper_are_refused_in_one_line(tiny_bert, copy):
+    folder = copy(tiny_bert)
+    weights = load_file(folder / "model.safetensors")
+    save_file({f"module.{key}": value for key, value in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    for load in (common.load_encoder, lambda name: heads.load_with_head(name, "TokenClassification", ["a", "b"])):
+        with pytest.raises(InputError, match="its weights lack .* more of the encoder's") as error:
+            load(str(folder))
+        assert "\n" not in str(error.value)
+
+
+def test_a_head_that_a_checkpoint_already_has_is_replaced(tiny_bert, tmp_path):
+    """One of another task, with as many labels or with others: the last layer is a new one, drawn from the seed."""
+    torch.manual_seed(1)
+    first = heads.load_with_head(tiny_bert, "SequenceClassification", ["a", "b", "c"])
+    first.save_pretrained(tmp_path / "model")
+    shutil.copy(os.path.join(tiny_bert, "tokenizer.json"), tmp_path / "model")
+    for labels in (["x", "y", "z"], ["0", "1"]):
+        torch.manual_seed(2)
+        again = heads.load_with_head(str(tmp_path / "model"), "SequenceClassification", labels)
+        assert again.classifier.weight.shape[0] == len(labels) == len(again.config.id2label)
+        assert not torch.equal(again.classifier.weight[:2], first.classifier.weight[:2])
+        assert torch.equal(again.bert.pooler.dense.weight, first.bert.pooler.dense.weight)
+
+
+def test_what_is_no_encoder_is_said_in_one_line(tmp_path, tiny_bert):
+    from transformers import AutoConfig, AutoModel
+
+    shutil.copy(os.path.join(tiny_bert, "tokenizer.json"), tmp_path)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 90}
+    for kind, more in (("xmod", {"languages": ["en_XX"]}), ("t5", {"d_model": 32, "num_layers": 2})):
+        model = AutoModel.from_config(AutoConfig.for_model(kind, **{**sizes, **more}))
+        model.save_pretrained(tmp_path / kind)
+        with pytest.raises(InputError) as error:
+            common.load_encoder(str(tmp_path / kind))
+        assert "\n" not in str(error.value) and len(str(error.value)) < 600
