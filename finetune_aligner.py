@@ -217,8 +217,8 @@ def parse_arguments():
     add("--train", required=True, nargs="+", metavar="FILE", help="`source ||| target` a line; several files: joint")
     add("--output", required=True, metavar="DIR", help="model folder to write")
     add("--objectives", default="so,contrast", help="what is trained, a sum of: so (self-training on links), co "
-        "(consistency of the two directions), psi (parallel sentence identification), contrast (the same within the batch, by word "
-        "similarities), mlm, tlm (masked language models, for checkpoints with such a head)")  # fmt: skip
+        "(consistency of the two directions), psi (parallel sentence identification), contrast (that within the batch, "
+        "by word similarities), mlm, tlm (masked language models, for checkpoints with such a head)")  # fmt: skip
     add("--links", nargs="+", metavar="FILE", help="links of the --train files, for so (default: the model finds them)")
     add("--similarity", choices=["cosine", "dot"], default="cosine", help="of so and co; dot is awesome-align's, "
         "whose links so then finds anew at each step")  # fmt: skip
