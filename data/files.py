@@ -347,7 +347,7 @@ def fit_gold(path, gold, lengths, index):
     single = len(outside) == 1 and fitting[number - 1][1]
     if shifted or len(outside) * 100 > len(everything) and not single:
         raise error_at(path, number, f"{where}; expected words numbered from {index} (--gold-index), source first")
-    return fitting, f"{path}: {len(outside)} links lie outside their pairs and are left out, the first in line {number}"
+    return fitting, f"{path}: {len(outside)} of {len(everything)} links lie outside their pairs and are left out, the first in line {number}"
 
 
 # ---- predictions, in XTREME's submission format ---------------------------------------------------
