@@ -73,7 +73,7 @@ def file_style(path):
 
 
 def read_styled_lines(path):
-    """Yield (number, line) of a file whose lines all end like its first one, in "\\n" or "\\r\\n", in order."""
+    """Yield (number, line) of a file whose lines all end like the first, "\\n" or "\\r\\n". Raises InputError."""
     newline, _ = file_style(path)
     for number, line in enumerate(read_lines(path), 1):
         if newline == "\r\n":
@@ -145,7 +145,7 @@ def write_udpos(path, sentences, style=("\n", "\n\n")):
 
 
 def iterate_pairs(path, task, skip=0, translation=False):
-    """Yield the rows of an xnli or pawsx file, (sentence1, sentence2, label), one at a time; label is None in test files.
+    """Yield the rows of an xnli or pawsx file, (sentence1, sentence2, label), one by one; in test files label is None.
 
     Quotes are text. The spelling 'contradictory' is returned as 'contradiction'. The first `skip` lines are left out.
     In a `translation` a sentence may be empty. Blank lines at the start and at the end are passed over.
