@@ -328,7 +328,8 @@ def test_training_on_links_lowers_the_error_rate(run, tmp_path, default_model):
 def test_two_processes_train_as_one_does(run, tmp_path, tiny_xlmr):
     """The same links and batches, and gradients of all objectives, contrast with the sentences of both included."""
     arguments = ["--model", tiny_xlmr, "--train", small_file(tmp_path), small_file(tmp_path, "zh", 30)]
-    arguments += ["--batch-size", 6, "--objectives", "so,co,contrast,psi,tlm", "--max-steps", 6, "--lr", "1e-3", "--precision", "f32"]
+    arguments += ["--batch-size", 6, "--objectives", "so,co,contrast,psi,tlm", "--max-steps", 6]
+    arguments += ["--lr", "1e-3", "--precision", "f32"]
     done = run("finetune_aligner", *arguments, "--output", tmp_path / "1")
     assert done.code == 0, done.err
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", 2, "--master_port", 29519]
