@@ -94,7 +94,7 @@ def release_memory(collect=True):
 def load_tokenizer(name):
     """Return the fast tokenizer of a Hugging Face folder or hub name, as its tokenizer.json says. Raises InputError."""
     tokenizer = load_pretrained(name, lambda: read_tokenizer(name))
-    release_memory()  # loading made a second copy of 280 MB
+    release_memory(collect=False)  # loading made a second copy of 280 MB
     unknown = tokenizer.mask_token_id if tokenizer.unk_token_id is None else tokenizer.unk_token_id
     if not tokenizer.is_fast or tokenizer.pad_token_id is None or unknown is None:
         raise InputError(f"{name}: no fast tokenizer with a pad piece and an unknown or mask piece; {ENCODER}")

@@ -14,7 +14,7 @@ for word in "$@"; do
   esac
 done
 TASKS=$(for task in $TASKS; do
-  case $PROFILE-$task in full-qa) echo tydiqa xquad mlqa ;; sample-qa) echo xquad ;; *) echo $task ;; esac
+  case $PROFILE-$task in (full-qa) echo tydiqa xquad mlqa ;; (sample-qa) echo xquad ;; (*) echo $task ;; esac
 done)
 for task in $TASKS; do known TASKS $task "$KNOWN_TASKS"; done
 for aligner in $ALIGNERS; do
@@ -32,8 +32,8 @@ FIRST=${MODELS%%$'\n'*}
 [ "$FIRST" != awesome ] || fail "MODELS: awesome is the first model's joint aligner; expected that model before it"
 ! among awesome "$(echo $MODELS)" || among joint "$ALIGNERS" || fail "ALIGNERS: awesome needs joint among them"
 ORDERS=$(for order in $ORDERS; do
-  case $order in random | random+*) ;; *) echo $order; continue ;; esac
-  for lang in $LANGS; do case " $ORDERS " in *" $lang"[+\ ]*) echo random-$lang${order#random} ;; esac; done
+  case $order in (random | random+*) ;; (*) echo $order; continue ;; esac   # "(": bash 3 takes ")" for the end of "$("
+  for lang in $LANGS; do case " $ORDERS " in (*" $lang"[+\ ]*) echo random-$lang${order#random} ;; esac; done
 done)
 for order in $ORDERS; do
   known ORDERS ${order%%+*} "original identity reverse rdrop random $LANGS $(printf 'random-%s ' $LANGS)"

@@ -52,7 +52,8 @@ def encode(model, pieces, pad_id, precision):
         index, inside = common.place_batch(pieces, batch)
         batch_ids = torch.from_numpy(np.where(inside, ids[index], pad_id)).to(device)
         with common.autocast(device, precision):
-            hidden = model(input_ids=batch_ids, attention_mask=torch.from_numpy(inside).to(device)).last_hidden_state
+            mask = torch.from_numpy(inside).long().to(device)  # DeBERTa subtracts it
+            hidden = model(input_ids=batch_ids, attention_mask=mask).last_hidden_state
         taken = inside & keep[index]
         vectors[torch.from_numpy(unit[index[taken]]).to(device)] = hidden[torch.from_numpy(taken).to(device)].float()
     sentence = np.repeat(np.arange(len(lengths)), lengths)

@@ -168,7 +168,7 @@ def hidden_states(encode, depth, ids, mask):
     """
     encoder, norm, precision = encode
     with common.first_layers(encoder, depth, norm), common.autocast(ids.device, precision):
-        return encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+        return encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state.float()
 
 
 def alignment_losses(encode, asked, layer, similarity, pad_id, device, rank, file, batch, _):

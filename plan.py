@@ -19,7 +19,7 @@ class Stage:
     """A command of the plan, with what it writes, reads, and `after`: the earlier stages that make what it reads."""
 
     def __init__(self, runs, wave, output, command, made):
-        self.wave, self.output, self.command = wave, output, command
+        self.wave, self.output, self.command, self.process = wave, output, command, None
         words, beside = command[1:], os.path.splitext(output)[0] + "."
         options = dict(zip(words, words[1:]))
         self.script = next((word for word in words if word.endswith(".py")), "")

@@ -28,7 +28,8 @@ from data.cli import Arguments, InputError, positive, run_script, warn
 from data.contents import Contents
 from plan import check_made, read_plan, undone
 
-TRIES = 3  # of a stage whose script or input changes while it runs
+TRIES = 3  # of a stage that changes what it reads
+GRACE = 10  # seconds that a stage has to end after a signal
 
 
 def slots(jobs):
@@ -71,17 +72,42 @@ def time_left(stages, path, jobs):
     return f", about {minutes + 1:.0f} min left" if minutes < 90 else f", about {minutes / 60:.1f} h left"
 
 
-def run_stages(stages, ask_again, asked, contents, environments, locks, times):
-    """Run what is not done of the stages asked for; return [(stage, what went wrong)]. After a failure no other begins.
+def stop(stages):
+    """End the stages that run, whatever signals come meanwhile."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    processes = [stage.process for stage in stages if stage.process]
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
-    ask_again: returns the stages of the plan as it is by now; asked: those of a list of stages that are to run.
+
+def finish(stage, contents, tries, times):
+    """Record that a stage has ended and how long it took; return what went wrong, or None."""
+    wrong = stage.finish(contents)
+    if not wrong and tries >= TRIES and not stage.done(contents):
+        wrong = "changes what it reads, or another stage what it writes"
+    if not wrong:
+        with open(times, "a", encoding="utf-8") as stream:
+            stream.write(f"{stage.kind} {time.monotonic() - stage.began:.2f}\n")
+    return wrong
+
+
+def run_stages(stages, ask_again, asked, contents, environments, locks, times):
+    """Run what is not done of asked(stages); return [(stage, what went wrong)]. After a failure no other begins.
+
+    ask_again() returns the plan's stages as they are once a wave is done.
     """
     from tqdm import tqdm  # a dry run may come before the set-up
 
     began, running, tries, failed, left = time.monotonic(), {}, collections.Counter(), [], undone(stages, contents)
     todo = [stage for stage in asked(stages) if stage.output in left]
-    about = f"{len(asked(stages))} stages, {len(todo)} to do, {len(environments)} at a time"
-    print(about + time_left(todo, times, len(environments)), flush=True)
+    print(f"{len(asked(stages))} stages, {len(todo)} to do, {len(environments)} at a time", end="")
+    print(time_left(todo, times, len(environments)), flush=True)
     bar = tqdm(total=len(todo), unit=" stages", disable=None, bar_format="{n_fmt} of {total_fmt} {bar} {elapsed}")
     try:
         while True:
@@ -105,14 +131,8 @@ def run_stages(stages, ask_again, asked, contents, environments, locks, times):
             while not (ended := [slot for slot in running if running[slot].process.poll() is not None]):
                 time.sleep(0.05)
             for stage in map(running.pop, ended):
-                wrong = stage.finish(contents)
-                if not wrong and tries[stage.output] >= TRIES and not stage.done(contents):
-                    wrong = "changes what it reads, or another stage what it writes"
-                if wrong:
-                    failed.append((stage, wrong))
-                else:
-                    with open(times, "a", encoding="utf-8") as stream:
-                        stream.write(f"{stage.kind} {time.monotonic() - stage.began:.2f}\n")
+                wrong = finish(stage, contents, tries[stage.output], times)
+                failed += [(stage, wrong)] if wrong else []
                 bar.update()
             waves = {stage.wave for stage in left.values()}
             left = undone(stages, contents)
@@ -120,12 +140,7 @@ def run_stages(stages, ask_again, asked, contents, environments, locks, times):
                 stages = ask_again()
                 left = undone(stages, contents)
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        for stage in running.values():
-            stage.process.terminate()
-        for stage in running.values():
-            stage.process.wait()
+        stop(running.values())
         bar.close()
         contents.save()
 
@@ -165,8 +180,8 @@ def main():
         left = undone(stages, contents)
         print("".join(shlex.join(stage.command) + "\n" for stage in asked(stages) if stage.output in left), end="")
         return
-    for folder in (records, f"{args.runs}/logs"):
-        os.makedirs(folder, exist_ok=True)
+    os.makedirs(records, exist_ok=True)
+    os.makedirs(f"{args.runs}/logs", exist_ok=True)
     locks = [lock(f"{records}/lock", fcntl.LOCK_SH if args.share else fcntl.LOCK_EX)]
     if args.share:
         locks.append(lock(f"{records}/lock-{args.wave}-{k}-{n}", fcntl.LOCK_EX))

@@ -33,8 +33,9 @@ import heads
 import subwords
 import training
 from data.cli import Arguments, InputError, run_script
-from data.files import UPOS, languages_in, read_permutations, read_udpos, write_lines
+from data.files import UPOS, languages_in, read_permutations, read_udpos
 from data.metrics import tagging_scores
+from data.tasks import TASKS
 
 TRAIN_BUDGET = {"cpu": 4096, "cuda": 65536}  # padded pieces that are trained on at a time
 FITTED_WORDS = 100_000  # most words that a fitted head is fitted to
@@ -44,16 +45,16 @@ TEST_BUDGET = {"cpu": 1024, "cuda": 65536}  # padded pieces in a batch of testin
 # ---- data ------------------------------------------------------------------------------------------
 
 
-def read_tagged(path, most=None):
+def read_tagged(path, task, most=None):
     """Return the sentences of a udpos file, or its first `most` ones, as (words, tags). Raises InputError where it has
     no tags."""
-    sentences = read_udpos(path)[:most]
+    sentences = read_udpos(path, task)[:most]
     if sentences[0][1] is None:
         raise InputError(f"{path}:1: no tags; expected word<TAB>TAG")
     return sentences
 
 
-def read_orders(reordered, permutations, train, train_path):
+def read_orders(reordered, permutations, train, train_path, task):
     """Return (second, orders): the sentences of --reordered, and which word of `train` stands at each place of them.
 
     Without --reordered both are []. Raises InputError where these are not the sentences of `train` in the order of
@@ -61,7 +62,7 @@ def read_orders(reordered, permutations, train, train_path):
     """
     if not reordered:
         return [], []
-    second, lengths = read_tagged(reordered), [len(words) for words, _ in train]
+    second, lengths = read_tagged(reordered, task), [len(words) for words, _ in train]
     if len(second) != len(train):
         raise InputError(
             f"{reordered}: {len(second)} sentences, but {train_path} has {len(train)}; expected the same ones"
@@ -104,12 +105,12 @@ def segments(tokenizer, sentences, max_length, label_on):
     return made
 
 
-def make_examples(tokenizer, views, max_length, label_on):
+def make_examples(tokenizer, views, max_length, label_on, labels=UPOS):
     """Return for each sentence its segments in each order, as (ids, positions, tags). views: lists of (words, tags)
     sentences."""
     examples = [[[] for _ in views] for _ in views[0]]
     for view, sentences in enumerate(views):
-        tags = iter([UPOS.index(tag) for _, tags in sentences for tag in tags])
+        tags = iter([labels.index(tag) for _, tags in sentences for tag in tags])
         for ids, positions, n in segments(tokenizer, [words for words, _ in sentences], max_length, label_on):
             examples[n][view].append((ids, positions, [next(tags) for _ in positions]))
     return examples
@@ -194,13 +195,13 @@ def fit_last_layer(model, examples, pad_id, precision, generator, rank):
 
 def predict(model, items, count, pad_id, precision):
     """Return the predicted tags of the sentences that the segments `items` come from, `count` lists of tag names."""
-    predicted = [None] * len(items)
+    predicted, labels = [None] * len(items), model.config.id2label
     model.eval()
     with torch.inference_mode():
         for batch in common.length_sorted([len(ids) for ids, *_ in items], TEST_BUDGET[model.device.type]):
             tags = iter(word_scores(model, [items[n] for n in batch], pad_id, precision).argmax(1).tolist())
             for n in batch:
-                predicted[n] = [UPOS[next(tags)] for _ in items[n][1]]
+                predicted[n] = [labels[next(tags)] for _ in items[n][1]]
     sentences = [[] for _ in range(count)]
     for (_, _, sentence), tags in zip(items, predicted):
         sentences[sentence].extend(tags)
@@ -209,6 +210,8 @@ def predict(model, items, count, pad_id, precision):
 
 def main():
     parser = Arguments(__doc__)
+    tasks = [name for name, task in TASKS.items() if task.kind == "tagging"]
+    parser.add_argument("--task", choices=tasks, default="udpos", help="whose tags (data/tasks.py)")
     training.add_options(parser, epochs=10)
     parser.add_argument(
         "--label-on", choices=["content", "first"], default="content",
@@ -228,12 +231,14 @@ def main():
     training.check_views(args.reordered, args.consistency, args.permutations)
     training.check_output(args.output, args.data_dir)
     langs = training.dev_languages(args.langs, languages_in(args.data_dir), args.data_dir)
-    sentences = read_tagged(args.train)
-    second, orders = read_orders(args.reordered, args.permutations, sentences, args.train)
-    dev = {lang: read_tagged(os.path.join(args.data_dir, f"dev-{lang}.tsv"), args.max_dev) for lang in langs}
+    task = TASKS[args.task]
+    sentences = read_tagged(args.train, args.task)
+    second, orders = read_orders(args.reordered, args.permutations, sentences, args.train, args.task)
+    dev = {lang: read_tagged(os.path.join(args.data_dir, f"dev-{lang}.tsv"), args.task, args.max_dev) for lang in langs}
     config, tokenizer = common.load_config(args.model), common.load_tokenizer(args.model)
     limit = training.input_limit(args.max_length, tokenizer, config, least=8)
-    examples = make_examples(tokenizer, [sentences, second] if second else [sentences], limit, args.label_on)
+    views = [sentences, second] if second else [sentences]
+    examples = make_examples(tokenizer, views, limit, args.label_on, task.labels)
     dev_items = {lang: segments(tokenizer, [words for words, _ in dev[lang]], limit, args.label_on) for lang in langs}
     pad_piece = tokenizer.pad_token_id
     del tokenizer
@@ -244,7 +249,7 @@ def main():
     rank, world = common.start_distributed(device)
     precision = args.precision or common.pick_precision(device)
     training.seed_everything(args.seed)
-    model = heads.load_with_head(args.model, "TokenClassification", UPOS)
+    model = heads.load_with_head(args.model, "TokenClassification", task.labels)
     inputs = [item for example in examples for order in example for item in order]
     new_id = training.trim_inputs(model.base_model, [ids for ids, *_ in inputs + sum(dev_items.values(), [])], pad_piece)
     pad_id = int(new_id[pad_piece])
@@ -282,17 +287,18 @@ def main():
 
     # Write: the model, predictions and scores. Every process takes its part of the languages.
     if args.save and rank == 0:
-        training.save_model(args.model, "TokenClassification", UPOS, model, new_id, os.path.join(args.output, "model"))
+        folder = os.path.join(args.output, "model")
+        training.save_model(args.model, "TokenClassification", task.labels, model, new_id, folder)
     if precision == "bf16":
         common.store_linear_in_bf16(model.base_model)
     scores = {}
     for lang in tqdm(langs[rank::world], unit=" languages", desc="dev", disable=None if rank == 0 else True):
         tags = predict(model, dev_items[lang], len(dev[lang]), pad_id, precision)
-        write_lines(os.path.join(args.output, f"dev-{lang}.tsv"), ("\n".join(sentence) + "\n" for sentence in tags))
+        task.write_predictions(os.path.join(args.output, task.predictions.format(lang)), tags)
         scores[lang] = tagging_scores([sentence for _, sentence in dev[lang]], tags)
     report = training.describe_training(len(examples), total, sum(sizes) * args.epochs, state["seconds"])
     machine = training.describe_machine(precision, world)
-    training.write_scores(vars(args), "udpos", "accuracy", machine, scores, langs, report)
+    training.write_scores(vars(args), args.task, task.metrics[0], machine, scores, langs, report)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ import collections
 import functools
 import json
 import os
-import unicodedata
 
 import numpy as np
 import torch
@@ -68,8 +67,8 @@ def first_questions(paragraphs, most):
 def pieces_with_spans(tokenizer, texts):
     """Return (ids, spans) of each text, spans being the characters (begin, end) of each piece.
 
-    A span has no space at its beginning. It reaches over what follows the piece and belongs to its last character:
-    combining marks that the tokenizer's normaliser joined to it or dropped.
+    A span has no space at its beginning. It reaches over the characters after it that are in no piece, since the
+    tokenizer's normaliser joined them to its last one or dropped them: combining marks, Hangul's vowels, joiners.
     """
     found = []
     for text, part in zip(texts, subwords.encode(tokenizer, texts)):
@@ -81,16 +80,11 @@ def pieces_with_spans(tokenizer, texts):
                 begin += 1
             after = bisect.bisect_left(starts, end)
             until = starts[after] if after < len(starts) else len(text)
-            while begin < end < until and extends(text[end]):
+            while begin < end < until and not text[end].isspace():
                 end += 1
             spans.append((begin, end))
         found.append((ids, spans))
     return found
-
-
-def extends(character):
-    """Whether a character belongs to the one before it: a combining mark, a variation selector, a joiner."""
-    return unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf")
 
 
 def make_windows(tokenizer, paragraphs, limit):

@@ -149,9 +149,14 @@ def sweep(path):
 
 @contextlib.contextmanager
 def naming(path):
-    """Add the file's name to an OSError that comes without one, such as a full disk's."""
+    """Add the file's name to an OSError that comes without one, such as a full disk's, and to text that is not Unicode."""
     try:
         yield
+    except UnicodeEncodeError as error:
+        character = error.object[error.start]
+        raise InputError(
+            f"{path}: {character!r}, half a surrogate pair, cannot be written; correct the input that holds it"
+        ) from None
     except BrokenPipeError:
         raise
     except OSError as error:

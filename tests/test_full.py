@@ -16,6 +16,7 @@ from test_translate import save_marian
 from data.download import PAWSX_LANGS, UDPOS_LANGS, XNLI_LANGS
 from data.files import read_udpos
 
+WHOLE = os.environ.get("FULL") == "1"
 TRAIN, DEV = 200, 12  # sentences, pairs or paragraphs of each file
 
 
@@ -32,7 +33,7 @@ def conllu(sentences):
 def archives(xtreme):
     """{name: bytes} of archives like the real ones, made from the first lines of XTREME's files."""
     treebanks = {}
-    for split, lang in ((split, lang) for split, langs in UDPOS_LANGS.items() for lang in langs):
+    for split, lang in ((split, lang) for split, langs in UDPOS_LANGS.items() for lang in langs if WHOLE):
         path = os.path.join(xtreme, "udpos", "train-en.tsv" if (split, lang) == ("train", "en") else f"dev-{lang}.tsv")
         sentences = read_udpos(path if os.path.exists(path) else os.path.join(xtreme, "udpos", "dev-en.tsv"))
         most = TRAIN if "train-en" in path else DEV
@@ -120,7 +121,7 @@ def test_data_are_fetched_and_put_beside_their_translations(served, project, tmp
     assert [option(words, "--output") for words in plan(project, **settings)][0] == str(data)
 
 
-@pytest.mark.skipif(os.environ.get("FULL") != "1", reason="a quarter of an hour; FULL=1 does it")
+@pytest.mark.skipif(not WHOLE, reason="a quarter of an hour; FULL=1 does it")
 def test_the_full_grid_runs_from_nothing_to_its_report(served, project, tmp_path, tiny_bert, tiny_xlmr):  # noqa: F811
     other = shutil.copytree(tiny_xlmr, tmp_path / "tiny-infoxlm")
     for lang in ("fr", "de", "hi", "zh"):

@@ -58,7 +58,7 @@ def test_no_character_but_spaces_is_lost_in_fifteen_languages(shared):
     folder = os.path.join(shared, "xtreme", "xnli")
     for name in sorted(os.listdir(folder)):
         if name.startswith("dev-"):
-            for sentence in [side for row in read_pairs(os.path.join(folder, name), "xnli")[:400] for side in row[:2]]:
+            for sentence in [side for row in read_pairs(os.path.join(folder, name), "xnli")[:150] for side in row[:2]]:
                 words = split_text(sentence)
                 assert "".join(words) == "".join(sentence.split()).replace("|||", "|") and all(words)
                 assert split_text(" ".join(words)) == words  # splitting again changes nothing

@@ -259,6 +259,7 @@ def test_waves_and_shares_do_the_whole(project):
         (["--share", "1/2"], "--share: is for --wave"),
         (["--jobs", "0"], "'0' is not a whole number of 1 or more"),
         (["--plan", "sh nowhere.sh"], "sh nowhere.sh: ended with code"),
+        (["--plan", r"printf waves\\037a\\na\\037out\\037./nowhere\\n"], "./nowhere: No such file"),
     ],
 )
 def test_a_wrong_option_ends_in_one_line(project, options, message):
@@ -299,6 +300,18 @@ def test_a_signal_reaches_the_stages(project, number, code):
     assert process.returncode == code and not any(os.path.exists(f"/proc/{stage}") for stage in stages)
     os.remove(project.folder / "hold")
     assert project.left() == "acdba" and project.run().returncode == 0 and len(project.made) == 5
+
+
+def test_a_stage_that_heeds_no_signal_is_killed(project):
+    project.edit("python", "#!/bin/sh", "#!/bin/sh\ntrap '' TERM")
+    project.edit("stages.py", "GRACE = 10", "GRACE = 0.2")
+    (project.folder / "hold").touch()
+    process = project.start("--jobs", "1")
+    project.wait_for("out/a.txt")
+    process.terminate()
+    process.communicate(timeout=120)
+    os.remove(project.folder / "hold")
+    assert process.returncode == 143 and project.run().returncode == 0  # its lock is free
 
 
 def test_killed_at_any_moment_it_goes_on_to_the_same_results(project, done):
