@@ -185,7 +185,7 @@ CASES = [
     ),
     (with_options(align(), "--scores", "s.json"), "--scores needs --gold"),
     (with_options(align(), "--similarity", "near"), "invalid choice: 'near'"),
-    (with_options(align(), "--temperature", "0"), "not a number above 0"),
+    (with_options(align(), "--threshold", "0"), "not a number above 0"),
     (
         with_options(
             align(**{"odd/config.json": "BERT", "odd/align.json": '{"similarity": "near"}'}), "--model", "odd"
