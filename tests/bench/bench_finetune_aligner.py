@@ -81,10 +81,10 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         model = os.path.join(folder, "model")
         build_checkpoint(model, words, args.small)
-        theirs = [sys.executable, "-c", PEER, "--model_name_or_path", model, "--train_data_file", args.train, "--do_train"]
-        theirs += ["--extraction", "softmax", "--align_layer", str(layer), "--save_steps", "0", "--num_train_epochs", "50"]
-        theirs += ["--per_gpu_train_batch_size", str(args.batch_size), "--learning_rate", "2e-5", "--overwrite_output_dir"]
-        theirs += ["--output_dir", os.path.join(folder, "theirs")]
+        theirs = [sys.executable, "-c", PEER, "--model_name_or_path", model, "--train_data_file", args.train]
+        theirs += ["--do_train", "--extraction", "softmax", "--align_layer", str(layer), "--save_steps", "0"]
+        theirs += ["--num_train_epochs", "50", "--per_gpu_train_batch_size", str(args.batch_size), "--learning_rate"]
+        theirs += ["2e-5", "--output_dir", os.path.join(folder, "theirs"), "--overwrite_output_dir"]
         theirs += ["--train_" + name for name in args.objectives.split(",")]
         ours = [sys.executable, os.path.join(ROOT, "finetune_aligner.py"), "--model", model, "--train", args.train]
         ours += ["--output", os.path.join(folder, "ours"), "--objectives", args.objectives, "--similarity", "dot"]
