@@ -37,9 +37,9 @@ import extraction
 import heads
 import objectives
 import training
-from data.cli import Arguments, InputError, check_writable, open_output, run_script, warn
+from data.cli import Arguments, InputError, check_writable, error_at, open_output, run_script, warn
 from data.cli import non_negative, positive, positive_float, random_seed
-from data.files import parse_links, read_lines, read_parallel
+from data.files import read_lines, read_parallel, read_pharaoh
 
 OBJECTIVES = ["so", "co", "psi", "contrast", "mlm", "tlm"]
 # How align.py finds links after training: by our evidence, or, where dot products were trained, by awesome-align's
@@ -119,13 +119,14 @@ def load_aligner(name, tokenizer, layer, limit, precision, device, rank, world):
 
 
 def read_links(path, file, pairs):
-    """Return the links of `pairs` from the Pharaoh file at `path`, a line for each line of the training file. Raises
-    InputError.
-    """
+    """Return {pair: links} of `pairs` of a training file from the Pharaoh file at `path`. Raises InputError."""
     wanted, links, lines = dict(zip(file["lines"][pairs].tolist(), pairs)), {}, 0
-    for lines, (text, pair) in enumerate(zip(read_lines(path), read_parallel(file["path"])), 1):
+    for lines, (found, (source, target)) in enumerate(zip(read_pharaoh(path), read_parallel(file["path"])), 1):
+        if any(i >= len(source) or j >= len(target) for i, j in found):
+            size = f"{len(source)} and {len(target)} words"
+            raise error_at(path, lines, f"a link is outside the pair of {size}; expected words numbered from 0")
         if lines - 1 in wanted:
-            links[wanted[lines - 1]] = parse_links(path, lines, text, "-", *map(len, pair))
+            links[wanted[lines - 1]] = found
     found, expected = (sum(1 for _ in read_lines(name)) for name in (path, file["path"]))
     if found != expected:
         raise InputError(f"{path}: {found} lines, but {file['path']} has {expected}; expected one line for each pair")

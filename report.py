@@ -5,7 +5,6 @@ outside parts. What the report says in words and tables stands in data/tables.py
 """
 
 import html
-import json
 
 from data.figures import examples, forest_plot, tau_plot
 from data.tables import NAMES, alignment_table, gap_lines, left_over, overview_table

@@ -185,6 +185,7 @@ CASES = [
     ),
     (with_options(align(), "--scores", "s.json"), "--scores needs --gold"),
     (with_options(align(), "--similarity", "near"), "invalid choice: 'near'"),
+    (with_options(align(), "--threshold", "0"), "not a number above 0"),
     (
         with_options(
             align(**{"odd/config.json": "BERT", "odd/align.json": '{"similarity": "near"}'}), "--model", "odd"
@@ -205,7 +206,7 @@ CASES = [
     (tune("--objectives", "so,so"), "each once"),
     (tune("--links", "links", links="0-0\n"), "links: 1 lines, but in.txt has 2"),
     (tune("--links", "links", links="0-0\n0-0\n0-0\n"), "links: 3 lines, but in.txt has 2"),
-    (tune("--links", "links", links="0-0\n0-6\n"), "links:2: "),
+    (tune("--links", "links", links="0-0\n0-6\n"), "links:2: a link is outside the pair of 1 and 1 words"),
     (tune("--links", "links", "links", links="0-0\n0-0\n"), "--links: 2 files for 1 of --train"),
     (tune("--links", "links", "--objectives", "co", links="0-0\n0-0\n"), "--links: is for the objective so"),
     (tune("--layer", "4"), "--layer 4: "),

@@ -81,88 +81,22 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         model = os.path.join(folder, "model")
         build_checkpoint(model, words, args.small)
-        theirs = [
-            sys.executable,
-            "-c",
-            PEER,
-            "--model_name_or_path",
-            model,
-            "--train_data_file",
-            args.train,
-            "--do_train",
-        ]
-        theirs += [
-            "--extraction",
-            "softmax",
-            "--align_layer",
-            str(layer),
-            "--per_gpu_train_batch_size",
-            str(args.batch_size),
-        ]
-        theirs += [
-            "--save_steps",
-            "0",
-            "--num_train_epochs",
-            "50",
-            "--learning_rate",
-            "2e-5",
-            "--output_dir",
-            os.path.join(folder, "theirs"),
-        ]
-        theirs += ["--overwrite_output_dir"]
-        theirs += ["--train_" + name.replace("-", "_") for name in args.objectives.split(",")]
-        theirs += ["--train_tlm"] * ("tlm-full" in args.objectives)  # their switch for both orders goes beside it
-        ours = [
-            sys.executable,
-            os.path.join(ROOT, "finetune_aligner.py"),
-            "--model",
-            model,
-            "--train",
-            args.train,
-            "--output",
-        ]
-        ours += [
-            os.path.join(folder, "ours"),
-            "--objectives",
-            args.objectives,
-            "--batch-size",
-            str(args.batch_size),
-            "--layer",
-            str(layer),
-        ]
-        ours += [
-            "--similarity",
-            "dot",
-            "--method",
-            "softmax",
-            "--evaluate-every",
-            "100000",
-            "--max-length",
-            "512",
-            "--save-every",
-            "100000",
-        ]
-        rates = {}
-        for name, command in (
-            ("awesome-align", theirs),
-            ("finetune_aligner.py", ours),
-            ("with dropout 0.1", [*ours, "--dropout", "0.1"]),
-        ):
+        theirs = [sys.executable, "-c", PEER, "--model_name_or_path", model, "--train_data_file", args.train]
+        theirs += ["--do_train", "--extraction", "softmax", "--align_layer", str(layer), "--save_steps", "0"]
+        theirs += ["--num_train_epochs", "50", "--per_gpu_train_batch_size", str(args.batch_size), "--learning_rate"]
+        theirs += ["2e-5", "--output_dir", os.path.join(folder, "theirs"), "--overwrite_output_dir"]
+        theirs += ["--train_" + name for name in args.objectives.split(",")]
+        ours = [sys.executable, os.path.join(ROOT, "finetune_aligner.py"), "--model", model, "--train", args.train]
+        ours += ["--output", os.path.join(folder, "ours"), "--objectives", args.objectives, "--similarity", "dot"]
+        ours += ["--batch-size", str(args.batch_size), "--layer", str(layer)]
+        rates = []
+        for name, command in (("awesome-align", theirs), ("finetune_aligner.py", ours)):
             (short, _), (long, peak) = (timed(command, steps) for steps in args.steps)
-            rates[name] = args.batch_size * (args.steps[1] - args.steps[0]) / (long - short), peak
-            print(f"{name:20} {rates[name][0]:7.2f} pairs/s  {peak:6.0f} MB", flush=True)
-        for name in list(rates)[1:]:
-            rate, peak = (one / other for one, other in zip(rates[name], rates["awesome-align"]))
-            print(
-                json.dumps(
-                    {
-                        "what": name,
-                        "objectives": args.objectives,
-                        "times_the_pairs": round(rate, 2),
-                        "of_the_memory": round(peak, 2),
-                    }
-                )
-            )
+            rates.append((args.batch_size * (args.steps[1] - args.steps[0]) / (long - short), peak))
+            print(f"{name:20} {rates[-1][0]:7.2f} pairs/s  {peak:6.0f} MB", flush=True)
+    rate, peak = (one / other for one, other in zip(rates[1], rates[0]))
+    result = {"objectives": args.objectives, "times_the_pairs": round(rate, 2), "of_the_memory": round(peak, 2)}
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":
