@@ -9,7 +9,7 @@ Out:  the links of each line as `i-j` pairs, 0-indexed and sorted (Pharaoh forma
     torchrun --nproc_per_node 4 align.py ...                                              # shared out over four GPUs
 
 Both sentences go through the first layers of the encoder; the similarity of their pieces is a matrix, to which evidence
-of neighbours and of a lexicon is added, and the method picks links from it (extraction.py holds the formulas). The
+of neighbours and of a lexicon is added, and the method picks links from it (lib/extraction.py holds the formulas). The
 lexicon is counted on the text itself: lines are read in chunks of CHUNK, on every device and for all processes
 together; a chunk is aligned with its own counts and those carried on from the chunks before. So one pass is enough,
 memory is level, and a stream has its links at once.
@@ -32,13 +32,11 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 import common
-import encoding
-import extraction
-from data.cli import Arguments, InputError, check_writable, open_output, run_script, warn
-from data.cli import positive, positive_float
+from data.cli import Arguments, InputError, check_writable, open_output, positive, positive_float, run_script, warn
 from data.files import fit_gold, format_links, links_inside, read_gold, read_parallel
 from data.metrics import alignment_scores, link_counts
-from links_page import links_page
+from lib import encoding, extraction
+from lib.links_page import links_page
 
 CHUNK = 1024  # lines in memory at a time, over all processes; the lexicon makes it part of the method
 CELLS, PAIRS = 1 << 20, 128  # cells of similarity matrices and pairs in a batch

@@ -30,13 +30,11 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 import common
-import heads
-import subwords
-import training
 from data.cli import Arguments, InputError, run_script
 from data.files import UPOS, languages_in, read_permutations, read_udpos
 from data.metrics import tagging_scores
 from data.tasks import TASKS
+from lib import heads, subwords, training
 
 TRAIN_BUDGET = {"cpu": 4096, "cuda": 65536}  # padded pieces that are trained on at a time
 FITTED_WORDS = 100_000  # most words that a fitted head is fitted to

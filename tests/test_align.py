@@ -14,9 +14,8 @@ from conftest import ROOT, SAMPLE, sample_words
 
 import align
 import common
-import extraction
-import subwords
 from data.files import read_parallel, read_pharaoh
+from lib import extraction, subwords
 
 FIXTURE = os.path.join(os.path.dirname(__file__), "fixtures", "links.json")
 # Pairs of each real file that SimAlign aligns here; it takes a tenth of a second a pair. SIMALIGN_PAIRS=447 compares

@@ -10,10 +10,9 @@ from conftest import SAMPLE
 from safetensors.torch import load_file, save_file
 
 import common
-import heads
-import subwords
 from data.cli import InputError
 from data.files import read_udpos
+from lib import heads, subwords
 
 SENTENCES = [
     ["Hello", "world"], ["我是", "学生", "。"], ["मैं", "छात्र", "हूँ"],

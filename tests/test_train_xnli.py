@@ -9,9 +9,9 @@ import torch
 from conftest import SAMPLE
 
 import common
-import heads
 import train_xnli
 from data.files import PAIR_LABELS, read_label_predictions, read_pairs, write_pairs
+from lib import heads
 
 XNLI = os.path.join(SAMPLE, "xnli")
 
