@@ -149,7 +149,7 @@ def sweep(path):
 
 @contextlib.contextmanager
 def naming(path):
-    """Add the file's name to an OSError that comes without one, such as a full disk's, and to text that is not Unicode."""
+    """Add the name to an OSError that comes without one, such as a full disk's, and to text that is not Unicode."""
     try:
         yield
     except UnicodeEncodeError as error:
