@@ -9,7 +9,7 @@ Out:  the links of each line as `i-j` pairs, 0-indexed and sorted (Pharaoh forma
     torchrun --nproc_per_node 4 align.py ...                                              # shared out over four GPUs
 
 Both sentences go through the first layers of the encoder; the similarity of their pieces is a matrix, to which evidence
-of neighbours and of a lexicon is added, and the method picks links from it (extraction.py holds the formulas). The
+of neighbours and of a lexicon is added, and the method picks links from it (lib/extraction.py holds the formulas). The
 lexicon is counted on the text itself: lines are read in chunks of CHUNK, on every device and for all processes
 together; a chunk is aligned with its own counts and those carried on from the chunks before. So one pass is enough,
 memory is level, and a stream has its links at once.
@@ -32,13 +32,11 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 import common
-import encoding
-import extraction
-from data.cli import Arguments, InputError, check_writable, error_at, open_output, run_script, warn
-from data.cli import positive, positive_float
-from data.files import format_links, read_gold, read_parallel
+from data.cli import Arguments, InputError, check_writable, open_output, positive, positive_float, run_script, warn
+from data.files import fit_gold, format_links, links_inside, read_gold, read_parallel
 from data.metrics import alignment_scores, link_counts
-from links_page import links_page
+from lib import encoding, extraction
+from lib.links_page import links_page
 
 CHUNK = 1024  # lines in memory at a time, over all processes; the lexicon makes it part of the method
 CELLS, PAIRS = 1 << 20, 128  # cells of similarity matrices and pairs in a batch
@@ -215,18 +213,6 @@ def align_lines(lines, align, first, counts):
                 yield pair, *found.get(n, (None, None))
 
 
-def check_gold(path, number, gold, pair, index):
-    """Raise InputError where a link of (sure, possible) lies outside its (source words, target words)."""
-    for i, j in gold[1]:
-        if i >= len(pair[0]) or j >= len(pair[1]):
-            raise error_at(
-                path,
-                number,
-                f"link {i + index}-{j + index} is outside the pair of {len(pair[0])} and {len(pair[1])} words; "
-                f"expected words numbered from {index} (--gold-index), source first",
-            )
-
-
 def check_length(path, gold, lines, name):
     """Raise InputError where the gold file `path` has not one line for each of the `lines` pairs of the file `name`."""
     if len(gold) != lines:
@@ -382,6 +368,7 @@ def main():
         sum_counts=dist.all_reduce if world > 1 else None,
     )  # fmt: skip
     counts, hits, shown, lines = collections.Counter(), np.zeros((len(ways), 4), np.int64), [], 0
+    lengths, note = [], None  # (source words, target words) of every pair that has gold links
     path, quiet = (args.output, None) if rank == 0 else (os.devnull, True)  # the first process writes
     total = None if first is None else len(first)
     with open_output(path) as stream, torch.inference_mode(), tqdm(total=total, unit=" pairs", disable=quiet) as bar:
@@ -389,16 +376,18 @@ def main():
             read_parallel(args.input), lambda pairs: align_shared(align, pairs, rank, world), first, counts
         )
         for lines, (pair, links, evidence) in enumerate(results, 1):
-            links = links or [[]] * len(ways)
+            links, truth = links or [[]] * len(ways), None
             stream.write(format_links(links[0]) + "\n")
             if gold is not None and lines <= len(gold):
-                check_gold(args.gold, lines, gold[lines - 1], pair, args.gold_index)
-                hits += [link_counts(way, gold[lines - 1]) for way in links]
+                lengths.append((len(pair[0]), len(pair[1])))
+                truth = links_inside(gold[lines - 1], lengths[-1])
+                hits += [link_counts(way, truth) for way in links]
             if len(shown) < HTML_PAIRS:
-                shown.append((*pair, links[0], gold and gold[min(lines, len(gold)) - 1], evidence or []))
+                shown.append((*pair, links[0], truth, evidence or []))
             bar.update()
         if gold is not None:
             check_length(args.gold, gold, lines, args.input)
+            _, note = fit_gold(args.gold, gold, lengths, args.gold_index)
     if world > 1:
         dist.destroy_process_group()
     if rank > 0:
@@ -414,6 +403,8 @@ def main():
     ):
         if counts[name]:
             warn(f"{counts[name]} {what}")
+    if note:
+        warn(note)
     if gold is not None:
         scores = [{**alignment_scores(way), "pairs": lines} for way in hits.tolist()]
         if args.scores:

@@ -126,7 +126,7 @@ def read_tokenizer(name):
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=path, **names, **limit)
     for key, contents in USUAL_NAMES.items():
         usual = [content for content in contents if tokenizer.backend_tokenizer.token_to_id(content) is not None]
-        if key not in names and usual:
+        if not names and usual:
             setattr(tokenizer, key, usual[0])
     return tokenizer
 

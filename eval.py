@@ -9,7 +9,7 @@ Out:  OUTPUT/results.json   everything, for programs
 
 Every condition (a training order made by an aligner) is a row, every language a column. Scores are means over seeds.
 A difference from original English, or from the random control that is as far from English order, comes with a 95 %
-confidence interval of chance in training and of the choice of dev examples (data/intervals.py says how), once there
+confidence interval of chance in training and of the choice of dev examples (lib/intervals.py says how), once there
 are two seeds. The contrasts that answer the question were named before any run (docs/methods.md); their p values are
 adjusted for their number.
 
@@ -25,9 +25,13 @@ import os
 
 import numpy as np
 
-import report
 from data.cli import Arguments, InputError, open_output, run_script
-from data.contrasts import (
+from data.files import iterate_pairs, read_lines
+from data.metrics import metric_ratios, task_metrics
+from data.squad import read_squad
+from data.tasks import TASKS
+from lib import report
+from lib.contrasts import (
     BASELINE,
     aligner_rank,
     differences,
@@ -38,12 +42,8 @@ from data.contrasts import (
     row_rank,
     split_order,
 )
-from data.files import iterate_pairs, read_lines
-from data.intervals import score_with_influence
-from data.metrics import metric_ratios, task_metrics
-from data.squad import read_squad
-from data.tables import result_tables, verdict
-from data.tasks import TASKS
+from lib.intervals import score_with_influence
+from lib.tables import result_tables, verdict
 
 # What may differ between runs that are compared: the condition itself, and what changes no number.
 FREE = "train reordered permutations consistency order aligner seed output langs save save_every model task".split()

@@ -15,7 +15,7 @@ them, with the evidence of neighbours and of a lexicon, which the encoder so lea
 (--links). Of several files each gets the same number of batches, taken in turn; a small one is begun again the sooner.
 A killed run goes on from OUTPUT.checkpoint when it is started again and ends with the same weights.
 
-Sources: Dou and Neubig 2021 (awesome-align); objectives.py holds the formulas.
+Sources: Dou and Neubig 2021 (awesome-align); lib/objectives.py holds the formulas.
 """
 
 import functools
@@ -32,14 +32,21 @@ from tqdm import tqdm
 
 import align
 import common
-import encoding
-import extraction
-import heads
-import objectives
-import training
-from data.cli import Arguments, InputError, check_writable, error_at, open_output, run_script, warn
-from data.cli import non_negative, positive, positive_float, random_seed
+from data.cli import (
+    Arguments,
+    InputError,
+    check_writable,
+    error_at,
+    non_negative,
+    open_output,
+    positive,
+    positive_float,
+    random_seed,
+    run_script,
+    warn,
+)
 from data.files import read_lines, read_parallel, read_pharaoh
+from lib import encoding, extraction, heads, objectives, training
 
 OBJECTIVES = ["so", "co", "psi", "contrast", "mlm", "tlm"]
 # How align.py finds links after training: by our evidence, or, where dot products were trained, by awesome-align's

@@ -61,8 +61,8 @@ esac
 : "${MODELS:=$DEFAULT_MODEL}" "${LANGS:=fr de hi zh}" "${ALIGNERS:=$KNOWN_ALIGNERS}" "${SEEDS:=1 2 3}"
 : "${ORDERS=original identity $LANGS random}" "${TASKS:=udpos xnli pawsx}" "${CONSISTENCY:=1}" "${ALIGN:=}"
 : "${TUNE:=--max-steps 500 --batch-size 32 --lr 3e-5}" "${MT:=Helsinki-NLP/opus-mt-en-}"
-. ./setup.sh        # set-up
-. ./conditions.sh   # checks of the settings, names of files, and what is a condition
+. lib/setup.sh        # set-up
+. lib/conditions.sh   # checks of the settings, names of files, and what is a condition
 
 # ---- the experiment -------------------------------------------------------------------------------------
 

@@ -25,8 +25,8 @@ import sys
 import time
 
 from data.cli import Arguments, InputError, positive, run_script, warn
-from data.contents import Contents
-from plan import check_made, read_plan, undone
+from lib.contents import Contents
+from lib.plan import check_made, read_plan, undone
 
 TRIES = 3  # of a stage that changes what it reads
 GRACE = 10  # seconds that a stage has to end after a signal

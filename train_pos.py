@@ -21,6 +21,7 @@ between the predictions for them; --permutations says which word is which.
 """
 
 import functools
+import itertools
 import os
 
 import numpy as np
@@ -29,13 +30,11 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 import common
-import heads
-import subwords
-import training
 from data.cli import Arguments, InputError, run_script
 from data.files import UPOS, languages_in, read_permutations, read_udpos
 from data.metrics import tagging_scores
 from data.tasks import TASKS
+from lib import heads, subwords, training
 
 TRAIN_BUDGET = {"cpu": 4096, "cuda": 65536}  # padded pieces that are trained on at a time
 FITTED_WORDS = 100_000  # most words that a fitted head is fitted to
@@ -251,7 +250,8 @@ def main():
     training.seed_everything(args.seed)
     model = heads.load_with_head(args.model, "TokenClassification", task.labels)
     inputs = [item for example in examples for order in example for item in order]
-    new_id = training.trim_inputs(model.base_model, [ids for ids, *_ in inputs + sum(dev_items.values(), [])], pad_piece)
+    every = [ids for ids, *_ in itertools.chain(inputs, *dev_items.values())]
+    new_id = training.trim_inputs(model.base_model, every, pad_piece)
     pad_id = int(new_id[pad_piece])
     model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=args.weight_decay, fused=True)

@@ -33,14 +33,12 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 import common
-import heads
-import subwords
-import training
 from data.cli import Arguments, InputError, open_output, run_script, warn
 from data.files import read_permutations
 from data.metrics import question_scores, squad_scores
 from data.paragraphs import paragraph_sentences, reorder_paragraph
 from data.squad import QA_TASKS, gold_answers, qa_files, read_squad, stripped
+from lib import heads, subwords, training
 
 STRIDE = 128  # pieces between the beginnings of a context's windows (XTREME's doc_stride)
 LONGEST_QUESTION = 64  # pieces (XTREME's max_query_length)

@@ -32,12 +32,10 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 import common
-import heads
-import subwords
-import training
 from data.cli import Arguments, InputError, error_at, run_script
 from data.files import PAIR_LABELS, iterate_pairs, languages_in, write_lines
 from data.metrics import pair_scores
+from lib import heads, subwords, training
 
 TEST_BUDGET = {"cpu": 2048, "cuda": 65536}  # padded pieces in a batch of testing
 READ = 20_000  # pairs that are tokenised at a time

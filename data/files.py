@@ -73,7 +73,7 @@ def file_style(path):
 
 
 def read_styled_lines(path):
-    """Yield (number, line) of a file whose lines all end like its first one, in "\\n" or "\\r\\n", or raise InputError."""
+    """Yield (number, line) of a file whose lines all end like the first, "\\n" or "\\r\\n". Raises InputError."""
     newline, _ = file_style(path)
     for number, line in enumerate(read_lines(path), 1):
         if newline == "\r\n":
@@ -145,7 +145,7 @@ def write_udpos(path, sentences, style=("\n", "\n\n")):
 
 
 def iterate_pairs(path, task, skip=0, translation=False):
-    """Yield the rows of an xnli or pawsx file as (sentence1, sentence2, label), one at a time; label is None in test files.
+    """Yield the rows of an xnli or pawsx file, (sentence1, sentence2, label), one by one; in test files label is None.
 
     Quotes are text. The spelling 'contradictory' is returned as 'contradiction'. The first `skip` lines are left out.
     In a `translation` a sentence may be empty. Blank lines at the start and at the end are passed over.
@@ -225,7 +225,7 @@ def read_parallel(path):
 
 
 def write_parallel(path, pairs):
-    """Write (source words, target words) pairs as `source ||| target` lines; three bars or more in a word become one."""
+    """Write (source words, target words) pairs as `source ||| target` lines; three bars or more in a word are one."""
 
     def side(words):
         return " ".join(re.sub(r"\|{3,}", "|", word) for word in words)
@@ -241,14 +241,20 @@ def is_number(text):
     return bool(re.fullmatch("[0-9]{1,9}", text))
 
 
-def parse_links(path, number, text, separator):
-    """Return the 0-indexed (source, target) links of one line, `i-j i-j ...` for separator '-'. Raises InputError."""
+def parse_links(path, number, text, separator, source_length=None, target_length=None):
+    """Return the 0-indexed (source, target) links of one line, `i-j i-j ...` for separator '-'.
+
+    Raises InputError for what is no link, and for a link outside the pair where the lengths are given.
+    """
     links = []
     for item in split_words(text):
         i, found, j = item.partition(separator)
         if not (found and is_number(i) and is_number(j)):
             raise error_at(path, number, f"{item!r} is no link; expected pairs like 0{separator}0 2{separator}1")
         i, j = int(i), int(j)
+        if source_length is not None and (i >= source_length or j >= target_length):
+            outside = f"outside the sentence pair of {source_length} and {target_length} words (the first word is 0)"
+            raise error_at(path, number, f"link {item} is {outside}")
         links.append((i, j))
     return links
 
@@ -314,12 +320,12 @@ def read_gold(path, index):
 
 
 def links_inside(gold, lengths):
-    """Return the (sure, possible) links of one pair that lie inside it. lengths: its numbers of source and target words."""
+    """Return the (sure, possible) links of one pair that lie inside it. lengths: its source and target words."""
     return tuple({(i, j) for i, j in links if i < lengths[0] and j < lengths[1]} for links in gold)
 
 
 def fit_gold(path, gold, lengths, index):
-    """Leave out gold links outside their pairs, as published data has: (gold, note), the note None or how many they are.
+    """Leave out gold links outside their pairs, as published data has: (gold, note), a note of how many or None.
 
     gold: read_gold's; lengths: (source words, target words) of every pair; index: read_gold's. Raises InputError for
     another number of pairs, and where the file is likely not of these pairs: more than 1 in 100 links lie outside (a
@@ -347,7 +353,8 @@ def fit_gold(path, gold, lengths, index):
     single = len(outside) == 1 and fitting[number - 1][1]
     if shifted or len(outside) * 100 > len(everything) and not single:
         raise error_at(path, number, f"{where}; expected words numbered from {index} (--gold-index), source first")
-    return fitting, f"{path}: {len(outside)} links lie outside their pairs and are left out, the first in line {number}"
+    count = f"{len(outside)} of {len(everything)} links"
+    return fitting, f"{path}: {count} lie outside their pairs and are left out, the first in line {number}"
 
 
 # ---- predictions, in XTREME's submission format ---------------------------------------------------

@@ -17,7 +17,6 @@ Words that a treebank brings are never touched. Only the standard library is use
 import re
 import unicodedata
 
-
 # ---- words ---------------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ import os
 
 from conftest import SHAPE, sample_words
 
-import heads
+from lib import heads
 
 # model type of transformers: (tokenizer, how the configuration differs from a BERT of that size)
 FAMILIES = {

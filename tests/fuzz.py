@@ -72,6 +72,7 @@ FILES = {
     "qa/dev/dev-en.json": squad("The old man sees.", ("c", "Who sees?", "old man")),
     "parallel.txt": PARALLEL,
     "parallel.gold": "1-1 2p3 3-2\n1-1\n1-1 2-2 3-3\n",
+    "parallel.links": "0-0 1-2 2-1\n0-0\n0-0 1-1 2-2\n",
     "fr.conllu": CONLLU,
 }
 TRAIN = ["--model", "model", "--epochs", "1", "--batch-size", "2", "--output", "out", "--max-length", "64"]
@@ -119,7 +120,7 @@ COSTLY = [
     Case("align", ALIGN, MODEL),
     Case("finetune_aligner", TUNE, ["parallel.txt"]),
     Case("finetune_aligner", TUNE, ["checkpoint"]),
-    Case("finetune_aligner", [*TUNE, "--gold", "parallel.gold", "--objectives", "so,mlm"], ["parallel.gold", *MODEL]),
+    Case("finetune_aligner", [*TUNE, "--links", "parallel.links", "--objectives", "so,mlm"], ["parallel.links", *MODEL]),
     Case("train_pos", [*POS, *TWO_VIEWS], ["udpos/train-en.tsv", "udpos/second.tsv", "udpos/orders"]),
     Case("train_pos", POS, ["udpos/dev/dev-en.tsv"]),
     Case("train_pos", POS, ["checkpoint"]),
@@ -232,8 +233,7 @@ def build_template(folder):
         must(script, [*arguments, "--output", os.path.join("runs", name)])
     for script, arguments in (("train_pos", POS), ("train_xnli", XNLI), ("train_qa", QA), ("finetune_aligner", TUNE)):
         shutil.rmtree(os.path.join(folder, "out"), ignore_errors=True)
-        every = "1" if script == "finetune_aligner" else "0"
-        must(script, [*arguments, "--save-every", every], keep_checkpoint)
+        must(script, [*arguments, "--save-every", "0"], keep_checkpoint)
         (place,) = [name for name in listing(folder) if "checkpoint" in name and "=" not in name]
         os.replace(os.path.join(folder, place), os.path.join(folder, f"checkpoint={script}={place.replace('/', '=')}"))
     shutil.rmtree(os.path.join(folder, "out"), ignore_errors=True)

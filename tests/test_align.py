@@ -14,9 +14,8 @@ from conftest import ROOT, SAMPLE, sample_words
 
 import align
 import common
-import extraction
-import subwords
 from data.files import read_parallel, read_pharaoh
+from lib import encoding, extraction, subwords
 
 FIXTURE = os.path.join(os.path.dirname(__file__), "fixtures", "links.json")
 # Pairs of each real file that SimAlign aligns here; it takes a tenth of a second a pair. SIMALIGN_PAIRS=447 compares
@@ -252,7 +251,7 @@ def test_output_order_is_input_order_in_any_batches(run, tmp_path, tiny_model, m
     outputs = {}
     for chunk, budget, pairs in ((1024, 1024, 128), (1024, 60, 3), (17, 60, 3), (17, 1, 1)):
         monkeypatch.setattr(align, "CHUNK", chunk)
-        monkeypatch.setattr(align, "BUDGET", {"cpu": budget})
+        monkeypatch.setattr(encoding, "BUDGET", {"cpu": budget})
         monkeypatch.setattr(align, "PAIRS", pairs)
         for lexicon in ("text", "none"):
             done = run("align", *arguments, "--lexicon", lexicon)
@@ -272,7 +271,7 @@ def test_bare_pieces_are_left_out_unless_a_word_has_nothing_else(tiny_xlmr):
     words = ["the", split, "▁"]
     with torch.inference_mode():
         (kept, start, word), (every, _, every_word) = (
-            align.encode(model, align.flatten(tokenizer, [words], 64, keep)[0], tokenizer.pad_token_id, "f32")
+            encoding.encode(model, encoding.flatten(tokenizer, [words], 64, keep)[0], tokenizer.pad_token_id, "f32")
             for keep in (False, True)
         )
     ids = tokenizer([words], is_split_into_words=True, add_special_tokens=False)["input_ids"][0]
@@ -366,7 +365,7 @@ def test_the_models_own_defaults_are_used(run, tmp_path, tiny_bert):
 def test_word_vectors_are_means_of_their_pieces():
     vectors = torch.arange(12.0).view(6, 2)
     vectors[5] = 0
-    means, start, word = align.average_words(vectors, np.array([0, 3, 5]), np.array([0, 0, 2, 2, 2]))
+    means, start, word = encoding.average_words(vectors, np.array([0, 3, 5]), np.array([0, 0, 2, 2, 2]))
     assert (
         means.tolist() == [[1, 2], [4, 5], [7, 8], [0, 0]]
         and start.tolist() == [0, 2, 3]

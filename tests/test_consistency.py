@@ -11,10 +11,9 @@ from conftest import SAMPLE, without_dropout
 from safetensors.torch import load_file
 
 import common
-import heads
 import train_pos
-import training
 from data.files import read_pairs, read_udpos, write_lines, write_pairs, write_udpos
+from lib import heads, training
 
 COUNT = 24
 

@@ -13,8 +13,9 @@ import pytest
 from conftest import ROOT, SAMPLE
 
 import eval as evaluation
-from data import contrasts, figures, intervals, metrics, tables
+from data import metrics
 from data.files import UPOS, read_pairs, read_udpos, write_lines, write_udpos
+from lib import contrasts, figures, intervals, tables
 
 ODD_TAGS = UPOS + ["O", "B-X", "I-X", "E-Y", "S-Y", "B", "I", "E", "S", ".", "I-A-B"]
 

@@ -10,9 +10,8 @@ from conftest import SAMPLE
 from families import FAMILIES, build_family
 
 import common
-import heads
-import subwords
 from data.files import read_pairs, read_parallel, read_tag_predictions, read_udpos, write_pairs, write_udpos
+from lib import heads, subwords
 
 THROUGH_SCRIPTS = [
     "bert", "distilbert", "electra", "xlm-roberta", "camembert", "deberta-v2", "modernbert", "rembert",

@@ -221,10 +221,10 @@ def test_single_gold_links_outside_their_pair_are_left_out_with_a_note(tmp_path)
     (tmp_path / "g").write_text("1-1 2-3 3-2\n1-1 2-2\n1-1 2-2 3-4 4p5\n")
     gold, note = fit_gold("g", read_gold(str(tmp_path / "g"), 1), [(3, 3), (2, 2), (3, 4)], 1)
     assert gold[2] == ({(0, 0), (1, 1), (2, 3)}, {(0, 0), (1, 1), (2, 3)})
-    assert note == "g: 1 links lie outside their pairs and are left out, the first in line 3"
+    assert note == "g: 1 of 9 links lie outside their pairs and are left out, the first in line 3"
     many = [({(i, i) for i in range(10)},) * 2] * 40
     gold, note = fit_gold("g", many, [(10, 10)] * 36 + [(9, 9)] * 4, 0)
-    assert [len(sure) for sure, _ in gold] == [10] * 36 + [9] * 4 and "g: 4 links" in note and "line 37" in note
+    assert [len(sure) for sure, _ in gold] == [10] * 36 + [9] * 4 and "g: 4 of 400 links" in note and "line 37" in note
     assert fit_gold("g", many, [(10, 10)] * 40, 0) == (many, None)
 
 

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 
 import common
 import finetune_aligner as ft
-import objectives
-from extraction import both_directions, entmax15, similarity_matrix
+from lib import objectives
+from lib.extraction import both_directions, entmax15, similarity_matrix
 
 RECORDED = os.path.join(os.path.dirname(__file__), "fixtures", "losses.json")
 PAIRS = os.path.join(SAMPLE, "udpos", "train-en-{}.txt")

@@ -7,7 +7,6 @@ import sys
 
 import pytest
 from conftest import ROOT
-
 from fuzz import fault, json_places, mutate_bytes, mutate_json
 
 COUNT = 200

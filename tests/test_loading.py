@@ -10,12 +10,14 @@ from conftest import SAMPLE
 from safetensors.torch import load_file, save_file
 
 import common
-import heads
-import subwords
 from data.cli import InputError
 from data.files import read_udpos
+from lib import heads, subwords
 
-SENTENCES = [["Hello", "world"], ["我是", "学生", "。"], ["मैं", "छात्र", "हूँ"], ["cafe\u0301", "naïve", "x\u200by", "1920s"]]
+SENTENCES = [
+    ["Hello", "world"], ["我是", "学生", "。"], ["मैं", "छात्र", "हूँ"],
+    ["cafe\u0301", "naïve", "x\u200by", "1920s"],
+]
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def test_the_default_models_tokenizer_is_the_one_that_transformers_loads(default
 def test_files_of_transformers_4_name_the_special_pieces(tiny_bert, copy):
     folder = copy(tiny_bert)
     names = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "pad", "cls", "sep")}
-    names["mask_token"] = {"content": "[MASK]", "lstrip": True, "normalized": False, "rstrip": False, "single_word": False}
+    names["mask_token"] = {"content": "[MASK]", "lstrip": True, "normalized": False, "rstrip": False}
     (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False, "model_max_length": 128}))
     (folder / "special_tokens_map.json").write_text(json.dumps(names))
     same_tokenizer(common.load_tokenizer(str(folder)), common.load_tokenizer(tiny_bert))
@@ -104,7 +106,8 @@ def test_weights_load_from_every_kind_of_file(tiny_bert, copy, kind):
 def test_weights_saved_from_a_parallel_wrapper_are_refused_in_one_line(tiny_bert, copy):
     folder = copy(tiny_bert)
     weights = load_file(folder / "model.safetensors")
-    save_file({f"module.{key}": value for key, value in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    wrapped = {f"module.{key}": value for key, value in weights.items()}
+    save_file(wrapped, folder / "model.safetensors", {"format": "pt"})
     for load in (common.load_encoder, lambda name: heads.load_with_head(name, "TokenClassification", ["a", "b"])):
         with pytest.raises(InputError, match="its weights lack .* more of the encoder's") as error:
             load(str(folder))
@@ -129,7 +132,8 @@ def test_what_is_no_encoder_is_said_in_one_line(tmp_path, tiny_bert):
     from transformers import AutoConfig, AutoModel
 
     shutil.copy(os.path.join(tiny_bert, "tokenizer.json"), tmp_path)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 90}
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"intermediate_size": 64, "vocab_size": 90}
     for kind, more in (("xmod", {"languages": ["en_XX"]}), ("t5", {"d_model": 32, "num_layers": 2})):
         model = AutoModel.from_config(AutoConfig.for_model(kind, **{**sizes, **more}))
         model.save_pretrained(tmp_path / kind)

@@ -11,9 +11,8 @@ import pytest
 import torch
 from conftest import SAMPLE
 
-import subwords
-import training
 from data.files import read_pairs, read_udpos, write_pairs, write_udpos
+from lib import subwords, training
 
 SCRIPTS = ["udpos", "xnli", "xquad"]
 

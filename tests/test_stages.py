@@ -49,7 +49,8 @@ class Project:
     def __init__(self, folder):
         self.folder = folder
         (folder / "data").mkdir()
-        for name in ("stages.py", "plan.py", "data/__init__.py", "data/cli.py", "data/contents.py"):
+        (folder / "lib").mkdir()
+        for name in ("stages.py", "lib/__init__.py", "lib/plan.py", "lib/contents.py", "data/__init__.py", "data/cli.py"):
             shutil.copy(os.path.join(ROOT, name), folder / name)
         for name, text in {
             "plan.sh": PLAN,

@@ -13,7 +13,6 @@ import pytest
 import torch
 from conftest import ROOT, SAMPLE, without_dropout
 
-
 from data.files import read_pairs, read_tag_predictions, read_udpos, write_pairs, write_udpos
 from data.paragraphs import paragraph_sentences, reorder_paragraph
 from data.squad import read_squad, write_squad

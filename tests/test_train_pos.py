@@ -11,11 +11,10 @@ from conftest import SAMPLE, without_dropout
 from safetensors.torch import load_file
 
 import common
-import heads
-import subwords
 import train_pos
 from data.files import UPOS, read_tag_predictions, read_udpos, write_udpos
 from data.metrics import tagging_scores
+from lib import heads, subwords
 
 UDPOS = os.path.join(SAMPLE, "udpos")
 

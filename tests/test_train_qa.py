@@ -13,12 +13,12 @@ from conftest import SAMPLE, without_dropout
 
 import common
 import eval as evaluation
-import subwords
 import train_qa
 from data.metrics import squad_scores
 from data.paragraphs import paragraph_sentences, paragraph_texts, reorder_paragraph
 from data.squad import gold_answers, read_answer_predictions, read_squad, stripped, write_squad
 from data.words import split_text
+from lib import subwords
 
 SQUAD, XQUAD = os.path.join(SAMPLE, "squad", "train-v1.1.json"), os.path.join(SAMPLE, "xquad")
 

@@ -9,9 +9,9 @@ import torch
 from conftest import SAMPLE
 
 import common
-import heads
 import train_xnli
 from data.files import PAIR_LABELS, read_label_predictions, read_pairs, write_pairs
+from lib import heads
 
 XNLI = os.path.join(SAMPLE, "xnli")
 
@@ -27,8 +27,8 @@ def small(tmp_path):
 
 def train(run, model, data, output, *options, task="xnli"):
     done = run(
-        "train_xnli", "--task", task, "--model", model, "--train", data / "train-en.tsv", "--data-dir", data, "--output", output,
-        "--lr", "2e-3", "--batch-size", "8", *options,
+        "train_xnli", "--task", task, "--model", model, "--train", data / "train-en.tsv", "--data-dir", data,
+        "--output", output, "--lr", "2e-3", "--batch-size", "8", *options,
     )  # fmt: skip
     assert done.code == 0, done.err
     with open(output / "scores.json", encoding="utf-8") as stream:

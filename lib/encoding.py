@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 import common
-import subwords
+from lib import subwords
 
 BUDGET = {"cpu": 1024, "cuda": 65536}  # padded pieces in a batch; on a CPU more than this leaves the caches
 

@@ -12,8 +12,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 import common
-import extraction
-import heads
+from lib import extraction, heads
 
 TEMPERATURE = {"cosine": 0.05, "dot": 1.0}  # divides the similarity in so and co; 0.05 also in contrast
 MASKED = 0.15  # fraction of the pieces that masked language modelling predicts (Devlin et al. 2019)

@@ -10,7 +10,7 @@ import subprocess
 import time
 
 from data.cli import InputError, warn
-from data.contents import digest, write_json
+from lib.contents import digest, write_json
 
 DEV_FILE = re.compile(r"(?!.*train).+\.(tsv|json)")  # what a train script reads of --data-dir
 

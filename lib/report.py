@@ -1,14 +1,13 @@
 """The pages that people look at: the results of eval.py as Markdown and HTML, and the alignments of align.py.
 
 Every function takes the plain dicts and lists of these scripts and returns text. An HTML page is one file without
-outside parts. What the report says in words and tables stands in data/tables.py, its pictures in data/figures.py.
+outside parts. What the report says in words and tables stands in lib/tables.py, its pictures in lib/figures.py.
 """
 
 import html
-import json
 
-from data.figures import examples, forest_plot, tau_plot
-from data.tables import NAMES, alignment_table, gap_lines, left_over, overview_table
+from lib.figures import examples, forest_plot, tau_plot
+from lib.tables import NAMES, alignment_table, gap_lines, left_over, overview_table
 
 TITLE = "Does the word order of the English training data matter for zero-shot cross-lingual transfer?"
 LINES = "Primary contrast", "It says", "It does not say"  # of a verdict

@@ -3,7 +3,7 @@
 A condition is (order, aligner). The contrasts were named before any run, see docs/methods.md.
 """
 
-from data.intervals import estimate, family, interval
+from lib.intervals import estimate, family, interval
 
 ALIGNERS = ["none", "pretrained", "separate", "joint", "manual"]  # the order of rows
 FIXED = ["original", "identity", "rdrop", "reverse"]  # orders of no language, first in every table

@@ -16,10 +16,18 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 import common
-import heads
 from data.cli import (
-    InputError, check_writable, fraction, non_negative, open_output, positive, positive_float, random_seed, warn,
+    InputError,
+    check_writable,
+    fraction,
+    non_negative,
+    open_output,
+    positive,
+    positive_float,
+    random_seed,
+    warn,
 )  # fmt: skip
+from lib import heads
 
 CLIP = 1.0  # largest norm of the gradient
 

@@ -6,8 +6,8 @@ import itertools
 import math
 
 from data.cli import InputError
-from data.contrasts import FIXED, condition_name, split_order
 from data.tasks import training_words
+from lib.contrasts import FIXED, condition_name, split_order
 
 LEVEL = 0.05
 COLOURS = {

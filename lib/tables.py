@@ -5,7 +5,7 @@ A table is {"title", "note", "header": [text], "rows": [[cell]]}, a cell {"text"
 its colour). Tables with "words" hold text. Markdown, HTML and results.json have the same ones.
 """
 
-from data.figures import clear, points, row_name
+from lib.figures import clear, points, row_name
 
 NAMES = {"accuracy": "accuracy", "f1": "F1", "exact_match": "exact match"}
 
