@@ -26,7 +26,7 @@ NEIGHBOURS, NEIGHBOUR_FLOOR = 1.8, 0.01  # weight of the neighbours' evidence, a
 REACH, DECAY = 6, 3.0  # how far neighbours are seen, and the distance over which they count e times less
 LEXICON, PRIOR = 0.3, 20.0  # weight of the lexicon's evidence, and expected counts that it takes to matter
 PREFIX = 4  # letters that tell words apart in the lexicon, which so needs no stemmer
-SLOTS = 1 << 22  # cells of each of the lexicon's tables
+SLOTS, TYPES = 1 << 22, 1 << 20  # cells of the lexicon's tables, of pairs of types and of types
 QUANTUM = 1024  # units in a count of 1: sums of integers are exact, whatever processes and batches they come from
 CARRIED = 0.5  # share of the lexicon's counts that goes over to the next chunk
 MUTUAL, GROWN = 0.8, 0.9  # of grow-diag: relative threshold of mutually best cells, probability of cells grown to
@@ -128,16 +128,16 @@ def neighbour_evidence(agreed):
 @functools.lru_cache(1 << 16)
 def word_type(word):
     """Return the number of a word's type in the lexicon: words are one type if their first PREFIX letters are alike."""
-    return zlib.crc32(word.lower()[:PREFIX].encode()) % SLOTS
+    return zlib.crc32(word.lower()[:PREFIX].encode()) % TYPES
 
 
 def new_lexicon(device):
-    """Return an empty lexicon: expected counts in units of 1 / QUANTUM of pairs of types, of source types and of target
-    types.
+    """Return an empty lexicon: counts, times QUANTUM, of pairs of types, source and target types, and in total.
 
     Types share cells of the tables by chance, so that its memory does not grow with the text.
     """
-    return {name: torch.zeros(SLOTS, dtype=torch.int32, device=device) for name in ("pairs", "source", "target")}
+    sizes = {"pairs": SLOTS, "source": TYPES, "target": TYPES, "total": 1}
+    return {name: torch.zeros(size, dtype=torch.int32, device=device) for name, size in sizes.items()}
 
 
 def type_pairs(source, target):
@@ -152,6 +152,7 @@ def count_links(lexicon, agreed, source, target):
     units = (agreed * QUANTUM).round().int()
     some = units > 0
     lexicon["pairs"].index_add_(0, type_pairs(source, target)[some], units[some])
+    lexicon["total"] += units.sum()
     lexicon["source"].index_add_(0, source.flatten(), units.sum(2, dtype=torch.int32).flatten())
     lexicon["target"].index_add_(0, target.flatten(), units.sum(1, dtype=torch.int32).flatten())
 
@@ -168,7 +169,7 @@ def lexicon_evidence(lexicon, agreed, source, target):
     own = (agreed * QUANTUM).round() / QUANTUM
     same_source = (source[:, :, None] == source[:, None, :]).float()  # (B, S, S)
     same_target = (target[:, :, None] == target[:, None, :]).float()
-    total = lexicon["source"].sum() / QUANTUM - own.sum((1, 2)).view(-1, 1, 1)
+    total = lexicon["total"] / QUANTUM - own.sum((1, 2)).view(-1, 1, 1)
     pairs = lexicon["pairs"][type_pairs(source, target)] / QUANTUM - same_source @ own @ same_target
     sources = lexicon["source"][source][:, :, None] / QUANTUM - same_source @ own.sum(2, keepdim=True)
     targets = lexicon["target"][target][:, None, :] / QUANTUM - own.sum(1, keepdim=True) @ same_target
