@@ -123,6 +123,8 @@ def read_tokenizer(name):
     names = {key: found[key] for key in (*USUAL_NAMES, "bos_token", "eos_token") if key in found}
     names = {key: value["content"] if isinstance(value, dict) else value for key, value in names.items()}
     limit = {key: found[key] for key in ("model_max_length",) if key in found}
+    if not all(type(value) in (int, float) and value > 0 for value in limit.values()):
+        raise ValueError(f"model_max_length {limit['model_max_length']!r}: expected a number of pieces")
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=path, **names, **limit)
     for key, contents in USUAL_NAMES.items():
         usual = [content for content in contents if tokenizer.backend_tokenizer.token_to_id(content) is not None]
@@ -276,7 +278,7 @@ def piece_limit(tokenizer, config):
     from transformers import AutoModel
 
     with torch.device("meta"):  # no memory, no time
-        encoder = AutoModel.from_config(config)
+        encoder = load_pretrained(config.name_or_path, lambda: AutoModel.from_config(config))
     positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
     return min(tokenizer.model_max_length, positions - first_position(encoder))
 

@@ -61,7 +61,9 @@ def valid(run):
             and bool(run["dev"])
             and all(isinstance(run[key], kind) for key, kind in kinds.items())
             and all(isinstance(run["args"][key], str) for key in ("train", "data_dir"))
-            and isinstance(run["args"].get("max_dev"), (int, type(None)))
+            and (run["args"].get("max_dev") is None or type(run["args"]["max_dev"]) is int)
+            and (run["args"].get("max_dev") or 1) > 0
+            and isinstance(run["args"].get("reordered") or "", str)
             and isinstance(run.get("machine", {}), dict)
             and finite([run["train"]["tokens_per_second"]])[0] > 0
         )

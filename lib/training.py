@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import time
+import warnings
 import zlib
 
 import numpy as np
@@ -298,7 +299,9 @@ def load_checkpoint(path, crc, modules, optimizer):
     if not os.path.exists(path):
         return new
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of another protocol; the error says what is wrong
+            saved = torch.load(path, map_location="cpu", weights_only=True)
         same, state = saved["crc"] == crc, saved["state"]
     except Exception as error:
         reason = " ".join(str(error).split())[:100]

@@ -91,6 +91,10 @@ def without(case, *names):
     return case[0], case[1], {name: content for name, content in case[2].items() if name not in names}
 
 
+RUN = {
+    "task": "udpos", "model": "m", "order": "original", "aligner": "none", "seed": 1, "metric": "accuracy",
+    "dev": {"en": {"accuracy": 1.0, "f1": 1.0, "count": 1}}, "train": {"tokens_per_second": 1.0},
+}  # fmt: skip
 CASES = [
     # what is given, and what the line must say
     (without(align(), "in.txt"), "in.txt: cannot be read"),
@@ -182,6 +186,18 @@ CASES = [
     (
         ("eval", ["--runs", "runs", "--output", "out"], {"runs/a/scores.json": "[1]"}),
         "runs/a/scores.json: is not what a train script writes",
+    ),
+    *(
+        (
+            ("eval", ["--runs", "runs", "--output", "out"], {"runs/a/scores.json": json.dumps(RUN | {"args": args})}),
+            "runs/a/scores.json: is not what a train script writes",
+        )
+        for args in (
+            {"train": "a", "data_dir": "b", "max_dev": -3},
+            {"train": "a", "data_dir": "b", "max_dev": 2.5},
+            {"train": "a", "data_dir": "b", "reordered": [1]},
+            {"train": 3, "data_dir": "b"},
+        )
     ),
     (with_options(align(), "--scores", "s.json"), "--scores needs --gold"),
     (with_options(align(), "--similarity", "near"), "invalid choice: 'near'"),

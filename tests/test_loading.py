@@ -76,6 +76,23 @@ def test_a_cased_bert_without_tokenizer_config_keeps_its_case(tiny_bert, copy):
     assert ours.pad_token_id == whole.pad_token_id and ours.mask_token_id == whole.mask_token_id
 
 
+@pytest.mark.parametrize("length", ["long", [1], -5])
+def test_a_length_that_is_no_number_of_pieces_ends_in_one_line(tiny_bert, copy, length):
+    folder = copy(tiny_bert)
+    names = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(names | {"model_max_length": length}))
+    with pytest.raises(InputError, match="model_max_length"):
+        common.load_tokenizer(str(folder))
+
+
+def test_sizes_that_fit_no_model_end_in_one_line(tiny_bert, copy):
+    folder = copy(tiny_bert)
+    sizes = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(sizes | {"intermediate_size": -64}))
+    with pytest.raises(InputError, match="cannot be loaded as a model"):
+        common.piece_limit(common.load_tokenizer(str(folder)), common.load_config(str(folder)))
+
+
 def states(folder):
     encoder = common.load_encoder(str(folder))
     with torch.inference_mode():
