@@ -45,7 +45,7 @@ case ${DATA:-/} in /*) ;; *) [ "$CALLER" = "$PWD" ] || DATA=$CALLER/$DATA ;; esa
 DATA=${DATA:-}; DATA=${DATA%/}
 case $PROFILE in   # D is where the data are, PARALLEL what aligners are tuned on
   sample) D=data/sample PARALLEL=$D/udpos/train-en- KNOWN_TASKS="udpos xnli pawsx xquad"
-          : "${POS:=--epochs 3 --lr 2e-4 --batch-size 8}" "${PAIRS:=--epochs 5 --lr 1e-4 --batch-size 8}"
+          : "${POS:=--epochs 2 --lr 2e-4 --batch-size 8}" "${PAIRS:=--epochs 5 --lr 1e-4 --batch-size 8}"
           : "${QA:=--epochs 8 --lr 2e-4 --batch-size 8}" "${TUNE:=--max-steps 30 --batch-size 16 --lr 5e-5}"
           : "${ALIGNERS:=pretrained joint}" ;;
   human)  D=$RUNS/data PARALLEL=$D/parallel/en- KNOWN_TASKS="udpos xnli pawsx" KNOWN_ALIGNERS="$KNOWN_ALIGNERS manual"
