@@ -12,7 +12,7 @@ Both sentences go through the first layers of the encoder; the similarity of the
 of neighbours and of a lexicon is added, and the method picks links from it (lib/extraction.py holds the formulas). The
 lexicon is counted on the text itself: lines are read in chunks of CHUNK, on every device and for all processes
 together; a chunk is aligned with its own counts and those carried on from the chunks before. So one pass is enough,
-memory is level, and a stream has its links at once.
+memory is bounded, and a stream has its links at once.
 
 Where tokenizers of the XLM-R type put a bare `▁` before a word, that piece says nothing about the word and is left out.
 --keep-bare-pieces keeps it and compares by plain cosine without evidence: SimAlign's links. softmax and entmax on a
@@ -307,7 +307,7 @@ def parse_arguments():
     """Return the command line. Raises InputError for options that do not go together."""
     parser = Arguments(__doc__)
     add = parser.add_argument
-    add("--model", required=True, help="Hugging Face folder or hub name of a BERT or XLM-R type encoder")
+    add("--model", required=True, help="Hugging Face folder or hub name of an encoder")
     add("--input", required=True, metavar="FILE", help="`source ||| target` a line; - is stdin")
     add("--output", required=True, metavar="FILE", help="Pharaoh file to write; - is stdout")
     add("--method", choices=extraction.METHODS, help="how links are picked (default: align.json's, else grow-diag)")

@@ -23,12 +23,6 @@ def named(result, name):
     return [contrast for contrast in result["contrasts"] if contrast["name"] == name]
 
 
-def span(values):
-    """Return the least and the largest of some differences as text, in percentage points."""
-    low, high = (f"{100 * value:.1f}" for value in (min(values), max(values)))
-    return low if low == high else f"{low} to {high}"
-
-
 def seeds_text(result):
     """Return how many seeds the conditions of a result have, as text."""
     numbers = sorted({len(row["seeds"]) for row in result["rows"]})
