@@ -60,27 +60,28 @@ READ = 20_000  # pairs that are tokenised at a time
 # ---- batches --------------------------------------------------------------------------------------
 
 
-def read_training(path, tokenizer, limit):
+def read_training(path, tokenizer, limit, most, generator):
     """Return the pairs of a training file as flat arrays: a dict of 'path', 'sides', 'lengths', 'lines', 'pairs' and
-    'links'.
+    'links'. Of more than `most` pairs that many are drawn.
 
     'sides': encoding.Pieces of the sources and of the targets; 'lengths': the pieces of both sides of a pair; 'lines':
     their line numbers from 0, as pairs with an empty side are left out; 'pairs': numbers of the pairs to use; 'links':
     None. Raises InputError.
     """
-    parts, lines, total = ([], []), [], 0
-    numbered = enumerate(read_parallel(path))
-    while chunk := list(itertools.islice(numbered, READ)):
-        total += len(chunk)
-        full = [(number, pair) for number, pair in chunk if all(pair)]
-        lines += [number for number, _ in full]
-        for side, part in enumerate(parts):
-            if full:
-                part.append(encoding.flatten(tokenizer, [pair[side] for _, pair in full], limit)[0])
-    if len(lines) < total:
-        warn(f"{path}: {total - len(lines)} lines have an empty side and are left out")
-    if not lines:
+    full, total = [], 0
+    for total, pair in enumerate(read_parallel(path), 1):
+        if all(pair):
+            full.append(total - 1)
+    if len(full) < total:
+        warn(f"{path}: {total - len(full)} lines have an empty side and are left out")
+    if not full:
         raise InputError(f"{path}: no pairs; expected `source words ||| target words` a line")
+    lines, parts = np.sort(generator.permutation(full)[:most]), ([], [])
+    wanted = set(lines.tolist())
+    chosen = (pair for number, pair in enumerate(read_parallel(path)) if number in wanted)
+    while chunk := list(itertools.islice(chosen, READ)):
+        for side, part in enumerate(parts):
+            part.append(encoding.flatten(tokenizer, [pair[side] for pair in chunk], limit)[0])
     sides = []
     for part in parts:
         ids, word, keep, _, lengths = (np.concatenate(arrays) for arrays in zip(*part))
@@ -92,7 +93,7 @@ def read_training(path, tokenizer, limit):
             f"{path}: the model's tokenizer drops every character of a side in every pair; expected another model"
         )
     lengths = sides[0].lengths + sides[1].lengths
-    return {"path": path, "sides": sides, "lengths": lengths, "lines": np.array(lines), "pairs": pairs, "links": None}
+    return {"path": path, "sides": sides, "lengths": lengths, "lines": lines, "pairs": pairs, "links": None}
 
 
 def training_batch(files, number, size, seed):
@@ -281,7 +282,11 @@ def main():
     training.seed_everything(args.seed)
 
     # Data, and the links that so trains on, of those pairs alone that will be drawn.
-    files = [read_training(path, tokenizer, limit) for path in args.train]
+    most = -(-args.max_steps // len(args.train)) * args.batch_size
+    files = [
+        read_training(path, tokenizer, limit, most, np.random.default_rng([args.seed, which]))
+        for which, path in enumerate(args.train)
+    ]
     size = min(args.batch_size, min(len(file["pairs"]) for file in files)) // world * world
     if not size:
         raise InputError(f"{args.train[0]}: fewer pairs than the {world} processes; expected more, or fewer processes")

@@ -88,7 +88,8 @@ experiment() {
       *-both)        set -- --train "$english" --reordered $ordered ;;
       *)             set -- --train $ordered ;;
     esac
-    output=$RUNS/$task/${model##*/}/$order-$name-$seed
+    output=$RUNS/$task/${model##*/}/$order-$name-$seed trained=$model
+    [ $model != awesome ] || trained=$tuned/$folder/joint
     stage train $output $PY $script --model $trained "$@" --data-dir "$dev" --output $output \
       --order $order --aligner $name --seed $seed $options
   done; done
@@ -97,31 +98,39 @@ experiment() {
 
 reordering() {   # what comes before a training on reordered English
   # 2. Text beside its translation, split into words; what has no translation is translated (minutes on a GPU).
-  if [ "$text" = "$D/$folder/train-en-$lang.txt" ]; then :   # it lies there
-  elif [ -n "$translation" ]; then
-    stage text $text $PY data/split.py --task $format --source "$english" --target "$translation" --output $text --every
-  else
-    stage text $text $PY translate.py --task $format --input "$english" --lang $lang --model "$MT$lang" --output $text
-  fi
+  local each encoder=$maker named=$aligner languages=$lang train=()
+  case $aligner in joint*) languages=$LANGS ;; esac
+  for each in $languages; do
+    ! among $each "$TUNED" || train+=("$PARALLEL$each.txt")
+    place $task $each || continue
+    [ "$text" = "$PARALLEL$each.txt" ] || train+=("$text")
+    if [ "$text" = "$D/$folder/train-en-$each.txt" ]; then :   # it lies there
+    elif [ -n "$translation" ]; then
+      stage text $text $PY data/split.py --task $format --source "$english" --target "$translation" --every \
+        --output $text
+    else
+      stage text $text $PY translate.py --task $format --input "$english" --lang $each --model "$MT$each" --output $text
+    fi
+  done
+  place $task $lang
   [ $PROFILE != full ] || for each in $TUNED; do
     stage text $PARALLEL$each.txt $PY data/split.py --task xnli --source "$D/xnli/test-en.tsv" \
       --target "$D/xnli/test-$each.tsv" --output $PARALLEL$each.txt
   done
 
-  # 3. Aligners: the encoder fine-tuned on parallel text (half a minute each on the sample).
+  # 3. Aligners: the encoder fine-tuned on other text and on the text to align (half a minute each on the sample).
   case $aligner in
-    separate*) encoder=$tuned/separate-$lang train=$PARALLEL$lang.txt ;;
-    joint*)    encoder=$tuned/joint train=$(printf "$PARALLEL%s.txt " $TUNED) ;;
-    *)         encoder=$maker ;;
+    separate*) encoder=$tuned/$folder/separate-$lang named=$aligner-$folder ;;
+    joint*)    encoder=$tuned/$folder/joint named=$aligner-$folder ;;
   esac
   [ $encoder = $maker ] ||
-    stage aligners $encoder $PY finetune_aligner.py --model $maker --train $train --output $encoder $TUNE
+    stage aligners $encoder $PY finetune_aligner.py --model $maker --train "${train[@]}" --output $encoder $TUNE
 
   # 4. Links: how good they are, where there are gold ones, and those of every training file (seconds a language).
   if [ $aligner != manual ]; then
     method=; case $aligner in *+*) method="--method ${aligner#*+}" ;; esac
     for pair in en$lang ${lang}en; do
-      scored=$RUNS/alignments/${maker##*/}/$aligner/$pair
+      scored=$RUNS/alignments/${maker##*/}/$named/$pair
       [ ! -f "$D/align/$pair.gold" ] || stage links $scored.json $PY align.py --model $encoder \
         --input "$D/align/$pair.src-tgt" --output $scored.align --gold "$D/align/$pair.gold" --scores $scored.json \
         $ALIGN $method

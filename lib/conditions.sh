@@ -67,7 +67,6 @@ owner() {   # owner TASK LANG ALIGNERS: the first of these aligners that can fin
   for owner in $3; do
     case $owner in
       manual)    [ $1 != udpos ] || ! there $D/udpos/manual-$2.align || return 0 ;;
-      separate*) ! among $2 "$TUNED" || ! place $1 $2 || return 0 ;;
       *)         ! place $1 $2 || return 0 ;;
     esac
   done
@@ -86,8 +85,9 @@ condition() {   # whether there is a run of $model $task $aligner $order $seed; 
       [ "$aligner $seed" = "$main ${SEEDS%% *}" ] || return 1 ;;
     *) return 1 ;;
   esac
-  base=${order%%+*} lang="" rule="" way="" control="" permutations="" name=none maker=$model trained=$model
-  [ $model != awesome ] || maker=$FIRST trained=$RUNS/aligners/${FIRST##*/}/joint
+  base=${order%%+*} lang="" rule="" way="" control="" permutations="" name=none maker=$model
+  [ $model != awesome ] || maker=$FIRST
+  tuned=$RUNS/aligners/${maker##*/}
   for word in $RULES; do case $order+ in *+$word+*) rule=$word ;; esac; done
   case $order+ in *+consistency+*) way=consistency ;; *+both+*) way=both ;; esac
   case $task-$base in
@@ -106,7 +106,7 @@ condition() {   # whether there is a run of $model $task $aligner $order $seed; 
       owner $task $lang "$ALIGNERS" ;;
   esac
   place $task $lang || return 1
-  work=$RUNS/work/${maker##*/}/$folder tuned=$RUNS/aligners/${maker##*/} type=${english##*.}
+  work=$RUNS/work/${maker##*/}/$folder type=${english##*.}
   links=$work/$aligner/$lang.align ordered=$work/$aligner/train-$base${rule:++$rule}
   [ $aligner != manual ] || links=$D/udpos/manual-$lang.align
   case $base in random-*)

@@ -3,6 +3,8 @@
 A condition is (order, aligner). The contrasts were named before any run, see docs/methods.md.
 """
 
+import re
+
 from lib.intervals import estimate, family, interval
 
 ALIGNERS = ["none", "pretrained", "separate", "joint", "manual"]  # the order of rows
@@ -18,7 +20,7 @@ def condition_name(key):
 
 def aligner_rank(aligner):
     """Return a key that sorts aligners."""
-    base = aligner.partition("+")[0]  # of joint+itermax, links by another method
+    base = re.split("[+-]", aligner)[0]  # of joint+itermax, another method, and of joint-udpos, tuned on that text
     return (ALIGNERS.index(base) if base in ALIGNERS else len(ALIGNERS)), aligner
 
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 import common
 import finetune_aligner as ft
+from data.cli import InputError
 from lib import objectives
 from lib.extraction import both_directions, entmax15, similarity_matrix
 
@@ -169,7 +170,7 @@ def test_what_is_saved_is_whole_and_every_part_of_it_loads(run, tmp_path, tiny_m
     model = AutoModel.from_pretrained(str(tmp_path / "tuned"))
     assert model.config.num_hidden_layers == 3
     report = json.loads((tmp_path / "tuned" / "finetuning.json").read_text())
-    assert report["steps"] == 3 and report["args"]["objectives"] == asked and report["pairs"] == [24]
+    assert report["steps"] == 3 and report["args"]["objectives"] == asked and report["pairs"] == [18]
     assert not os.path.exists(str(tmp_path / "tuned") + ".checkpoint")
     done = run("align", "--model", tmp_path / "tuned", "--input", small_file(tmp_path), "--output", tmp_path / "links")
     assert done.code == 0 and (tmp_path / "links").read_text().count("\n") == 24
@@ -288,11 +289,24 @@ def test_files_take_turns_whatever_their_size():
     assert drawn[7] == ft.training_batch(files, 7, 4, 1)  # it can be drawn alone
 
 
+def test_of_a_large_file_only_pairs_that_can_be_used_are_read(tmp_path, tiny_bert):
+    tokenizer = common.load_tokenizer(tiny_bert)
+    (tmp_path / "pairs").write_text("".join(f"word {n} ||| mot {n}\n" for n in range(1000)) + "\nno pair\n")
+    with pytest.raises(InputError, match="pairs:1001: 0 separators"):
+        ft.read_training(str(tmp_path / "pairs"), tokenizer, 64, 40, np.random.default_rng(1))
+    (tmp_path / "pairs").write_text("".join(f"word {n} ||| mot {n}\n" for n in range(1000)))
+    first, same, other = (
+        ft.read_training(str(tmp_path / "pairs"), tokenizer, 64, 40, np.random.default_rng(seed))["lines"].tolist()
+        for seed in (1, 1, 2)
+    )
+    assert first == same != other and len(first) == len(other) == 40 and max(first) > 500
+
+
 def test_word_links_become_links_of_all_their_pieces(tmp_path, tiny_bert):
     tokenizer = common.load_tokenizer(tiny_bert)
     (tmp_path / "pairs").write_text("the zzz ||| xxxx le\n ||| b\nthe ||| le\n")
     (tmp_path / "links").write_text("0-1 1-0\n\n0-0\n")
-    file = ft.read_training(str(tmp_path / "pairs"), tokenizer, 64)
+    file = ft.read_training(str(tmp_path / "pairs"), tokenizer, 64, 9, np.random.default_rng(1))
     words = [side.word[: side.lengths[0]].tolist() for side in file["sides"]]
     file["links"] = ft.read_links(str(tmp_path / "links"), file, [0, 1])
     assert file["links"] == {0: [(0, 1), (1, 0)], 1: [(0, 0)]} and len(words[0]) > 5

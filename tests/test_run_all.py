@@ -109,7 +109,7 @@ def test_full_has_three_encoders_and_seeds(project, tmp_path):
     commands = plan(project, PROFILE="full", DATA=str(tmp_path / "no data yet"), MODELS="")
     # Of each encoder and seed: original, 4 orders by 3 aligners, 4 controls; XNLI and PAWS-X also have identity.
     assert scripts(commands) == {
-        "download": 1, "split": 11, "translate": 5, "finetune_aligner": 15, "align": 108,
+        "download": 1, "split": 11, "translate": 5, "finetune_aligner": 45, "align": 108,
         "reorder": 3 * (3 * 12 + 3 * 4 * 3 + 2), "train_pos": 153, "train_xnli": 2 * 162, "eval": 1,
     }  # fmt: skip
     assert option(commands[0], "--tasks") == "pawsx,translations,udpos,xnli"
@@ -137,16 +137,26 @@ def test_what_human_data_lack_is_left_out_and_named(project, human):
         (data / name).touch()
     try:
         settings = {"PROFILE": "human", "DATA": human, "TASKS": "udpos", "SEEDS": "1"}
-        made = conditions(plan(project, **settings))
+        commands = plan(project, **settings)
+        made = conditions(commands)
         assert made == [
             "udpos/original-none-1",
             *[f"udpos/{order}-pretrained-1" for order in ("fr", "hi", "random-fr", "random-hi")],
-            "udpos/hi-separate-1",  # nothing to tune a French aligner on
+            *[f"udpos/{order}-separate-1" for order in ("fr", "hi")],
             *[f"udpos/{order}-joint-1" for order in ("fr", "hi")],
             "udpos/fr-manual-1",
         ]
+        tuned = [words for words in commands if words[1] == "finetune_aligner.py"]
+        data = "runs/human/data"
+        french, hindi = ([f"{data}/udpos/train-en-{lang}.txt"] for lang in ("fr", "hi"))
+        hindi.insert(0, f"{data}/parallel/en-hi.txt")  # there is nothing else to tune French on
+        assert [words[words.index("--train") + 1 : words.index("--output")] for words in tuned] == [
+            french,
+            hindi,
+            french + hindi,
+        ]
         said = run_all(project, "--dry-run", **settings).stderr.split("\n")
-        assert said[0] == "stages.py: udpos: no links into de from pretrained, which is left out" and len(said) == 8
+        assert said[0] == "stages.py: udpos: no links into de from pretrained, which is left out" and len(said) == 7
         # The controls are of the first aligner that has the language.
         first = conditions(plan(project, **settings, ALIGNERS="manual joint", ORDERS="fr hi random"))
         assert first[1] == "udpos/random-fr-manual-1" and first[-1] == "udpos/random-hi-joint-1"
@@ -226,7 +236,7 @@ def test_one_more_language_is_its_data_and_one_word(project):
 
 def test_awesome_is_the_joint_aligner_trained_on_its_own_orders(project):
     commands = plan(project, MODELS="some/encoder awesome", ORDERS="original hi random", SEEDS="1", TASKS="udpos")
-    joint = "runs/sample/aligners/encoder/joint"
+    joint = "runs/sample/aligners/encoder/udpos/joint"
     made = [words for words in commands if option(words, "--model") == joint]
     assert conditions(made) == ["udpos/original-none-1", "udpos/random-hi-pretrained-1", "udpos/hi-joint-1"]
     assert scripts(commands)["finetune_aligner"] == 1 and scripts(commands)["align"] == 4
@@ -351,7 +361,7 @@ def test_a_small_experiment_runs_to_its_report_and_does_nothing_twice(project, t
     assert expected <= rows
     assert result["languages"] == ["en", "de", "fr", "hi", "zh"] and len(report["alignments"]) == 1
     assert {"results.json", "results.md", "results.html"} <= set(os.listdir(project / "report/sample"))
-    tuned = next(project.glob("runs/sample/aligners/*/joint/finetuning.json"))
+    tuned = next(project.glob("runs/sample/aligners/*/udpos/joint/finetuning.json"))
     assert len(json.loads(tuned.read_text())["pairs"]) == 2
 
     assert plan(project, **settings) == []
