@@ -25,6 +25,7 @@ ENCODER = (
     "expected the Hugging Face folder of an encoder (config.json, model.safetensors, tokenizer.json), or its name on a "
     "hub that is reachable"
 )
+MOST_LAYERS = 1000  # of an encoder: more would take minutes to build and are a damaged config.json
 USUAL_NAMES = {  # of the special pieces in a tokenizer.json, where no other file names them
     "unk_token": ("[UNK]", "<unk>"),
     "pad_token": ("[PAD]", "<pad>"),
@@ -47,6 +48,10 @@ def load_pretrained(name, load, expected=ENCODER):
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; the error below says what came of them
     try:
         with without_sklearn():
+            from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+            set_verbosity_error()  # it reports every weight that it was told not to load
+            disable_progress_bar()
             return load()
     except InputError:
         raise
@@ -140,6 +145,8 @@ def load_config(name):
     config = load_pretrained(name, lambda: AutoConfig.from_pretrained(name))
     if not getattr(config, "num_hidden_layers", None) or not getattr(config, "hidden_size", None):
         raise InputError(f"{name}: a model of type {config.model_type}; {ENCODER}")
+    if config.num_hidden_layers > MOST_LAYERS:
+        raise InputError(f"{name}: its config.json speaks of {config.num_hidden_layers} layers; {ENCODER}")
     return config
 
 
@@ -150,10 +157,6 @@ def load_weights(name, auto_class, **settings):
     Weights stay on disk until they are touched (safetensors are memory-mapped). Raises InputError, also where the
     encoder's own weights are not all there.
     """
-    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
-
-    set_verbosity_error()  # it reports every weight that it was told not to load
-    disable_progress_bar()
     settings |= {"dtype": torch.float32, "output_loading_info": True}
     model, info = load_pretrained(name, lambda: auto_class.from_pretrained(name, **settings))
     prefix = "" if model.base_model is model else model.base_model_prefix + "."

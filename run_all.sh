@@ -33,14 +33,14 @@
 set -euf -o pipefail
 CALLER=$PWD
 CDPATH="" cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
-fail() { echo "run_all.sh: error: $*" >&2; exit 2; }
+fail() { local said=$*; echo "run_all.sh: error: ${said//$'\n'/ }" >&2; exit 2; }
 
 # ---- settings -------------------------------------------------------------------------------------------
 
 PROFILE=${PROFILE:-sample} RUNS=runs/$PROFILE PY=.venv/bin/python DEFAULT_MODEL=models/multilingual-e5-small
 WAVES="data text aligners links orders controls train report" KNOWN_ALIGNERS="pretrained separate joint"
 RULES="previous nearest" METHODS="argmax itermax match softmax entmax grow-diag" TRANSLATED="" MODE=run CUT=no
-[ -n "${ORDERS:-}" ] || { unset ORDERS; [ $PROFILE != sample ] || CUT=yes; }
+[ -n "${ORDERS:-}" ] || { unset ORDERS; [ "$PROFILE" != sample ] || CUT=yes; }
 case ${DATA:-/} in /*) ;; *) [ "$CALLER" = "$PWD" ] || DATA=$CALLER/$DATA ;; esac   # from where the caller stands
 DATA=${DATA:-}; DATA=${DATA%/}
 case $PROFILE in   # D is where the data are, PARALLEL what aligners are tuned on

@@ -90,10 +90,7 @@ def read_english(path, task):
 def load_translator(name):
     """Return (model in float32 on the CPU, tokenizer) of a Marian folder or hub name. Raises InputError."""
     from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
-    from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-    set_verbosity_error()
-    disable_progress_bar()
     warnings.filterwarnings("ignore", "Recommended: pip install sacremoses")  # the tokenizer loads it, never uses it
     config = common.load_pretrained(name, lambda: AutoConfig.from_pretrained(name), EXPECTED)
     if config.model_type != "marian":

@@ -1,7 +1,7 @@
 # What run_all.sh plans with: checks of its settings, where things are, and which conditions there are. Sourced by it.
 
 among() { case " $2 " in *" $1 "*) ;; *) return 1 ;; esac; }   # among WORD WORDS
-known() { among "$2" "$3" || fail "$1: unknown $2; expected one of $3"; }   # known SETTING WORD WORDS
+known() { [ -n "$2" ] && among "$2" "$3" || fail "$1: unknown $2; expected one of $3"; }   # known SETTING WORD WORDS
 list() { echo "$*" | tr ' ' ,; }
 
 # ---- checks of the settings -----------------------------------------------------------------------------
@@ -16,6 +16,8 @@ done
 TASKS=$(for task in $TASKS; do
   case $PROFILE-$task in (full-qa) echo tydiqa xquad mlqa ;; (sample-qa) echo xquad ;; (*) echo $task ;; esac
 done)
+for lang in $LANGS; do case $lang in *[!a-zA-Z0-9_]*) fail "LANGS: $lang: expected codes such as hi" ;; esac; done
+for seed in $SEEDS; do case $seed in *[!0-9]* | ??????????*) fail "SEEDS: $seed: expected whole numbers" ;; esac; done
 for task in $TASKS; do known TASKS $task "$KNOWN_TASKS"; done
 for aligner in $ALIGNERS; do
   known ALIGNERS "${aligner%%+*}" "$KNOWN_ALIGNERS"
@@ -32,11 +34,12 @@ FIRST=${MODELS%%$'\n'*}
 [ "$FIRST" != awesome ] || fail "MODELS: awesome is the first model's joint aligner; expected that model before it"
 ! among awesome "$(echo $MODELS)" || among joint "$ALIGNERS" || fail "ALIGNERS: awesome needs joint among them"
 ORDERS=$(for order in $ORDERS; do
-  case $order in (random | random+*) ;; (*) echo $order; continue ;; esac   # "(": bash 3 takes ")" for the end of "$("
+  case $order in (random | random+*) ;; (*) printf '%s\n' "$order"; continue ;; esac   # "(": bash 3 takes ")" for the end of "$("
   for lang in $LANGS; do case " $ORDERS " in (*" $lang"[+\ ]*) echo random-$lang${order#random} ;; esac; done
 done)
 for order in $ORDERS; do
-  known ORDERS ${order%%+*} "original identity reverse rdrop random $LANGS $(printf 'random-%s ' $LANGS)"
+  case $order in *+ | *++*) fail "ORDERS: $order: expected a word after each +" ;; esac
+  known ORDERS "${order%%+*}" "original identity reverse rdrop random $LANGS $(printf 'random-%s ' $LANGS)"
   for word in $(IFS=+; echo ${order#"${order%%+*}"}); do known ORDERS $word "consistency both $RULES"; done
   case $order in original+* | identity+* | reverse+* | rdrop+*) fail "ORDERS: $order: ${order%%+*} stands alone" ;; esac
 done

@@ -4,7 +4,7 @@
     one python tests/fuzz.py --first 812 --count 1     # one case again; --keep FOLDER leaves its files there
 
 A case is a number: it seeds the choice of the script, of its input and of what is done to that. Scripts run in forks
-of this process, which has imported them, on tiny models and a few sentences. After an error nothing may be left
+of this process, which has imported them, on tiny models and a few sentences; run_all.sh plans with odd settings. After an error nothing may be left
 behind, after a good end no temporary file; neither may a case take more than LIMIT seconds.
 """
 
@@ -16,7 +16,9 @@ import os
 import random
 import re
 import shutil
+import shlex
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -97,7 +99,9 @@ def split(task, source, target, *options):
     return Case("data/split", [*arguments, *options], [source, target])
 
 
+SETTINGS = Case("run_all", ["--dry-run"], [])
 CHEAP = [
+    SETTINGS,
     reorder("udpos", "udpos/train-en.tsv", "links", "--permutations", "out/p"),
     reorder("udpos", "udpos/train-en.tsv", "links", "--random", "--unaligned", "nearest"),
     reorder("xnli", "xnli/train-en.tsv", "xnli/links"),
@@ -194,6 +198,8 @@ def keep_checkpoint():
 def import_scripts(cases):
     """Import what the scripts of cases need, so that forks start at once."""
     for case in cases:
+        if case is SETTINGS:
+            continue
         importlib.import_module(case.script.replace("/", "."))
     if "torch" in sys.modules:
         from transformers import AutoModel, AutoTokenizer  # noqa: F401
@@ -331,6 +337,50 @@ def mutate(folder, case, generator):
     return f"{name}: {times} changes"
 
 
+# ---- settings of run_all.sh ----------------------------------------------------------------------------------------
+
+WORDS = {
+    "PROFILE": "sample human full", "DATA": "data/sample data", "MODELS": "a/b bert-base-multilingual-cased awesome",
+    "LANGS": "fr de hi zh ja", "ALIGNERS": "pretrained separate joint manual joint+itermax", "SEEDS": "1 2 3",
+    "ORDERS": "original identity reverse rdrop hi random random-hi hi+both hi+consistency random+nearest fr+previous",
+    "TASKS": "udpos xnli pawsx qa", "POS": "--epochs 2", "TUNE": "--max-steps 5", "ALIGN": "--layer 3", "JOBS": "1 2",
+    "CONSISTENCY": "1 0.5", "MT": "Helsinki-NLP/opus-mt-en-",
+}  # fmt: skip
+ODD = ["", "*", "?", "[a-z]", "..", "/", "-", "-n", "--help", "-1", "0", "a b", "a\nb", '"', "'", "\\", "\t", "é", "〇"]
+ODD += ["x" * 300, "+", "hi+", "+hi", "random-", "random-xx", "hi+both+both", "a\x1fb", "~", "&", "|", "%s", "9" * 20]
+ODD += ["$(touch hit)", "`touch hit`", "; touch hit", "\x7f", "1e999"]
+OPTIONS = [["--wave", "train"], ["--wave", "cooking"], ["--wave", "train", "--share", "3/2"], ["--share", "1/2"], ["+"]]
+
+
+def run_settings(generator):
+    """Let run_all.sh plan, with settings of right and wrong words: (their text, fault or None, exit code, stderr)."""
+    settings, options = {}, []
+    if generator:
+        for name in generator.sample(sorted(WORDS), generator.choice([1, 2, 3, 4])):
+            words = generator.choices(WORDS[name].split(), k=generator.choice([1, 1, 2, 3]))
+            if generator.random() < 0.5:
+                words.insert(generator.randrange(len(words) + 1), generator.choice(ODD))
+            settings[name] = " ".join(words)
+        options = generator.choice([[], [], [], *OPTIONS, [generator.choice(ODD)]])
+    environment = {name: value for name, value in os.environ.items() if name not in WORDS} | settings
+    command, hit = ["bash", "run_all.sh", "--dry-run", *options], os.path.join(ROOT, "hit")
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT)
+    lines = [line for line in done.stderr.split("\n") if line and not re.match(r"stages\.py: (?!error: )", line)]
+    wrong = None
+    if os.path.exists(hit):
+        os.remove(hit)
+        wrong = "a word of a setting was run"
+    elif done.returncode == 0 and lines or done.returncode not in (0, 2):
+        wrong = f"ended with {done.returncode}"
+    elif done.returncode == 2 and (len(lines) != 1 or not re.match(r"(run_all\.sh|stages\.py): error: ", lines[0])):
+        wrong = f"{len(lines)} lines on stderr"
+    elif done.returncode == 2 and done.stdout:
+        wrong = "printed something"
+    for line in done.stdout.splitlines():
+        shlex.split(line)
+    return f"run_all.sh ({settings} {options})", wrong, done.returncode, done.stderr
+
+
 # ---- cases -------------------------------------------------------------------------------------------------------
 
 
@@ -379,6 +429,8 @@ def put_checkpoint(folder, script):
 
 def run_case(case, template, generator=None, keep=None):
     """Run a case in a folder of its own, as it is without a generator: (its name, fault or None, exit code, stderr)."""
+    if case is SETTINGS:
+        return run_settings(generator)
     folder = keep or tempfile.mkdtemp(prefix="fuzz.")
     try:
         copy_template(template, folder, case.mutable)

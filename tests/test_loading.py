@@ -157,3 +157,13 @@ def test_what_is_no_encoder_is_said_in_one_line(tmp_path, tiny_bert):
         with pytest.raises(InputError) as error:
             common.load_encoder(str(tmp_path / kind))
         assert "\n" not in str(error.value) and len(str(error.value)) < 600
+
+
+def test_sizes_that_no_model_has_are_refused_at_once_in_one_line(tmp_path, tiny_bert, run):
+    folder = shutil.copytree(tiny_bert, tmp_path / "odd")
+    sizes = json.loads((folder / "config.json").read_text())
+    (tmp_path / "pairs").write_text("a ||| b\n")
+    for name, value in (("num_hidden_layers", 99_999_999), ("hidden_size", 2**40), ("pad_token_id", 10**9)):
+        (folder / "config.json").write_text(json.dumps(sizes | {name: value}))
+        done = run("align", "--model", folder, "--input", tmp_path / "pairs", "--output", tmp_path / "links")
+        assert done.code == 2 and done.err.count("\n") == 1 and f"{folder}: " in done.err

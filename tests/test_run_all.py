@@ -263,6 +263,10 @@ def test_data_that_lie_there_are_not_fetched(project, tmp_path):
     [
         (["--fast"], {}, "unknown option --fast"),
         ([], {"PROFILE": "big"}, "PROFILE=big: unknown"),
+        ([], {"PROFILE": "sample human"}, "PROFILE=sample human: unknown"),
+        ([], {"LANGS": "fr $(date)"}, "LANGS: $(date): expected codes such as hi"),
+        ([], {"SEEDS": "1 x"}, "SEEDS: x: expected whole numbers"),
+        ([], {"ORDERS": "hi+"}, "ORDERS: hi+: expected a word after each +"),
         ([], {"ORDERS": "original ja"}, "ORDERS: unknown ja; expected one of original identity reverse rdrop"),
         ([], {"ORDERS": "hi+some"}, "ORDERS: unknown some; expected one of consistency both previous nearest"),
         ([], {"ORDERS": "original rdrop+consistency"}, "rdrop+consistency: rdrop stands alone"),
