@@ -19,9 +19,11 @@ no data.
 """
 
 import collections
+import hashlib
 import json
 import math
 import os
+import shlex
 
 import numpy as np
 
@@ -45,6 +47,7 @@ from lib.contrasts import (
 from lib.intervals import score_with_influence
 from lib.tables import result_tables, verdict
 
+SCRIPTS = {"tagging": "train_pos.py", "pairs": "train_xnli.py", "qa": "train_qa.py"}
 # What may differ between runs that are compared: the condition itself, and what changes no number.
 FREE = "train reordered permutations consistency order aligner seed output langs save save_every model task".split()
 
@@ -65,7 +68,7 @@ def valid(run):
             and (run["args"].get("max_dev") or 1) > 0
             and isinstance(run["args"].get("reordered") or "", str)
             and isinstance(run.get("machine", {}), dict)
-            and finite([run["train"]["tokens_per_second"]])[0] > 0
+            and min(finite([run["train"]["tokens_per_second"], run["train"].get("seconds", 1)])) > 0
         )
     except (ValueError, KeyError, TypeError):
         return False
@@ -235,6 +238,22 @@ def count_run(run, dev):
     return counts
 
 
+def describe_run(run, scores):
+    """Return what results.json says of a run: its condition and scores, {language: metrics}, the command that repeats
+    it and the SHA-256 of its predictions, which is that of `cat OUTPUT/dev-*` in the C locale."""
+    task = TASKS[run["task"]]
+    words = ["python", SCRIPTS[task.kind]]
+    for name, value in run["args"].items():
+        if value not in (None, False):
+            words += [f"--{name.replace('_', '-')}"] + [str(value)] * (value is not True)
+    hashed = hashlib.sha256()
+    for lang in sorted(run["dev"]):
+        with open(os.path.join(run["folder"], task.predictions.format(lang)), "rb") as stream:
+            hashed.update(stream.read())
+    found = {name: run[name] for name in ("order", "aligner", "seed", "train", "machine") if name in run}
+    return {**found, "scores": scores, "command": shlex.join(words), "predictions_sha256": hashed.hexdigest()}
+
+
 # ---- comparison ------------------------------------------------------------------------------------
 
 
@@ -262,7 +281,7 @@ def score_runs(runs, dev, clusters):
     for run in runs:
         key = run["order"], run["aligner"]
         for lang, counts in count_run(run, dev).items():
-            scores[key][run["seed"], lang] = task_metrics(counts.sum(0))
+            scores[key][run["seed"], lang] = {name: float(n) for name, n in task_metrics(counts.sum(0)).items()}
             for name, ratio in metric_ratios(counts).items():
                 cells[name][key, lang][run["seed"]] = score_with_influence(*ratio, clusters[lang])
     return scores, cells
@@ -321,6 +340,10 @@ def compare(runs):
         "settings": run_settings(runs[0]),
         "machines": machines(runs),
         "rows": rows,
+        "runs": [
+            describe_run(run, {lang: scores[run["order"], run["aligner"]][run["seed"], lang] for lang in run["dev"]})
+            for run in runs
+        ],
         "contrasts": [{**row, "metric": metric} for row in contrasts],
         "gaps": find_gaps(tested, langs, controls, tau),
     }

@@ -210,6 +210,24 @@ def training_table(result):
     }
 
 
+def run_table(result):
+    """Return the table of all runs."""
+    rows = []
+    for run in result["runs"]:
+        scores = [run["scores"][lang][result["metric"]] for lang in result["averaged"]]
+        average = f"{100 * sum(scores) / len(scores):.2f}" if scores else "–"
+        seconds = run["train"].get("seconds")
+        texts = [row_name(run), str(run["seed"]), average, f"{seconds / 60:.1f}" if seconds else "–"]
+        rows.append([*map(cell, [*texts, run["predictions_sha256"][:16]])])
+    return {
+        "title": "Every run",
+        "note": "The commands are in results.json. Predictions: the first digits of the SHA-256 of `cat OUTPUT/dev-*`.",
+        "words": True,
+        "header": ["trained on", "seed", "average", "minutes of training", "predictions"],
+        "rows": rows,
+    }
+
+
 def settings_table(result):
     """Return the table of settings, alike in all runs, and of machines and versions."""
     values = {name.replace("_", "-"): value for name, value in sorted(result["settings"].items()) if value is not None}
@@ -235,7 +253,8 @@ def result_tables(result):
     for metric in metrics:
         tables += [score_table(result, metric), difference_table(result, metric, "difference")]
         tables += [difference_table(result, metric, "against_control")] if metric == main else []
-    return [table for table in [*tables, training_table(result), settings_table(result)] if table["rows"]]
+    tables += [training_table(result), settings_table(result), run_table(result)]
+    return [table for table in tables if table["rows"]]
 
 
 def overview_table(results):

@@ -1,10 +1,12 @@
 """eval.py's metrics are seqeval's, its intervals cover what they should, and its report holds what it promises."""
 
+import hashlib
 import importlib.util
 import itertools
 import json
 import os
 import random
+import shlex
 import shutil
 import warnings
 
@@ -397,6 +399,25 @@ def test_an_axis_has_round_ticks_and_zero(low, high):
     found = figures.ticks(low, high)
     assert 0 in found and 3 <= len(found) <= 7 and low <= found[0] and found[-1] <= high
     assert len({round(two - one, 9) for one, two in itertools.pairwise(found)}) == 1
+
+
+def test_every_run_can_be_found_and_repeated(report, run, tmp_path, tiny_bert):
+    folder, data = tmp_path / "runs" / "original-none-3", os.path.join(SAMPLE, "udpos")
+    options = ["--model", tiny_bert, "--train", f"{data}/train-en.tsv", "--data-dir", data, "--output", folder]
+    options += ["--epochs", "1", "--langs", "en,hi", "--max-dev", "4", "--seed", "3", "--precision", "f32"]
+    assert run("train_pos", *options).code == 0
+    scores = json.loads((folder / "scores.json").read_text())
+    content, text, _ = report(tmp_path / "runs")
+    [one] = content["results"][0]["runs"]
+    assert (one["order"], one["seed"], one["train"]) == ("original", 3, scores["train"])
+    assert one["scores"]["hi"]["f1"] == pytest.approx(scores["dev"]["hi"]["f1"])
+    files = b"".join(path.read_bytes() for path in sorted(folder.glob("dev-*")))
+    assert one["predictions_sha256"] == hashlib.sha256(files).hexdigest() and one["predictions_sha256"][:16] in text
+    shutil.rmtree(folder)
+    _, script, *words = shlex.split(one["command"])
+    assert run(script.removesuffix(".py"), *words).code == 0
+    [again] = report(tmp_path / "runs")[0]["results"][0]["runs"]
+    assert [again[key] for key in ("command", "predictions_sha256")] == [one["command"], one["predictions_sha256"]]
 
 
 def test_several_models_stand_side_by_side_first(report, runs):
