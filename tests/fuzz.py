@@ -101,7 +101,6 @@ def split(task, source, target, *options):
 
 SETTINGS = Case("run_all", ["--dry-run"], [])
 CHEAP = [
-    SETTINGS,
     reorder("udpos", "udpos/train-en.tsv", "links", "--permutations", "out/p"),
     reorder("udpos", "udpos/train-en.tsv", "links", "--random", "--unaligned", "nearest"),
     reorder("xnli", "xnli/train-en.tsv", "xnli/links"),
@@ -118,6 +117,7 @@ CHEAP = [
     Case("eval", EVAL, ["runs/original-none-1/dev-en.tsv", "udpos/dev/dev-en.tsv", "tiny/pretrained/enfr.json"]),
     Case("eval", EVAL, ["udpos/train-en.tsv", "runs/xnli-1/scores.json", "runs/xnli-1/dev-en.tsv"]),
     Case("eval", EVAL, ["runs/qa-1/scores.json", "runs/qa-1/dev-en.json", "qa/dev/dev-en.json"]),
+    SETTINGS,
 ]
 COSTLY = [
     Case("align", [*ALIGN, "--scores", "out/s", "--html", "out/h"], ["parallel.txt", "parallel.gold"]),
