@@ -98,10 +98,15 @@ def release_memory(collect=True):
 
 def load_tokenizer(name):
     """Return the fast tokenizer of a Hugging Face folder or hub name, as its tokenizer.json says. Raises InputError."""
-    tokenizer = load_pretrained(name, lambda: read_tokenizer(name))
+
+    def load():
+        tokenizer = read_tokenizer(name)
+        unknown = tokenizer.mask_token_id if tokenizer.unk_token_id is None else tokenizer.unk_token_id
+        return tokenizer, tokenizer.is_fast and None not in (tokenizer.pad_token_id, unknown)
+
+    tokenizer, fit = load_pretrained(name, load)
     release_memory(collect=False)  # loading made a second copy of 280 MB
-    unknown = tokenizer.mask_token_id if tokenizer.unk_token_id is None else tokenizer.unk_token_id
-    if not tokenizer.is_fast or tokenizer.pad_token_id is None or unknown is None:
+    if not fit:
         raise InputError(f"{name}: no fast tokenizer with a pad piece and an unknown or mask piece; {ENCODER}")
     return tokenizer
 

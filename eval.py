@@ -96,7 +96,9 @@ def find_runs(folder):
 def read_json(path):
     """Return what a JSON file holds, None where it is no JSON. Raises InputError for a file that cannot be read."""
     try:
-        return json.loads("\n".join(read_lines(path)))
+        value = json.loads("\n".join(read_lines(path)))
+        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair could not be written
+        return value
     except (ValueError, RecursionError):
         return None
 

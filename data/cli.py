@@ -38,7 +38,12 @@ class Arguments(argparse.ArgumentParser):
         return super().add_argument(*names, **settings)
 
     def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message} (--help explains every option)\n")
+        self.exit(2, f"{self.prog}: error: {one_line(message)} (--help explains every option)\n")
+
+
+def one_line(text):
+    """Return a text, in which a name with line ends may stand, as one line."""
+    return " ".join(str(text).splitlines())
 
 
 def positive(text):
@@ -107,13 +112,14 @@ def run_script(main):
         main()
         sys.stdout.flush()
     except InputError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
+        print(f"{name}: error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # `... | head` closed our stdout; there is nobody left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        print(f"{name}: error: {error.filename or 'standard output'}: {error.strerror or error}", file=sys.stderr)
+        where = one_line(error.filename or "standard output")
+        print(f"{name}: error: {where}: {error.strerror or error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)

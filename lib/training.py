@@ -302,16 +302,17 @@ def load_checkpoint(path, crc, modules, optimizer):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of another protocol; the error says what is wrong
             saved = torch.load(path, map_location="cpu", weights_only=True)
-        same, state = saved["crc"] == crc, saved["state"]
+        if saved["crc"] != crc:
+            warn(f"{path}: is of other code, settings, data or another model, and is not used")
+            return new
+        state = saved["state"]
+        for name, module in modules.items():
+            module.load_state_dict(state["weights"][name], strict=False)
+        optimizer.load_state_dict(state["optimizer"])
+        state |= {"step": int(state["step"]), "seconds": float(state["seconds"])}
     except Exception as error:
         reason = " ".join(str(error).split())[:100]
         raise InputError(f"{path}: cannot be read as a checkpoint ({reason}); remove it to start again") from None
-    if not same:
-        warn(f"{path}: is of other code, settings, data or another model, and is not used")
-        return new
-    for name, module in modules.items():
-        module.load_state_dict(state["weights"][name], strict=False)
-    optimizer.load_state_dict(state["optimizer"])
     if os.environ.get("RANK", "0") == "0":
         warn(f"goes on after step {state['step']}, from {path}")
     return {key: value for key, value in state.items() if key not in ("weights", "optimizer")}

@@ -433,3 +433,9 @@ def test_help_explains_every_option(run, script):
     done = run(script.removesuffix(".py"), "--help")
     assert done.code == 0 and not done.err and done.out.startswith("usage:")
     assert all(option in done.out for option in re.findall(r'add_argument\(\s*"(--[\w-]+)"', read(script)))
+
+
+def test_a_name_with_a_line_end_is_said_in_one_line(run, tmp_path):
+    for words in (["--input", "no\nfile"], ["no\noption"]):
+        done = run("reorder", "--task", "text", "--alignment", "x", "--output", tmp_path / "y", "--input", "z", *words)
+        assert done.code == 2 and done.err.count("\n") == 1 and " ".join(words[-1].split("\n")) in done.err

@@ -451,6 +451,7 @@ def markdown_cell(cell):
     "change, message",
     [
         (lambda runs: (runs / "hi-1" / "scores.json").write_text("{"), "is not what a train script writes"),
+        (lambda runs: edit_run(runs / "hi-1", model="\ud800"), "is not what a train script writes"),
         (lambda runs: edit_run(runs / "hi-1", machine=[]), "is not what a train script writes"),
         (lambda runs: (runs / "hi-1" / "dev-hi.tsv").write_text("NOUN\n\n"), "which do not fit"),
         (lambda runs: (runs / "hi-1" / "dev-hi.tsv").unlink(), "cannot be read"),

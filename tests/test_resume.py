@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import SAMPLE
 
+from data.cli import InputError
 from data.files import read_pairs, read_udpos, write_pairs, write_udpos
 from lib import subwords, training
 
@@ -156,6 +157,20 @@ def test_a_torn_checkpoint_is_named(run, tmp_path, command, task):
     (tmp_path / "run.checkpoint").write_bytes(b"PK\x03\x04 torn")
     done = run(script, *options, "--output", tmp_path / "run", "--epochs", "1")
     assert done.code == 2 and "run.checkpoint: cannot be read as a checkpoint" in done.err and "remove it" in done.err
+
+
+@pytest.mark.parametrize("lost", ["weights", "optimizer", "step"])
+def test_a_checkpoint_that_lacks_something_is_named(tmp_path, lost):
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(layer.parameters())
+    path, parts = str(tmp_path / "x.checkpoint"), (7, {"model": layer}, optimizer)
+    training.save_checkpoint(path, *parts, {"step": 3, "seconds": 1.0})
+    assert training.load_checkpoint(path, *parts) == {"step": 3, "seconds": 1.0}
+    saved = torch.load(path, weights_only=True)
+    del saved["state"][lost]
+    torch.save(saved, path)
+    with pytest.raises(InputError, match="cannot be read as a checkpoint"):
+        training.load_checkpoint(path, *parts)
 
 
 @pytest.mark.parametrize("task", ["udpos", "xnli"])
