@@ -15,8 +15,8 @@ import json
 import os
 import random
 import re
-import shutil
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
