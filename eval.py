@@ -24,6 +24,7 @@ import json
 import math
 import os
 import shlex
+import sys
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def valid(run):
             and all(isinstance(run[key], kind) for key, kind in kinds.items())
             and all(isinstance(run["args"][key], str) for key in ("train", "data_dir"))
             and (run["args"].get("max_dev") is None or type(run["args"]["max_dev"]) is int)
-            and (run["args"].get("max_dev") or 1) > 0
+            and 0 < (run["args"].get("max_dev") or 1) <= sys.maxsize
             and isinstance(run["args"].get("reordered") or "", str)
             and isinstance(run.get("machine", {}), dict)
             and min(finite([run["train"]["tokens_per_second"], run["train"].get("seconds", 1)])) > 0

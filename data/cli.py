@@ -47,9 +47,9 @@ def one_line(text):
 
 
 def positive(text):
-    """argparse type: an integer of 1 or more."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    """argparse type: an integer of 1 or more, that a list could have as its length."""
+    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more, of 18 digits at most")
     return int(text)
 
 

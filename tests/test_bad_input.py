@@ -171,6 +171,7 @@ CASES = [
     (without(train(), "dev/dev-en.tsv"), "dev: no such folder"),
     (train(**{"dev/dev-en.tsv": "I\tPRON\nsee\tVERBUM\n"}), "dev-en.tsv:2: unknown tag 'VERBUM'"),
     (train(["--langs", "en,xx"]), "dev: no dev file of xx; expected one of en"),
+    (train(["--max-dev", "9" * 30]), "of 18 digits at most"),
     (train(["--epochs", "0"]), "--epochs: '0' is not a whole number of 1 or more"),
     (train(["--lr", "fast"]), "--lr: 'fast' is not a number above 0"),
     (train(["--max-length", "4"]), "--max-length 4: leaves no room"),

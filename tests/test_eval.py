@@ -456,6 +456,7 @@ def markdown_cell(cell):
         (lambda runs: (runs / "hi-1" / "dev-hi.tsv").write_text("NOUN\n\n"), "which do not fit"),
         (lambda runs: (runs / "hi-1" / "dev-hi.tsv").unlink(), "cannot be read"),
         (lambda runs: (runs / "hi-1" / "dev-hi.tsv").write_text("NOMEN\n\n"), "unknown tag"),
+        (lambda runs: edit_args(runs / "hi-1", max_dev=2**70), "is not what a train script writes"),
         (lambda runs: edit_args(runs / "hi-1", epochs=9), "different --epochs"),
         (lambda runs: edit_args(runs / "hi-1", head="fitted"), "different --head"),
         (lambda runs: edit_run(runs / "hi-1", machine={"precision": "bf16"}), "different --precision"),
