@@ -133,8 +133,9 @@ def read_tokenizer(name):
     names = {key: found[key] for key in (*USUAL_NAMES, "bos_token", "eos_token") if key in found}
     names = {key: value["content"] if isinstance(value, dict) else value for key, value in names.items()}
     limit = {key: found[key] for key in ("model_max_length",) if key in found}
-    if not all(type(value) in (int, float) and value > 0 for value in limit.values()):
+    if not all(type(value) in (int, float) and value >= 1 for value in limit.values()):
         raise ValueError(f"model_max_length {limit['model_max_length']!r}: expected a number of pieces")
+    limit = {key: int(min(value, 10**30)) for key, value in limit.items()}  # files may have floats, such as 1e30
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=path, **names, **limit)
     for key, contents in USUAL_NAMES.items():
         usual = [content for content in contents if tokenizer.backend_tokenizer.token_to_id(content) is not None]

@@ -76,7 +76,16 @@ def test_a_cased_bert_without_tokenizer_config_keeps_its_case(tiny_bert, copy):
     assert ours.pad_token_id == whole.pad_token_id and ours.mask_token_id == whole.mask_token_id
 
 
-@pytest.mark.parametrize("length", ["long", [1], -5])
+def test_a_length_may_be_written_with_a_point(tiny_bert, copy):
+    folder = copy(tiny_bert)
+    names = json.loads((folder / "tokenizer_config.json").read_text())
+    for length, kept in ((64.5, 64), (1e30, 10**30)):
+        (folder / "tokenizer_config.json").write_text(json.dumps(names | {"model_max_length": length}))
+        found = common.load_tokenizer(str(folder)).model_max_length
+        assert type(found) is int and found == pytest.approx(kept)
+
+
+@pytest.mark.parametrize("length", ["long", [1], -5, 0.5])
 def test_a_length_that_is_no_number_of_pieces_ends_in_one_line(tiny_bert, copy, length):
     folder = copy(tiny_bert)
     names = json.loads((folder / "tokenizer_config.json").read_text())
