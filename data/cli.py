@@ -124,6 +124,12 @@ def run_script(main):
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(130)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        # Of tokenizers, which prints lines of its own and is no Exception.
+        print(f"{name}: error: the model's tokenizer.json is damaged ({one_line(error)}); get it anew", file=sys.stderr)
+        sys.exit(2)
 
 
 def temporary_name(path, host, process):

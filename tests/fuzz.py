@@ -410,6 +410,8 @@ def fault(script, code, output, errors, before, after):
         left = [path for path in set(after) - set(before) if re.search(r"\.tmp|checkpoint", path)]
         return f"left {left[0]}" if left else None
     lines = [line for line in errors.split("\n") if line and not re.match(rf"{re.escape(name)}: (?!error: )", line)]
+    if "panicked at" in errors:  # tokenizers prints where it stopped
+        lines = [line for line in lines if line.startswith(name)]
     if len(lines) != 1 or not lines[0].startswith(f"{name}: error: "):
         return f"{len(lines)} lines on stderr"
     if set(after) - set(before):

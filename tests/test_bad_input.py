@@ -13,6 +13,8 @@ import sys
 import pytest
 from conftest import ROOT, SAMPLE
 
+from data.cli import run_script
+
 PARALLEL = "I see ||| je vois\nHi ||| salut\n"
 POS = "I\tPRON\nsee\tVERB\n\nHi\tINTJ\n"
 CONLLU = "# sent_id = 1\n1\tI\tI\tPRON\t_\t_\t2\tnsubj\t_\t_\n2\tsee\tsee\tVERB\t_\t_\t0\troot\t_\t_\n\n"
@@ -440,3 +442,14 @@ def test_a_name_with_a_line_end_is_said_in_one_line(run, tmp_path):
     for words in (["--input", "no\nfile"], ["no\noption"]):
         done = run("reorder", "--task", "text", "--alignment", "x", "--output", tmp_path / "y", "--input", "z", *words)
         assert done.code == 2 and done.err.count("\n") == 1 and " ".join(words[-1].split("\n")) in done.err
+
+
+def test_a_tokenizer_that_panics_ends_in_our_line_at_last(capsys):
+    def panic():
+        raise type("PanicException", (BaseException,), {})("no entry found for key")
+
+    with pytest.raises(SystemExit) as end:
+        run_script(panic)
+    assert end.value.code == 2 and "tokenizer.json is damaged (no entry found for key)" in capsys.readouterr().err
+    with pytest.raises(GeneratorExit):
+        run_script(lambda: (_ for _ in ()).throw(GeneratorExit()))

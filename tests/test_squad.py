@@ -229,7 +229,7 @@ def test_predictions_are_read(tmp_path):
         ("[]", r"in\.json: no object"),
         ('{"a": 3}', r"in\.json: question 'a': the prediction is no text"),
         ('{"a": "x", "a": "y"}', r"in\.json: 'a' stands twice"),
-        ('{"a": "x",\n}', r"in\.json:2: no JSON at column 1"),
+        ('{"a": "x",\n"b"}', r"in\.json:2: no JSON at column 4"),
     ],
 )
 def test_bad_predictions_end_in_one_line(tmp_path, text, message):
