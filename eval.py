@@ -141,7 +141,10 @@ def check_comparable(runs):
 
 def finite(values):
     """Return values as floats. Raises ValueError or TypeError for what is no finite number."""
-    numbers = [float(value) for value in values]
+    try:
+        numbers = [float(value) for value in values]
+    except OverflowError:  # an integer of more than 308 digits
+        numbers = [math.inf]
     if not all(map(math.isfinite, numbers)):
         raise ValueError(f"not finite: {values}")
     return numbers
@@ -172,7 +175,7 @@ def read_alignments(paths):
                 keys = ("aer", "precision", "recall", "f1")
                 numbers = dict(zip(keys, finite([scores[key] for key in keys])))
                 row = {"aligner": aligner, "pair": name.removesuffix(".json"), "method": method, **numbers}
-                found[model].append({**row, "pairs": int(scores["pairs"])})
+                found[model].append({**row, "pairs": int(*finite([scores["pairs"]]))})
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(f"{path}: is not what align.py --scores writes; remove it and score again") from None
     return {model: sorted(rows, key=lambda row: aligner_rank(row["aligner"])) for model, rows in found.items()}

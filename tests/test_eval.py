@@ -420,6 +420,16 @@ def test_every_run_can_be_found_and_repeated(report, run, tmp_path, tiny_bert):
     assert [again[key] for key in ("command", "predictions_sha256")] == [one["command"], one["predictions_sha256"]]
 
 
+def test_scores_of_aligners_are_checked(run, runs, tmp_path):
+    path = tmp_path / "m" / "joint" / "enfr.json"
+    path.parent.mkdir(parents=True)
+    scores = {"aer": 0.1, "precision": 0.9, "recall": 0.8, "f1": 0.85}
+    for change in ({"pairs": float("inf")}, {"pairs": 3, "methods": {"argmax": scores | {"aer": 10**400}}}):
+        path.write_text(json.dumps({"methods": {"argmax": scores}} | change))
+        done = run("eval", "--runs", runs, "--output", tmp_path / "report", "--alignments", path)
+        assert done.code == 2 and str(path) in done.err and done.err.count("\n") == 1
+
+
 def test_several_models_stand_side_by_side_first(report, runs):
     shutil.copytree(runs, runs / "other")
     for path in (runs / "other").glob("*/scores.json"):
@@ -456,6 +466,7 @@ def markdown_cell(cell):
         (lambda runs: (runs / "hi-1" / "dev-hi.tsv").write_text("NOUN\n\n"), "which do not fit"),
         (lambda runs: (runs / "hi-1" / "dev-hi.tsv").unlink(), "cannot be read"),
         (lambda runs: (runs / "hi-1" / "dev-hi.tsv").write_text("NOMEN\n\n"), "unknown tag"),
+        (lambda runs: edit_run(runs / "hi-1", train={"tokens_per_second": 10**400}), "is not what a train script writes"),
         (lambda runs: edit_args(runs / "hi-1", max_dev=2**70), "is not what a train script writes"),
         (lambda runs: edit_args(runs / "hi-1", epochs=9), "different --epochs"),
         (lambda runs: edit_args(runs / "hi-1", head="fitted"), "different --head"),
