@@ -109,7 +109,7 @@ def test_data_are_fetched_and_put_beside_their_translations(served, project, tmp
     settings = {"PROFILE": "full", "DATA": str(data), "TASKS": "xnli pawsx", "ORDERS": "original fr", "SEEDS": "1"}
     settings |= {"LANGS": "fr", "MODELS": "some/encoder", "ALIGNERS": "joint"}
     before = plan(project, **settings)
-    assert list(scripts(before).items())[:3] == [("download", 1), ("split", 3), ("finetune_aligner", 1)]
+    assert list(scripts(before).items())[:3] == [("download", 1), ("split", 3), ("finetune_aligner", 2)]
     for wave in ("data", "text"):
         done = run_all(project, "--wave", wave, **settings)
         assert done.returncode == 0, done.stdout + done.stderr
