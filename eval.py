@@ -250,7 +250,7 @@ def describe_run(run, scores):
     task = TASKS[run["task"]]
     words = ["python", SCRIPTS[task.kind]]
     for name, value in run["args"].items():
-        if value not in (None, False):
+        if value is not None and value is not False:  # 0 is a value
             words += [f"--{name.replace('_', '-')}"] + [str(value)] * (value is not True)
     hashed = hashlib.sha256()
     for lang in sorted(run["dev"]):

@@ -33,8 +33,8 @@ FIRST=${MODELS%%$'\n'*}
 [ -z "$(sed 's,.*/,,' <<< "$MODELS" | sort | uniq -d)" ] || fail "MODELS: two have the same last name; run each alone"
 [ "$FIRST" != awesome ] || fail "MODELS: awesome is the first model's joint aligner; expected that model before it"
 ! among awesome "$(echo $MODELS)" || among joint "$ALIGNERS" || fail "ALIGNERS: awesome needs joint among them"
-ORDERS=$(for order in $ORDERS; do
-  case $order in (random | random+*) ;; (*) printf '%s\n' "$order"; continue ;; esac   # "(": bash 3 takes ")" for the end of "$("
+ORDERS=$(for order in $ORDERS; do   # "(": bash 3 takes ")" for the end of "$("
+  case $order in (random | random+*) ;; (*) printf '%s\n' "$order"; continue ;; esac
   for lang in $LANGS; do case " $ORDERS " in (*" $lang"[+\ ]*) echo random-$lang${order#random} ;; esac; done
 done)
 for order in $ORDERS; do
