@@ -1,11 +1,12 @@
 """Run the scripts on mutated inputs: every run must end well, or in one line `SCRIPT: error: ...` with exit code 2.
 
     python tests/fuzz.py --count 10000             # prints every case that does neither, and ends with 1 if there is
-    one python tests/fuzz.py --first 812 --count 1     # one case again; --keep FOLDER leaves its files there
+    python tests/fuzz.py --first 812 --count 1     # one case again; --keep FOLDER leaves its files there
 
 A case is a number: it seeds the choice of the script, of its input and of what is done to that. Scripts run in forks
-of this process, which has imported them, on tiny models and a few sentences; run_all.sh plans with odd settings. After an error nothing may be left
-behind, after a good end no temporary file; neither may a case take more than LIMIT seconds.
+of this process, which has imported them, on tiny models and a few sentences; run_all.sh plans with odd settings.
+After an error nothing may be left behind, after a good end no temporary file; neither may a case take more than LIMIT
+seconds.
 """
 
 import argparse
