@@ -78,6 +78,7 @@ experiment() {
   for model in $MODELS; do for task in $TASKS; do for aligner in $ALIGNERS; do
   for order in $ORDERS; do for seed in $SEEDS; do
     condition || continue
+    [ $model != awesome ] || tuning joint
     [ -z "$lang" ] || reordering
 
     # 7. Training, tested in every language (half a minute or more on two cores).
@@ -96,10 +97,14 @@ experiment() {
   done; done; done
 }
 
-reordering() {   # what comes before a training on reordered English
+tuning() {   # tuning ALIGNER: the texts that it needs and its encoder, which it names
   # 2. Text beside its translation, split into words; what has no translation is translated (minutes on a GPU).
-  local each encoder=$maker named=$aligner languages=$lang train=()
-  case $aligner in joint*) languages=$LANGS ;; esac
+  local each languages=$lang train=()
+  encoder=$maker named=$1
+  case $1 in
+    separate*) encoder=$tuned/$folder/separate-$lang named=$1-$folder ;;
+    joint*)    encoder=$tuned/$folder/joint named=$1-$folder languages=$LANGS ;;
+  esac
   for each in $languages; do
     ! among $each "$TUNED" || train+=("$PARALLEL$each.txt")
     place $task $each || continue
@@ -112,19 +117,20 @@ reordering() {   # what comes before a training on reordered English
       stage text $text $PY translate.py --task $format --input "$english" --lang $each --model "$MT$each" --output $text
     fi
   done
-  place $task $lang
   [ $PROFILE != full ] || for each in $TUNED; do
     stage text $PARALLEL$each.txt $PY data/split.py --task xnli --source "$D/xnli/test-en.tsv" \
       --target "$D/xnli/test-$each.tsv" --output $PARALLEL$each.txt
   done
 
   # 3. Aligners: the encoder fine-tuned on other text and on the text to align (half a minute each on the sample).
-  case $aligner in
-    separate*) encoder=$tuned/$folder/separate-$lang named=$aligner-$folder ;;
-    joint*)    encoder=$tuned/$folder/joint named=$aligner-$folder ;;
-  esac
   [ $encoder = $maker ] ||
     stage aligners $encoder $PY finetune_aligner.py --model $maker --train "${train[@]}" --output $encoder $TUNE
+}
+
+reordering() {   # what comes before a training on reordered English
+  local encoder named
+  tuning $aligner
+  place $task $lang
 
   # 4. Links: how good they are, where there are gold ones, and those of every training file (seconds a language).
   if [ $aligner != manual ]; then

@@ -240,6 +240,9 @@ def test_awesome_is_the_joint_aligner_trained_on_its_own_orders(project):
     made = [words for words in commands if option(words, "--model") == joint]
     assert conditions(made) == ["udpos/original-none-1", "udpos/random-hi-pretrained-1", "udpos/hi-joint-1"]
     assert scripts(commands)["finetune_aligner"] == 1 and scripts(commands)["align"] == 4
+    # It is tuned where no order asks for its links too.
+    commands = plan(project, MODELS="some/encoder awesome", ORDERS="original", SEEDS="1", TASKS="udpos")
+    assert [option(words, "--output") for words in commands if "finetune_aligner.py" in words] == [joint]
 
 
 def test_data_that_lie_there_are_not_fetched(project, tmp_path):
