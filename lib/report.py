@@ -77,6 +77,7 @@ td small { display: block; font-size: .72rem; color: #444 } .target { outline: 2
 .forest svg { width: 100%; display: block; overflow: visible } .forest h4 { margin: .8rem 0 .1rem; font-size: .9rem }
 .forest span, .forest small { font-size: .85rem } .bar { stroke-width: 3 } .forest { padding-right: .5rem }
 .tau { width: 100%; max-width: 34rem; display: block }
+.tau text { paint-order: stroke; stroke: #fff; stroke-width: 3px }
 .example { margin: 1rem 0; padding: .5rem 1rem; background: #f7f8fa } .example div { display: flex; margin: .2rem 0 }
 .example b { width: 7rem; flex: none; font-size: .85rem; padding-top: .1rem } .example p { margin: 0; line-height: 1.8 }
 .example span { padding: .05rem .35rem; border-radius: .25rem; white-space: nowrap }
