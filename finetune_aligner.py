@@ -46,7 +46,7 @@ from data.cli import (
     warn,
 )
 from data.files import read_lines, read_parallel, read_pharaoh
-from lib import encoding, extraction, heads, objectives, training
+from lib import checkpoints, encoding, extraction, heads, objectives, training
 
 OBJECTIVES = ["so", "co", "psi", "contrast", "mlm", "tlm"]
 # How align.py finds links after training: by our evidence, or, where dot products were trained, by awesome-align's
@@ -205,7 +205,7 @@ def save_aligner(name, weights, new_id, contents, folder):
     headless = any(not key.startswith(prefix) for key in missing)
     target = whole.base_model if headless else whole
     absent = {key.removeprefix(prefix) if headless else key for key in missing}
-    temporary = training.temporary_path(folder)
+    temporary = checkpoints.temporary_path(folder)
     try:
         kept = {key: value for key, value in target.state_dict().items() if key not in absent}
         target.save_pretrained(temporary, state_dict=kept)
@@ -251,14 +251,14 @@ def parse_arguments():
     if args.links and "so" not in asked:
         raise InputError(f"--links: is for the objective so, which --objectives {args.objectives} lacks")
     args.output = args.output.rstrip("/")
-    check_writable(training.checkpoint_path(args.output))
+    check_writable(checkpoints.path_of(args.output))
     if os.path.exists(args.output) and not os.path.isdir(args.output):
         raise InputError(f"{args.output}: is a file; expected the name of a folder to write")
     own = os.path.isfile(os.path.join(args.output, "finetuning.json"))
     if os.path.isdir(args.output) and os.listdir(args.output) and not own:
         raise InputError(f"{args.output}: a folder that this script did not write; expected a new folder")
-    for path in (args.output, args.output + ".old", training.checkpoint_path(args.output)):
-        training.sweep(path)
+    for path in (args.output, args.output + ".old", checkpoints.path_of(args.output)):
+        checkpoints.sweep(path)
     return args
 
 
@@ -332,9 +332,9 @@ def main():
     # Training, from where a killed run of the same code, settings, data and model stood.
     found = [file["links"] or {} for file in files]
     links = [np.array([(pair, *link) for pair in of for link in of[pair]]) for of in found]
-    crc = training.training_crc(__file__, vars(args), [*sides, *links, *map(np.asarray, training.weights(model))])
-    path = training.checkpoint_path(args.output)
-    state = {"history": [], "loss": 0.0, "steps": 0, **training.load_checkpoint(path, crc, modules, optimizer)}
+    crc = checkpoints.training_crc(__file__, vars(args), [*sides, *links, *map(np.asarray, checkpoints.weights(model))])
+    path = checkpoints.path_of(args.output)
+    state = {"history": [], "loss": 0.0, "steps": 0, **checkpoints.load(path, crc, modules, optimizer)}
     started = saved = time.perf_counter()
     with tqdm(total=args.max_steps, initial=state["step"], unit=" steps", disable=None if rank == 0 else True) as bar:
         for step in range(state["step"], args.max_steps):
@@ -353,7 +353,7 @@ def main():
             if rank == 0 and time.perf_counter() - saved >= 60 * args.save_every:
                 saved = time.perf_counter()
                 seconds = state["seconds"] + saved - started
-                training.save_checkpoint(path, crc, modules, optimizer, {**state, "seconds": seconds})
+                checkpoints.save(path, crc, modules, optimizer, {**state, "seconds": seconds})
     seconds = state["seconds"] + time.perf_counter() - started
 
     if rank == 0:

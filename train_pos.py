@@ -34,7 +34,7 @@ from data.cli import Arguments, InputError, run_script
 from data.files import UPOS, languages_in, read_permutations, read_udpos
 from data.metrics import tagging_scores
 from data.tasks import TASKS
-from lib import heads, subwords, training
+from lib import checkpoints, heads, subwords, training
 
 TRAIN_BUDGET = {"cpu": 4096, "cuda": 65536}  # padded pieces that are trained on at a time
 FITTED_WORDS = 100_000  # most words that a fitted head is fitted to
@@ -257,16 +257,16 @@ def main():
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=args.weight_decay, fused=True)
     data = [np.array([*ids, *positions, *tags]) for ids, positions, tags in inputs] + list(map(np.array, orders))
     options = {**vars(args), "precision": precision}
-    crc = training.training_crc(__file__, options, [*data, *training.weights(model)])
-    checkpoint = training.checkpoint_path(args.output), crc, {"model": model}, optimizer
-    state = training.load_checkpoint(*checkpoint)
+    crc = checkpoints.training_crc(__file__, options, [*data, *checkpoints.weights(model)])
+    checkpoint = checkpoints.path_of(args.output), crc, {"model": model}, optimizer
+    state = checkpoints.load(*checkpoint)
     if args.head == "fitted" and state["step"] == 0:
         fit_last_layer(model, examples, pad_id, precision, np.random.default_rng(args.seed), rank)
 
     parameters = list(model.parameters())
     sizes = [sum(len(ids) for order in example for ids, *_ in order) for example in examples]
     total = args.epochs * -(-len(examples) // args.batch_size)
-    save = functools.partial(training.save_checkpoint, *checkpoint, state)
+    save = functools.partial(checkpoints.save, *checkpoint, state)
     model.train()
     for step, batch in training.steps(
         sizes, args.batch_size, args.epochs, args.seed, rank, state, save, args.save_every

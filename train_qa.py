@@ -38,7 +38,7 @@ from data.files import read_permutations
 from data.metrics import question_scores, squad_scores
 from data.paragraphs import paragraph_sentences, reorder_paragraph
 from data.squad import QA_TASKS, gold_answers, qa_files, read_squad, stripped
-from lib import heads, subwords, training
+from lib import checkpoints, heads, subwords, training
 
 STRIDE = 128  # pieces between the beginnings of a context's windows (XTREME's doc_stride)
 LONGEST_QUESTION = 64  # pieces (XTREME's max_query_length)
@@ -326,14 +326,14 @@ def main():
     data = [np.array([*window.ids, *window.answer]) for inputs, _ in examples for window in inputs]
     data += [np.concatenate(groups) for _, groups in examples if groups]
     options = {**vars(args), "precision": precision}
-    crc = training.training_crc(__file__, options, [*data, *training.weights(model)])
-    checkpoint = training.checkpoint_path(args.output), crc, {"model": model}, optimizer
-    state = training.load_checkpoint(*checkpoint)
+    crc = checkpoints.training_crc(__file__, options, [*data, *checkpoints.weights(model)])
+    checkpoint = checkpoints.path_of(args.output), crc, {"model": model}, optimizer
+    state = checkpoints.load(*checkpoint)
 
     parameters = list(model.parameters())
     sizes = [sum(len(window.ids) for window in inputs) for inputs, _ in examples]
     total = args.epochs * -(-len(examples) // args.batch_size)
-    save = functools.partial(training.save_checkpoint, *checkpoint, state)
+    save = functools.partial(checkpoints.save, *checkpoint, state)
     model.train()
     for step, batch in training.steps(
         sizes, args.batch_size, args.epochs, args.seed, rank, state, save, args.save_every

@@ -35,7 +35,7 @@ import common
 from data.cli import Arguments, InputError, error_at, run_script
 from data.files import PAIR_LABELS, iterate_pairs, languages_in, write_lines
 from data.metrics import pair_scores
-from lib import heads, subwords, training
+from lib import checkpoints, heads, subwords, training
 
 TEST_BUDGET = {"cpu": 2048, "cuda": 65536}  # padded pieces in a batch of testing
 READ = 20_000  # pairs that are tokenised at a time
@@ -173,14 +173,14 @@ def main():
     model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=args.weight_decay, fused=True)
     options = {**vars(args), "precision": precision}
-    crc = training.training_crc(__file__, options, [*inputs, *training.weights(model)])
-    checkpoint = training.checkpoint_path(args.output), crc, {"model": model}, optimizer
-    state = training.load_checkpoint(*checkpoint)
+    crc = checkpoints.training_crc(__file__, options, [*inputs, *checkpoints.weights(model)])
+    checkpoint = checkpoints.path_of(args.output), crc, {"model": model}, optimizer
+    state = checkpoints.load(*checkpoint)
 
     parameters = list(model.parameters())
     sizes = inputs.lengths.reshape(views, pairs).sum(0)
     total = args.epochs * -(-pairs // args.batch_size)
-    save = functools.partial(training.save_checkpoint, *checkpoint, state)
+    save = functools.partial(checkpoints.save, *checkpoint, state)
     model.train()
     for step, batch in training.steps(
         sizes, args.batch_size, args.epochs, args.seed, rank, state, save, args.save_every

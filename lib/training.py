@@ -1,15 +1,10 @@
-"""What the train scripts share: options, steps, learning rate, checkpoints, scores, saving."""
+"""What the train scripts share: options, steps, learning rate, scores, saving."""
 
-import ast
 import contextlib
-import glob
 import json
 import os
 import shutil
-import socket
 import time
-import warnings
-import zlib
 
 import numpy as np
 import torch
@@ -26,9 +21,8 @@ from data.cli import (
     positive,
     positive_float,
     random_seed,
-    warn,
-)  # fmt: skip
-from lib import heads
+)
+from lib import checkpoints, heads
 
 CLIP = 1.0  # largest norm of the gradient
 
@@ -114,10 +108,10 @@ def check_output(output, data_dir, below=False):
         raise InputError(f"{output}: lies in --data-dir {data_dir}, among the dev files; expected another folder")
     for path in ("scores.json", "model/config.json"):
         check_writable(os.path.join(output, path))
-    check_writable(checkpoint_path(output))
-    sweep(checkpoint_path(output))
+    check_writable(checkpoints.path_of(output))
+    checkpoints.sweep(checkpoints.path_of(output))
     for name in ("model", "model.old"):
-        sweep(os.path.join(output, name))
+        checkpoints.sweep(os.path.join(output, name))
 
 
 def dev_languages(langs, known, data_dir):
@@ -239,100 +233,6 @@ def symmetric_divergence(one, other):
     return 0.5 * ((one.exp() - other.exp()) * (one - other)).sum(1)
 
 
-# ---- checkpoints -------------------------------------------------------------------------------------
-
-
-def checkpoint_path(output):
-    """Return where the checkpoint of a training lies."""
-    return f"{output.rstrip('/')}.checkpoint"
-
-
-def training_crc(script, options, arrays):
-    """Return a number that tells one training from another: its code, options, data and the weights that it begins
-    with.
-
-    script: path of the train script; comments in it and in the modules that it shares do not count. options: {name:
-    value}. arrays: numpy arrays.
-    """
-    ignored = ("output", "save_every", "save")
-    crc = zlib.crc32(json.dumps({k: v for k, v in options.items() if k not in ignored}, sort_keys=True).encode())
-    for path in (script, common.__file__, heads.__file__, __file__):
-        with open(path, encoding="utf-8") as stream:
-            crc = zlib.crc32(ast.dump(ast.parse(stream.read())).encode(), crc)
-    for array in arrays:
-        crc = zlib.crc32(np.ascontiguousarray(array), crc)
-    return crc
-
-
-def weights(model):
-    """Return a model's parameters as numpy arrays, for training_crc."""
-    return [parameter.detach().cpu().numpy() for parameter in model.parameters()]
-
-
-def save_checkpoint(path, crc, modules, optimizer, state):
-    """Write a training's state whole: the weights of `modules`, {name: module}, the optimizer's, and the numbers in
-    `state`.
-
-    crc: training_crc's. Raises InputError.
-    """
-    weights = {name: module.state_dict() for name, module in modules.items()}
-    content = {"crc": crc, "state": {**state, "weights": weights, "optimizer": optimizer.state_dict()}}
-    temporary = temporary_path(path)
-    try:
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        torch.save(content, temporary)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch.save raises the latter where the disk is full
-        reason = getattr(error, "strerror", None) or "is the disk full?"
-        raise InputError(f"{path}: cannot be written ({reason}); make room, then start again") from None
-    finally:
-        with contextlib.suppress(OSError):
-            os.remove(temporary)
-
-
-def load_checkpoint(path, crc, modules, optimizer):
-    """Restore modules and optimizer from the checkpoint and return the rest of its state; a new one if there is none.
-
-    A checkpoint of another training is not used. Raises InputError for one that cannot be read.
-    """
-    new = {"step": 0, "seconds": 0.0}
-    if not os.path.exists(path):
-        return new
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of another protocol; the error says what is wrong
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-        if saved["crc"] != crc:
-            warn(f"{path}: is of other code, settings, data or another model, and is not used")
-            return new
-        state = saved["state"]
-        for name, module in modules.items():
-            module.load_state_dict(state["weights"][name], strict=False)
-        optimizer.load_state_dict(state["optimizer"])
-        state |= {"step": int(state["step"]), "seconds": float(state["seconds"])}
-    except Exception as error:
-        reason = " ".join(str(error).split())[:100]
-        raise InputError(f"{path}: cannot be read as a checkpoint ({reason}); remove it to start again") from None
-    if os.environ.get("RANK", "0") == "0":
-        warn(f"goes on after step {state['step']}, from {path}")
-    return {key: value for key, value in state.items() if key not in ("weights", "optimizer")}
-
-
-def temporary_path(path):
-    """Return the name under which a file or folder is written before it is whole; it says who writes it."""
-    return f"{path}.{socket.gethostname()}.{os.getpid()}.tmp"
-
-
-def sweep(path):
-    """Remove what killed processes of this machine left where `path` was to be written."""
-    for left in glob.glob(f"{glob.escape(path)}.{glob.escape(socket.gethostname())}.*.tmp"):
-        with contextlib.suppress(ValueError, PermissionError):  # it lives, and is another user's
-            try:
-                os.kill(int(left.split(".")[-2]), 0)
-            except ProcessLookupError:
-                shutil.rmtree(left) if os.path.isdir(left) else os.remove(left)
-
-
 # ---- results -----------------------------------------------------------------------------------------
 
 
@@ -370,7 +270,7 @@ def write_scores(options, task, metric, machine, scores, langs, train):
         options = {**options, "precision": machine["precision"]}
         json.dump({**content, "machine": machine, "args": options}, stream, indent=1)
     with contextlib.suppress(OSError):
-        os.remove(checkpoint_path(options["output"]))  # the run is whole
+        os.remove(checkpoints.path_of(options["output"]))  # the run is whole
     for lang in langs:
         numbers = [f"{name} {100 * value:5.1f}" for name, value in scores[lang].items() if name != "count"]
         print(f"{lang}  {'  '.join(numbers)}  ({scores[lang]['count']})")
@@ -388,7 +288,7 @@ def save_model(name, kind, labels, model, new_id, folder):
 
 def save_folder(model, tokenizer, folder):
     """Write a Hugging Face folder, which is whole or not there at any moment. Raises InputError."""
-    temporary = temporary_path(folder)
+    temporary = checkpoints.temporary_path(folder)
     try:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
@@ -402,7 +302,7 @@ def save_folder(model, tokenizer, folder):
 
 def replace_folder(temporary, folder):
     """Put a folder in another's place, which is whole or not there at any moment."""
-    old = temporary_path(folder + ".old")
+    old = checkpoints.temporary_path(folder + ".old")
     if os.path.isdir(folder):
         os.replace(folder, old)
     os.replace(temporary, folder)

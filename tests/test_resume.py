@@ -13,7 +13,7 @@ from conftest import SAMPLE
 
 from data.cli import InputError
 from data.files import read_pairs, read_udpos, write_pairs, write_udpos
-from lib import subwords, training
+from lib import checkpoints, subwords, training
 
 SCRIPTS = ["udpos", "xnli", "xquad"]
 
@@ -116,7 +116,7 @@ def test_a_checkpoint_belongs_to_the_code_that_wrote_it(tmp_path):
 
     def crc(code, options={"lr": 1e-4, "output": "a"}, data=(1, 2)):
         script.write_text(code)
-        return training.training_crc(str(script), options, [np.array(data)])
+        return checkpoints.training_crc(str(script), options, [np.array(data)])
 
     first = crc("x = 1\n")
     assert first == crc("x = 1  # of one\n\n") == crc("x = 1\n", {"lr": 1e-4, "output": "b"})
@@ -146,8 +146,8 @@ def test_what_a_killed_process_left_is_swept(tmp_path):
     for name in names:
         (tmp_path / name).write_text("torn")
     (tmp_path / f"run.checkpoint.x.{host}.{gone.pid}.tmp").mkdir()
-    training.sweep(str(tmp_path / "run.checkpoint"))
-    training.sweep(str(tmp_path / "run.checkpoint.x"))
+    checkpoints.sweep(str(tmp_path / "run.checkpoint"))
+    checkpoints.sweep(str(tmp_path / "run.checkpoint.x"))
     assert sorted(os.listdir(tmp_path)) == sorted(names[1:])
 
 
@@ -164,13 +164,13 @@ def test_a_checkpoint_that_lacks_something_is_named(tmp_path, lost):
     layer = torch.nn.Linear(2, 2)
     optimizer = torch.optim.AdamW(layer.parameters())
     path, parts = str(tmp_path / "x.checkpoint"), (7, {"model": layer}, optimizer)
-    training.save_checkpoint(path, *parts, {"step": 3, "seconds": 1.0})
-    assert training.load_checkpoint(path, *parts) == {"step": 3, "seconds": 1.0}
+    checkpoints.save(path, *parts, {"step": 3, "seconds": 1.0})
+    assert checkpoints.load(path, *parts) == {"step": 3, "seconds": 1.0}
     saved = torch.load(path, weights_only=True)
     del saved["state"][lost]
     torch.save(saved, path)
     with pytest.raises(InputError, match="cannot be read as a checkpoint"):
-        training.load_checkpoint(path, *parts)
+        checkpoints.load(path, *parts)
 
 
 @pytest.mark.parametrize("task", ["udpos", "xnli"])
