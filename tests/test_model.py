@@ -77,7 +77,7 @@ def test_translations_are_closer_than_unrelated_sentences(tokenizer, encoder):
     assert similarity[same].min() > similarity[~same].max()
 
 
-@pytest.mark.parametrize("pair, limit", [("enfr", 0.071), ("zhen", 0.245)])
+@pytest.mark.parametrize("pair, limit", [("enfr", 0.047), ("zhen", 0.165)])
 def test_alignment_error_rate_on_real_gold_data(default_model, shared, run, tmp_path, pair, limit):
     import json
 
