@@ -1,7 +1,8 @@
 """Fine-tune an encoder for extractive question answering and score it on the dev set of every language.
 
 In:   a SQuAD-format file to train on (English, in its own or another word order) and a folder of dev files in XTREME's
-layout Out:  OUTPUT/dev-XX.json    the predicted answer of every question, {id: text} (XTREME's submission format)
+      layout
+Out:  OUTPUT/dev-XX.json    the predicted answer of every question, {id: text} (XTREME's submission format)
       OUTPUT/scores.json    F1 and exact match of every language, what was run, and how fast
 
     python train_qa.py --task xquad --model models/multilingual-e5-small --train data/sample/squad/train-v1.1.json \\
@@ -10,11 +11,12 @@ layout Out:  OUTPUT/dev-XX.json    the predicted answer of every question, {id: 
 
 The defaults are XTREME's settings for TyDiQA (learning rate 3e-5, batch 32, 3 epochs, length 384; SQuAD, on which xquad
 and mlqa train, takes --epochs 2), but for the warm-up, a tenth of the steps, and the weight decay, none.
-An input is [CLS] question [SEP] part of the context [SEP], or what the model's tokenizer puts in these
-places. A context that is too long is cut into windows, one beginning every 128 pieces; in training, a window without
-the answer points at [CLS]. A linear layer scores every piece as the answer's first and as its last one. The answer is
-the span of at most 30 pieces within one window whose two scores have the highest sum, over all windows. An answer that
-begins or ends inside a piece is trained as the whole pieces that hold it; how many there are is said.
+
+An input is [CLS] question [SEP] part of the context [SEP], or what the model's tokenizer puts in these places. A
+context that is too long is cut into windows, one beginning every 128 pieces; in training, a window without the answer
+points at [CLS]. A linear layer scores every piece as the answer's first and as its last one. The answer is the span of
+at most 30 pieces within one window whose two scores have the highest sum, over all windows. An answer that begins or
+ends inside a piece is trained as the whole pieces that hold it; how many there are is said.
 
 With --reordered, every question is trained on in two orders, and --consistency adds the divergence between the
 predictions for them, of first and last pieces; --permutations says which word is which. Contexts of several windows are

@@ -1,7 +1,8 @@
 """Fine-tune an encoder for a sentence-pair task, XNLI or PAWS-X, and score it on the dev set of every language.
 
 In:   a file of sentence1<TAB>sentence2<TAB>label lines (English, in its own or another word order) and a folder of
-dev-XX.tsv Out:  OUTPUT/dev-XX.tsv     predicted labels, one a line (XTREME's submission format)
+      dev-XX.tsv
+Out:  OUTPUT/dev-XX.tsv     predicted labels, one a line (XTREME's submission format)
       OUTPUT/scores.json    accuracy of every language, what was run, and how fast
 
     python train_xnli.py --task xnli --model models/multilingual-e5-small --train data/sample/xnli/train-en.tsv \\
@@ -13,9 +14,10 @@ warm-up, a tenth of the steps where XTREME has none (--warmup 0). An input is [C
 what the model's tokenizer puts in these places; of a pair that is too long, the longer sentence is cut. The label is
 predicted by the head that transformers gives the family of the model, which is what XTREME's baselines use:
 
-- BERT (mBERT, the default model): the checkpoint's pooler, which is a dense layer with tanh, then dropout and a linear
-layer; - XLM-R (InfoXLM and XLM-Align too): dropout, a new dense layer with tanh, dropout, a linear layer; others are
-much like these.
+- BERT (mBERT, the default model): the pooler, which is a dense layer with tanh (the checkpoint's; new where it has
+  none, as the default model), then dropout and a linear layer;
+- XLM-R (InfoXLM and XLM-Align too): dropout, a new dense layer with tanh, dropout, a linear layer; others are much
+  like these.
 
 With --reordered, every pair is trained on in two orders, and --consistency adds the divergence between the predictions
 for them.
