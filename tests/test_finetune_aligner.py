@@ -223,25 +223,24 @@ def test_trimmed_embeddings_give_the_same_weights(run, tmp_path, tiny_model, mon
     assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path, tiny_bert):
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(run, tmp_path, tiny_bert):
     """Killed by the system in the middle (SIGKILL); links, masks and negative examples included."""
-    command = [sys.executable, f"{ROOT}/finetune_aligner.py", "--model", tiny_bert, "--train", small_file(tmp_path)]
-    command += [small_file(tmp_path, "hi"), "--objectives", "so,psi,mlm", "--max-steps", "12", "--batch-size", "6"]
-    command += ["--lr", "1e-3", "--save-every", "0"]
+    options = ["--model", tiny_bert, "--train", small_file(tmp_path), small_file(tmp_path, "hi"), "--max-steps", "12"]
+    options += ["--objectives", "so,psi,mlm", "--batch-size", "6", "--lr", "1e-3", "--save-every", "0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
-    def start(output):
-        arguments = [*command, "--output", tmp_path / output]
-        return subprocess.Popen(list(map(str, arguments)), env=environment, stderr=subprocess.PIPE)
+    def start():
+        command = [sys.executable, f"{ROOT}/finetune_aligner.py", *options, "--output", tmp_path / "killed"]
+        return subprocess.Popen(list(map(str, command)), env=environment, stderr=subprocess.PIPE)
 
-    assert start("whole").wait(300) == 0
-    checkpoint, process, deadline = tmp_path / "killed.checkpoint", start("killed"), time.time() + 120
+    assert run("finetune_aligner", *options, "--output", tmp_path / "whole").code == 0
+    checkpoint, process, deadline = tmp_path / "killed.checkpoint", start(), time.time() + 120
     while process.poll() is None and time.time() < deadline and not checkpoint.exists():
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert checkpoint.exists() and not (tmp_path / "killed").exists()
-    process = start("killed")
+    process = start()
     assert process.wait(300) == 0 and b"goes on after step" in process.stderr.read()
     one, two = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(one[name], two[name]) for name in one) and not checkpoint.exists()

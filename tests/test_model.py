@@ -1,5 +1,7 @@
 """The default model is the encoder that it claims to be."""
 
+import itertools
+import json
 import os
 import shutil
 
@@ -77,23 +79,16 @@ def test_translations_are_closer_than_unrelated_sentences(tokenizer, encoder):
     assert similarity[same].min() > similarity[~same].max()
 
 
-@pytest.mark.parametrize("pair, limit", [("enfr", 0.047), ("zhen", 0.165)])
+@pytest.mark.parametrize("pair, limit", [("enfr", 0.053), ("zhen", 0.148)])
 def test_alignment_error_rate_on_real_gold_data(default_model, shared, run, tmp_path, pair, limit):
-    import json
-
-    gold = os.path.join(shared, "align", pair)
-    done = run(
-        "align",
-        "--model",
-        default_model,
-        "--input",
-        gold + ".src-tgt",
-        "--gold",
-        gold + ".gold",
-        "--output",
-        tmp_path / "out",
-    )
-    assert done.code == 0 and json.loads(done.out)["aer"] <= limit
+    """The first 150 pairs of each."""
+    files = {kind: tmp_path / f"{pair}.{kind}" for kind in ("src-tgt", "gold")}
+    for kind, path in files.items():
+        with open(os.path.join(shared, "align", path.name), encoding="utf-8") as stream:
+            path.write_text("".join(itertools.islice(stream, 150)), encoding="utf-8")
+    inputs = ["--input", files["src-tgt"], "--gold", files["gold"]]
+    done = run("align", "--model", default_model, *inputs, "--output", tmp_path / "out")
+    assert done.code == 0 and json.loads(done.out)["aer"] <= limit, done.out
 
 
 def test_a_broken_wheel_is_refused(run, tmp_path):

@@ -58,8 +58,8 @@ def train(run, model, folder, output, *options, task="xquad"):
     return json.loads((output / "scores.json").read_text())
 
 
-def test_it_learns_and_its_files_hold_what_other_tools_read(run, tmp_path, tiny_model, small):
-    scores = train(run, tiny_model, small, tmp_path / "run", "--epochs", "25", "--order", "hi", "--aligner", "joint")
+def test_it_learns_and_its_files_hold_what_other_tools_read(run, tmp_path, tiny_xlmr, small):
+    scores = train(run, tiny_xlmr, small, tmp_path / "run", "--epochs", "25", "--order", "hi", "--aligner", "joint")
     assert scores["dev"]["en"]["f1"] > 0.5  # its own training data
     assert (scores["task"], scores["metric"], scores["order"], scores["aligner"]) == ("xquad", "f1", "hi", "joint")
     for lang in ("en", "zh"):
@@ -223,7 +223,7 @@ def test_the_divergence_of_two_forms_is_the_formula_for_first_and_last_pieces():
 def test_the_saved_model_predicts_what_the_run_did(run, tmp_path, tiny_model, small):
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
-    train(run, tiny_model, small, tmp_path / "run", "--epochs", "20", "--precision", "f32", "--save")
+    train(run, tiny_model, small, tmp_path / "run", "--epochs", "5", "--precision", "f32", "--save")
     model = AutoModelForQuestionAnswering.from_pretrained(tmp_path / "run" / "model")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "model")
     paragraphs = read_squad(str(small / "dev-en.json"))
@@ -268,9 +268,9 @@ def test_no_answer_is_lost_by_any_order():
 
 
 def test_no_answer_of_tydiqa_is_lost(shared):
-    """All 3,696 questions, with random permutations."""
-    paragraphs = read_squad(os.path.join(shared, "xtreme", "tydiqa", "tydiqa.goldp.en.train.json"))
-    assert sum(check_paragraph(paragraph, shuffle=shuffled(2)) for paragraph in paragraphs) == 3696
+    """A third of the 3,696 questions, one a paragraph, with random permutations."""
+    paragraphs = read_squad(os.path.join(shared, "xtreme", "tydiqa", "tydiqa.goldp.en.train.json"))[::3]
+    assert sum(check_paragraph(paragraph, shuffle=shuffled(2)) for paragraph in paragraphs) == 1232
 
 
 def test_real_orders_move_answers_as_blocks(run, tmp_path, tiny_bert):
