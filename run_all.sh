@@ -50,7 +50,7 @@ case $PROFILE in   # D is where the data are, PARALLEL what aligners are tuned o
           : "${ALIGNERS:=pretrained joint}" ;;
   human)  D=$RUNS/data PARALLEL=$D/parallel/en- KNOWN_TASKS="udpos xnli pawsx" KNOWN_ALIGNERS="$KNOWN_ALIGNERS manual"
           [ -d "$DATA" ] || fail "PROFILE=human needs DATA=DIR, a folder with the PUD treebanks and XTREME's files"
-          : "${POS:=--epochs 3 --lr 1e-4 --batch-size 16}" "${PAIRS:=--epochs 3 --lr 5e-5 --batch-size 32}"
+          : "${POS:=--epochs 3 --lr 1e-4 --batch-size 16}" "${PAIRS:=--epochs 3 --lr 1e-4 --batch-size 16}"
           : "${SEEDS:=1 2 3 4 5}" ;;
   full)   D=${DATA:=data/xtreme} PARALLEL=$RUNS/data/parallel/en- KNOWN_TASKS="udpos xnli pawsx tydiqa xquad mlqa"
           TRANSLATED="xnli-fr xnli-de xnli-hi xnli-zh pawsx-fr pawsx-de pawsx-zh squad-de squad-hi squad-zh"

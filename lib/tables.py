@@ -36,23 +36,23 @@ def tally(contrasts):
 
 
 def unseen(contrasts):
-    """Return which differences all contrasts that cannot be told would have missed, as text; '' without any."""
+    """Return which differences all contrasts that cannot be told may have missed, as text; '' without any."""
     least = [one["detectable"] for one in contrasts if not clear(one) and one["detectable"] is not None]
-    return f" (of these, a difference below {100 * min(least):.1f} points would not have been seen)" if least else ""
+    return f" (where a difference below {100 * min(least):.1f} would not reliably have been seen)" if least else ""
 
 
 def verdict(result):
     """Return three texts on one task and model: what the primary contrast is, what it allows to say, what not."""
     primary = named(result, "primary")
     asked = (
-        "What an order gives its own language beyond what it gives the other languages whose orders were tried, each "
-        "order less a random one as far from English, averaged over the orders"
+        "Does training in a language's word order help that language more than it helps others? The gain from an order "
+        "over a random one about as far from English, on its own language, less the gain on the other languages whose "
+        "orders were tried; averaged over the orders."
     )
     numbers = [f"{one['aligner']} {points(one)}{p_text(one)}" for one in primary]
     if numbers:
-        least = min(one["seeds"] for one in primary)
-        asked += f". In points of {NAMES[result['metric']]}, {count_of(least, 'seed')}: {'; '.join(numbers)}"
-    return [asked + ".", primary_verdict(primary), secondary_verdict(result)]
+        asked += f" In points of {NAMES[result['metric']]}, by aligner: {'; '.join(numbers)}."
+    return [asked, primary_verdict(primary), secondary_verdict(result)]
 
 
 def p_text(contrast):
@@ -64,7 +64,8 @@ def primary_verdict(primary):
     """Return what the primary contrasts of a result allow to say."""
     if not primary:
         return (
-            "Nothing: it takes the orders of two languages or more that have dev sets, each with its random control."
+            "Nothing: it was not computed, which takes the orders of two languages or more that have dev sets, each "
+            "with its random control."
         )
     parts = []
     for one in primary:
@@ -84,21 +85,22 @@ def primary_verdict(primary):
         else:
             parts.append(
                 f"Whether order itself matters to a language cannot be told with {seeds} ({one['aligner']}): a "
-                f"difference below {100 * one['detectable']:.1f} points would not have been seen."
+                f"difference below {100 * one['detectable']:.1f} points would not reliably have been seen."
             )
     return " ".join(dict.fromkeys(parts))
 
 
 def secondary_verdict(result):
     """Return what the primary contrast does not say, with what the other contrasts say of it."""
-    own, control = named(result, "own language"), named(result, "own language against control")
-    least = min(result["examples"].values())
     text = ["Whether reordering pays."]
-    if own:
-        text.append(f"On its own language, against original English: {tally(own)}{unseen(own)}.")
-    if control:
-        text.append(f"Against random orders: {tally(control)}{unseen(control)}.")
-    text.append(f"And nothing of other models and data: here are {least:,} test examples a language or more.")
+    for name, other in (("own language", "original English"), ("own language against control", "its random order")):
+        if found := named(result, name):
+            text.append(
+                f"Orders on their own language, each against {other}, {count_of(len(found), 'comparison')}: "
+                f"{tally(found)}{unseen(found)}."
+            )
+    least = min(result["examples"].values())
+    text.append(f"Nor anything of other models and data: here are {least:,} test examples a language or more.")
     return " ".join(text)
 
 
@@ -263,7 +265,7 @@ def overview_table(results):
     for result in results:
         base = next((row["scores"] for row in result["rows"] if row["order"] == "original"), {}).get("mean_not_english")
         primary = "; ".join(f"{one['aligner']} {points(one)}{'*' * clear(one)}" for one in named(result, "primary"))
-        texts = [result["task"], result["model"], seeds_text(result), primary or "–"]
+        texts = [result["task"], result["model"], seeds_text(result), primary or "not computed"]
         texts.append(f"{100 * base[result['metric']]:.1f}" if base else "–")
         for name in ("own language", "own language against control"):
             texts.append(tally(named(result, name)) if named(result, name) else "–")
@@ -272,7 +274,7 @@ def overview_table(results):
         "title": "All tasks and models",
         "note": "",
         "words": True,
-        "header": ["task", "model", "seeds", "primary contrast", "original English, average without en"]
+        "header": ["task", "model", "seeds", "primary contrast", "score of original English, average without en"]
         + ["own language, against original", "own language, against random order"],
         "rows": rows,
     }
