@@ -153,12 +153,15 @@ reordering() {   # what comes before a training on reordered English
 
 plan() {
   local lines runs scores; lines=$(experiment)
+  stage waves $WAVES
   if [ $PROFILE = full ] && [ ! -d "$D/archives" ] && [ -z "$(absent <<< "$lines")" ]; then   # all is fetched
     lines=$(grep -v "^data" <<< "$lines")
+    for task in $TASKS; do case $task in udpos | xnli | pawsx)
+      stage note "$task is tested in the dev sets that lie there: $(set +f; cd "$D/$task"; echo dev-*)" ;;
+    esac; done
   fi
   runs=$(awk -F '\037' '$1 == "train" && !seen[$2]++ { print $2 }' <<< "$lines")
   scores=$(awk -F '\037' '/--scores/ && !seen[$2]++ { print $2 }' <<< "$lines")
-  stage waves $WAVES
   echo "$lines"
   # 8. The report on all of it (seconds).
   stage report report/$PROFILE $PY eval.py --runs $runs --output report/$PROFILE ${scores:+--alignments $scores} \

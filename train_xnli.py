@@ -207,6 +207,7 @@ def main():
         training.save_model(args.model, "SequenceClassification", labels, model, new_id, folder)
     if precision == "bf16":
         common.store_linear_in_bf16(model.base_model)
+    training.withdraw_scores(args.output)
     scores = {}
     for lang in tqdm(langs[rank::world], unit=" languages", desc="dev", disable=None if rank == 0 else True):
         predicted = predict(model, dev[lang], pad_id, precision)

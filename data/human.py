@@ -24,6 +24,7 @@ only where nothing is left of a task. Text of pairs is split into words by the r
 
 import filecmp
 import functools
+import glob
 import itertools
 import json
 import os
@@ -85,24 +86,29 @@ def only(paths, what):
     return paths[0] if paths else None
 
 
-def task_files(paths):
+def task_files(paths, tasks):
     """Return {task: {file name: path}} of the dev-XX.tsv and test-XX.tsv that lie beside a dev-en.tsv.
 
     The last column of its first line tells the task. Of XNLI's release test-XX.tsv are rows in place of a path. Raises
-    InputError where two folders hold different files of a task.
+    InputError where two folders hold different files of a task, and for one of `tasks` without dev-en.tsv.
     """
     tasks_of = {label: task for task in LABELS for label in LABELS[task]}
-    folders = {}
+    folders, others, files = {}, "", {}
     for path in paths:
         if os.path.basename(path) == "dev-en.tsv":
-            last = next(read_lines(path), "").removesuffix("\r").split("\t")[-1]
+            last = next(filter(str.strip, read_lines(path)), "").removesuffix("\r").split("\t")[-1]
             task = tasks_of.get(PAIR_LABEL_ALIASES.get(last, last))
-            folders.setdefault(task, []).append(path)
-    files = {}
+            others += "" if task else f"; {path} is of no task, since {last!r} is no tag or label"
+            folders.setdefault(task, []).append(os.path.dirname(path))
     for task in TASKS:
-        english = only(folders.get(task, []), f"dev-en.tsv of {task}")
-        folder = os.path.dirname(english) if english else None
-        files[task] = {os.path.basename(path): path for path in paths if os.path.dirname(path) == folder}
+        named = {}
+        for path in paths:
+            folder, name = os.path.split(path)
+            if folder in folders.get(task, ()) and name.startswith(("dev-", "test-")):
+                named.setdefault(name, []).append(path)
+        files[task] = {name: only(found, f"{name} of {task}") for name, found in named.items()}
+        if task in tasks and "dev-en.tsv" not in files[task]:
+            raise InputError(f"{task}: XTREME's dev-en.tsv is not there; get it by {ORIGIN[task]}{others}")
     release = only([path for path in paths if os.path.basename(path) == "xnli.test.tsv"], "xnli.test.tsv")
     for lang, rows in read_release(release).items() if release else ():
         files["xnli"][f"test-{lang}.tsv"] = rows
@@ -113,10 +119,16 @@ def read_release(path):
     """Return {language: rows of (sentence 1, sentence 2, label)} of XNLI's own xnli.test.tsv. Raises InputError."""
     rows = {}
     for number, line in itertools.islice(enumerate(read_lines(path), 1), 1, None):
-        lang, label, *fields = (field.strip() for field in line.split("\t"))
-        if len(fields) < 6 or PAIR_LABEL_ALIASES.get(label, label) not in LABELS["xnli"]:
+        fields = [field.strip() for field in line.split("\t")]
+        if not any(fields):
+            continue
+        lang, label, one, two = [*fields[:2], *fields[6:8]] if len(fields) > 7 else [""] * 4
+        label = PAIR_LABEL_ALIASES.get(label, label)
+        if label not in LABELS["xnli"] or not (one and two):
             raise error_at(path, number, "expected XNLI's columns: language, label, and sentences in the 7th and 8th")
-        rows.setdefault(lang, []).append((fields[4], fields[5], PAIR_LABEL_ALIASES.get(label, label)))
+        rows.setdefault(lang, []).append((one, two, label))
+    if "en" not in rows:
+        raise InputError(f"{path}: has no rows of en in its first column; expected XNLI's own file")
     return rows
 
 
@@ -141,16 +153,16 @@ def copy_of(path):
     return write_lines, list(read_lines(path))
 
 
-def whole_tests(task, files):
-    """Return a task's dev-XX.tsv as they are, and a missing one for each language of its tests without."""
-    there = {lang: files[f"dev-{lang}.tsv"] for lang in TASKS[task] if f"dev-{lang}.tsv" in files}
-    outputs = {f"{task}/dev-{lang}.tsv": copy_of(path) for lang, path in there.items()}
-    return outputs, [(task, lang, no_test(task, lang)) for lang in TASKS[task] if lang not in there]
-
-
-def no_test(task, lang):
-    """Return what a task lacks for a language without dev-XX.tsv."""
-    return f"no dev-{lang}.tsv to test on; get it by {ORIGIN[task]}"
+def find_tests(task, files, langs):
+    """Return ({language: its dev-XX.tsv}, missing) of the languages of a task's tests and of `langs`."""
+    there, missing = {}, []
+    for lang in [*TASKS[task], *(lang for lang in langs if lang not in TASKS[task])]:
+        if f"dev-{lang}.tsv" in files:
+            there[lang] = files[f"dev-{lang}.tsv"]
+        else:
+            advice = f"get it by {ORIGIN[task]}" if lang in TASKS[task] else f"XTREME's {task} has none"
+            missing.append((task, lang, f"no dev-{lang}.tsv to test on; {advice}"))
+    return there, missing
 
 
 # ---- tagging: PUD ------------------------------------------------------------------------------------
@@ -199,12 +211,17 @@ def read_manual_links(path, english_path, target_path):
     try:
         sentences = json.loads("\n".join(read_lines(path)))
         nodes = [[(i, j) for i, found in sentence.items() for j in found] for sentence in sentences]
+        if not all(isinstance(found, list) for sentence in sentences for found in sentence.values()):
+            raise ValueError
+        "".join(j for pairs in nodes for _, j in pairs)  # nodes are text
     except (ValueError, AttributeError, TypeError):
         raise InputError(f"{path}: no manual links; expected a JSON list of {{node: [nodes]}}") from None
     if len(identifiers) != len(nodes):
         raise InputError(f"{path}: {len(nodes)} sentences, but {names} has {len(identifiers)}; expected the same")
     english, target, links = word_positions(english_path), word_positions(target_path), {}
     for number, (identifier, pairs) in enumerate(zip(identifiers, nodes), 1):
+        if identifier in links:
+            raise error_at(names, number, f"{identifier} stands there before; expected every sentence once")
         try:
             source_of, target_of = english[identifier], target[identifier]
             links[identifier] = {(source_of[i], target_of[j]) for i, j in pairs if "X" not in (i, j)}
@@ -215,10 +232,10 @@ def read_manual_links(path, english_path, target_path):
 
 def make_udpos(paths, files, langs):
     """Return udpos/ of PUD and XTREME's tests. Raises InputError where nothing can be done, and for malformed files."""
-    require(files.get("dev-en.tsv"), "udpos: XTREME's dev-en.tsv", ORIGIN["udpos"])
     english_path, english = read_treebank(paths, "en")
     require(english_path, "udpos: the English treebank en_pud*.conllu", ORIGIN["pud"])
-    outputs, missing = whole_tests("udpos", files)
+    tests, missing = find_tests("udpos", files, langs)
+    outputs = {f"udpos/dev-{lang}.tsv": copy_of(test) for lang, test in tests.items()}
     outputs["udpos/train-en.tsv"] = write_udpos, list(english.values())
     found = []
     for lang in langs:
@@ -236,6 +253,8 @@ def make_udpos(paths, files, langs):
             missing.append(("udpos", lang, f"no manual links, en-{lang}/alignment.json"))
             continue
         links = read_manual_links(manual, english_path, path)
+        if unlinked := sum(key not in links for key in english):
+            missing.append(("udpos", lang, f"{unlinked} of {len(english)} sentences have no manual links"))
         outputs[f"udpos/manual-{lang}.align"] = write_lines, [format_links(links.get(key, ())) for key in english]
     require(found or None, f"udpos: a PUD treebank of any of {', '.join(langs)}", ORIGIN["pud"])
     return outputs, missing
@@ -303,9 +322,12 @@ def training_split(task, files):
 
 def make_pairs(task, files, langs):
     """Return xnli/ or pawsx/. Raises InputError where nothing can be done, and for malformed files."""
-    require(files.get("dev-en.tsv"), f"{task}: XTREME's dev-en.tsv", ORIGIN[task])
     split, trained = training_split(task, files)
-    outputs, missing = whole_tests(task, files) if split == "test" else held_out_tests(task, files, trained)
+    tests, missing = find_tests(task, files, langs)
+    if split == "test":
+        outputs = {f"{task}/dev-{lang}.tsv": copy_of(test) for lang, test in tests.items()}
+    else:
+        outputs = {f"{task}/dev-{lang}.tsv": held_out(task, files, test, trained) for lang, test in tests.items()}
     if (task, split) == ("xnli", "dev"):
         instead = f"{sum(trained)} of {len(trained)} pairs of dev are trained on"
         missing.append((task, "en", f"no labels of test, which xnli.test.tsv of XNLI-1.0.zip has; {instead}"))
@@ -330,17 +352,10 @@ def make_pairs(task, files, langs):
     return outputs, missing
 
 
-def held_out_tests(task, files, trained):
-    """Return the rows of every dev-XX.tsv that are not trained on."""
-    outputs, missing, english = {}, [], read_pairs(files["dev-en.tsv"], task)
-    for lang in TASKS[task]:
-        if f"dev-{lang}.tsv" in files:
-            rows = read_translation(task, english, files[f"dev-{lang}.tsv"])
-            held_out = [row for row, train in zip(rows, trained) if not train]
-            outputs[f"{task}/dev-{lang}.tsv"] = write_pairs, held_out
-        else:
-            missing.append((task, lang, no_test(task, lang)))
-    return outputs, missing
+def held_out(task, files, test, trained):
+    """Return the output that has the rows of a dev-XX.tsv that are not trained on. Raises InputError."""
+    rows = read_translation(task, read_pairs(files["dev-en.tsv"], task), test)
+    return write_pairs, [row for row, train in zip(rows, trained) if not train]
 
 
 # ---- what aligners are tuned on and scored by --------------------------------------------------------
@@ -384,6 +399,15 @@ def find_gold(paths, langs):
     return outputs, missing
 
 
+def remove_outputs(folder):
+    """Remove what a former run wrote: of other data, it would stand beside this run's. missing.json, the last that is
+    written, goes first."""
+    names = ["missing.json", "parallel/en-*.txt", "align/*.src-tgt", "align/*.gold"]
+    names += [f"{task}/{name}" for task in TASKS for name in ("train-en*", "dev-*.tsv", "manual-*.align")]
+    for path in [path for name in names for path in glob.glob(os.path.join(glob.escape(folder), name))]:
+        os.remove(path)
+
+
 def main():
     parser = Arguments(__doc__)
     parser.add_argument("--input", required=True, metavar="DIR", help="folder that holds the data, at any depth")
@@ -398,13 +422,14 @@ def main():
 
     check_writable(os.path.join(args.output, "missing.json"))
     paths = list_files(args.input, args.output)
-    files = task_files(paths)
+    files = task_files(paths, tasks)
 
     parts = [make_udpos(paths, files["udpos"], langs)] if "udpos" in tasks else []
     parts += [make_pairs(task, files[task], langs) for task in ("xnli", "pawsx") if task in tasks]
     texts = {path: output for outputs, _ in parts for path, output in outputs.items()}
     parts += [make_parallel(files["xnli"], langs, texts), find_gold(paths, langs)]
 
+    remove_outputs(args.output)
     for outputs, missing in parts:
         for path, (write, content) in outputs.items():
             write(os.path.join(args.output, path), content)

@@ -21,6 +21,7 @@ for seed in $SEEDS; do case $seed in *[!0-9]* | ??????????*) fail "SEEDS: $seed:
 for task in $TASKS; do known TASKS $task "$KNOWN_TASKS"; done
 for aligner in $ALIGNERS; do
   known ALIGNERS "${aligner%%+*}" "$KNOWN_ALIGNERS"
+  case $aligner in manual+*) fail "ALIGNERS: $aligner: manual stands alone, its links are people's" ;; esac
   [ "${aligner#*+}" = $aligner ] || known ALIGNERS "${aligner#*+}" "$METHODS"
 done
 MODELS=$(for model in $MODELS; do   # folders may be named from where the caller stands
@@ -35,7 +36,8 @@ FIRST=${MODELS%%$'\n'*}
 ! among awesome "$(echo $MODELS)" || among joint "$ALIGNERS" || fail "ALIGNERS: awesome needs joint among them"
 ORDERS=$(for order in $ORDERS; do   # "(": bash 3 takes ")" for the end of "$("
   case $order in (random | random+*) ;; (*) printf '%s\n' "$order"; continue ;; esac
-  for lang in $LANGS; do case " $ORDERS " in (*" $lang"[+\ ]*) echo random-$lang${order#random} ;; esac; done
+  beside=$(for lang in $LANGS; do case " $ORDERS " in (*" $lang"[+\ ]*) echo $lang ;; esac; done)
+  for lang in ${beside:-$LANGS}; do echo random-$lang${order#random}; done
 done)
 for order in $ORDERS; do
   case $order in *+ | *++*) fail "ORDERS: $order: expected a word after each +" ;; esac
@@ -73,6 +75,7 @@ owner() {   # owner TASK LANG ALIGNERS: the first of these aligners that can fin
       *)         ! place $1 $2 || return 0 ;;
     esac
   done
+  owner=""
   return 1
 }
 far() {   # far FILE FILE: whether the mean tau of two orders is known and differs by more than 0.02
@@ -99,6 +102,7 @@ condition() {   # whether there is a run of $model $task $aligner $order $seed; 
     *-identity | *-reverse)   # which take any links
       control=--$base
       for lang in hi $LANGS; do among $lang "$LANGS" && owner $task $lang "$ALIGNERS" && break; done
+      [ -n "$owner" ] || stage note "$task: no links from ${ALIGNERS// /, } at all: no $base, which takes any"
       [ "$owner" = $aligner ] || return 1 ;;
     *)
       lang=${base#random-} name=$aligner
@@ -126,4 +130,9 @@ absent() {   # the files of the data's folder that the plan names and that are n
     while IFS= read -r file; do [ -e "$file" ] || echo "$file"; done
 }
 
-TUNED=$(for lang in $LANGS; do [ $PROFILE != full ] && ! there $PARALLEL$lang.txt || printf '%s ' $lang; done)
+tunable() {   # tunable LANG: whether XNLI has sentences in it, which aligners are tuned on beside the task's own
+  if [ $PROFILE != full ]; then there $PARALLEL$1.txt; return; fi
+  among $1 "ar bg de el en es fr hi ru sw th tr ur vi zh" || [ -f "$D/xnli/test-$1.tsv" ]
+}
+
+TUNED=$(for lang in $LANGS; do ! tunable $lang || printf '%s ' $lang; done)

@@ -57,6 +57,16 @@ def less(key, other, langs):
     return [(sign / len(langs), one, lang) for lang in langs for one, sign in ((key, 1), (other, -1))]
 
 
+def primary_pairs(keys, controls, langs):
+    """Return {aligner: {language: (order, control)}}: what primary contrasts are made of, plain orders of languages
+    with a dev set, each with its control."""
+    found = {}
+    for key in keys:
+        if key[0] in langs and controls[key]:
+            found.setdefault(key[1], {})[key[0]] = key, controls[key]
+    return found
+
+
 def primary_terms(pairs):
     """Return the terms of the primary contrast of an aligner's orders, None for fewer than two languages.
 
@@ -77,23 +87,22 @@ def find_contrasts(keys, controls, langs, columns):
     """Return the contrasts, three families of (name, (order, aligner), column, terms); primary has no order and column.
 
     keys: conditions; controls: {condition: control or None}; langs: languages with a dev set; columns: the averages,
-    {name: languages that every run was tested in}, the last one without English.
+    {name: languages that every run was tested in}.
     """
     orders = [key for key in keys if (parts := split_order(key[0]))[1] in langs and not parts[0]]
-    name, averaged = list(columns.items())[-1] if columns else (None, [])
     primary, own, average = [], [], []
-    for aligner in dict.fromkeys(key[1] for key in orders):
-        plain = [key for key in orders if key[1] == aligner and key[0] in averaged and controls[key]]
-        if terms := primary_terms({key[0]: (key, controls[key]) for key in plain}):
+    for aligner, pairs in primary_pairs(keys, controls, langs).items():
+        if terms := primary_terms(pairs):
             primary.append(("primary", (None, aligner), None, terms))
     for title, others in (("own language", dict.fromkeys(keys, BASELINE)), ("own language against control", controls)):
         for key in orders:
             if others[key] in keys:
                 lang = split_order(key[0])[1]
                 own.append((title, key, lang, less(key, others[key], [lang])))
+    averaged = columns.get("mean_not_english", [])
     for key in keys:
         if averaged and BASELINE in keys and key != BASELINE:
-            average.append(("average", key, name, less(key, BASELINE, averaged)))
+            average.append(("average", key, "mean_not_english", less(key, BASELINE, averaged)))
     return [primary, own, average]
 
 
@@ -126,6 +135,14 @@ def find_gaps(tested, langs, controls, tau):
     tested: {condition: {seed: languages}}.
     """
     gaps = [] if BASELINE in tested else ["There is no run on original English, so nothing is compared with it."]
+    for aligner, pairs in primary_pairs(tested, controls, langs).items():
+        compared = [tested[key] for pair in pairs.values() for key in pair]
+        seeds = [{seed for seed, found in one.items() if {*pairs} <= {*found}} for one in compared]
+        if len(pairs) > 1 and not set.intersection(*seeds):
+            gaps.append(
+                f"There is no primary contrast of {aligner}: it needs a seed with which its orders and their controls "
+                f"were all tested in {' '.join(pairs)}."
+            )
     every = sorted({seed for seeds in tested.values() for seed in seeds})
     for key, seeds in tested.items():
         name = condition_name(key)

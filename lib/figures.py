@@ -7,7 +7,7 @@ import math
 
 from data.cli import InputError
 from data.tasks import training_words
-from lib.contrasts import FIXED, condition_name, split_order
+from lib.contrasts import condition_name, split_order
 
 LEVEL = 0.05
 COLOURS = {
@@ -121,8 +121,9 @@ def tau_points(result):
         column = lang if lang in result["languages"] else "mean_not_english"
         if tau is None or trained or column not in row["difference"]:
             continue
-        kind = "random" if random else "other" if lang in FIXED else "order"
-        found.append((tau, row["difference"][column][metric], kind, row_name(row), lang))
+        kind = "other" if column != lang else "random" if random else "order"
+        label = row["order"] if kind == "other" else lang
+        found.append((tau, row["difference"][column][metric], kind, row_name(row), label))
     return found
 
 
@@ -162,11 +163,11 @@ def tau_plot(result):
         )
     for tick in ticks(near, far, 5):
         parts.append(f'<text x="{x(tick):.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{tick:.3g}</text>')
-    labels = {-1: [], 1: []}  # on the left of an order, on the right of the others; one for all its aligners
+    labels = {-1: [], 1: []}  # on the left of an order, on the right of a random one; one for all its aligners
     named = set()
     for tau, entry, kind, name, label in found:
         colour = {"order": COLOURS["own language"], "random": COLOURS["own language against control"]}.get(kind, "#555")
-        at, side = x(tau) + SHIFT[kind], -1 if kind == "order" else 1
+        at, side = x(tau) + SHIFT[kind], 1 if kind == "random" or kind == "other" and tau < (near + far) / 2 else -1
         if entry["low"] is not None:
             ends = f'y1="{y(entry["low"]):.1f}" y2="{y(entry["high"]):.1f}"'
             parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" {ends} stroke="{colour}" opacity=".35" stroke-width="2"/>')

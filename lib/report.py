@@ -14,10 +14,10 @@ LINES = "Primary contrast", "It says", "It does not say"  # of a verdict
 HOW_TO_READ = (
     "±: half a 95 % confidence interval, which covers chance in training (the seeds) and the choice of test sentences. "
     "A star marks a difference whose p value, adjusted for the number of comparisons of its kind (Holm), is below "
-    "0.05; every other one cannot be told from none. Reliably: with a probability of 80 %. With one seed there is no "
-    "interval and no star, since chance in training cannot be seen. By aligner: what linked the words, pretrained is "
-    "the encoder as it is, joint and separate are fine-tuned, manual are people's links. Kendall's tau is 1 in English "
-    "order and -1 in its reverse."
+    "0.05; what else was tested cannot be told from none, and the tables say what was. Reliably: with a probability of "
+    "80 %. With one seed there is no interval and no star, since chance in training cannot be seen. By aligner: what "
+    "linked the words; pretrained is the encoder as it is, joint and separate are fine-tuned, manual are people's "
+    "links. Kendall's tau is 1 in English order and -1 in its reverse."
 )
 
 
@@ -83,7 +83,7 @@ td small { display: block; font-size: .72rem; color: #444 } .target { outline: 2
 .tau text { paint-order: stroke; stroke: #fff; stroke-width: 3px }
 .example { margin: 1rem 0; padding: .5rem 1rem; background: #f7f8fa } .example div { display: flex; margin: .2rem 0 }
 .example b { width: 7rem; flex: none; font-size: .85rem; padding-top: .1rem } .example p { margin: 0; line-height: 1.8 }
-.example span { padding: .05rem .35rem; border-radius: .25rem; white-space: nowrap }
+.example span { padding: .05rem .35rem; border-radius: .25rem; overflow-wrap: anywhere }
 @media (max-width: 700px) {
   body { font-size: 15px; padding: 0 .8rem } .forest > div { grid-template-columns: 1fr auto; margin-bottom: .25rem }
   td:first-child { white-space: normal; max-width: 6.5rem; font-size: .85rem; line-height: 1.2 }

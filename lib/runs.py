@@ -14,7 +14,7 @@ from data.cli import InputError
 from data.files import iterate_pairs, read_lines
 from data.squad import read_squad
 from data.tasks import TASKS
-from lib.contrasts import aligner_rank
+from lib.contrasts import aligner_rank, condition_name
 
 SCRIPTS = {"tagging": "train_pos.py", "pairs": "train_xnli.py", "qa": "train_qa.py"}
 # What may differ between runs that are compared: the condition itself, and what changes no number.
@@ -96,9 +96,23 @@ def check_comparable(runs):
                 f"{' and '.join(values.values())}: trained with different --{name.replace('_', '-')} "
                 f"({', '.join(values)}); expected the same for all runs that are compared, train again what differs"
             )
-    seen = set()
+    sizes = {run["train"].get("examples"): run["folder"] for run in runs}
+    if len(sizes) > 1:
+        raise InputError(
+            f"{' and '.join(sizes.values())}: trained on {' and '.join(map(str, sizes))} examples; expected the same "
+            "ones in other orders"
+        )
+    seen, forms = set(), {}
     for run in runs:
-        key = run["order"], run["aligner"], run["seed"]
+        condition = run["order"], run["aligner"]
+        form = [bool(run["args"].get(name)) for name in ("reordered", "consistency")]
+        first, known = forms.setdefault(condition, (run["folder"], form))
+        if form != known:
+            raise InputError(
+                f"{first} and {run['folder']}: both {condition_name(condition)}, but trained with --reordered or "
+                "--consistency and without; expected another --order for one of them, such as hi+consistency"
+            )
+        key = *condition, run["seed"]
         if key in seen:
             raise InputError(
                 f"{run['folder']}: another run of {key[0]} ({key[1]}) has seed {key[2]} too; "

@@ -38,7 +38,14 @@ def tally(contrasts):
 def unseen(contrasts):
     """Return which differences all contrasts that cannot be told may have missed, as text; '' without any."""
     least = [one["detectable"] for one in contrasts if not clear(one) and one["detectable"] is not None]
-    return f" (where a difference below {100 * min(least):.1f} would not reliably have been seen)" if least else ""
+    return f" (where {missed(min(least))})" if least else ""
+
+
+def missed(detectable):
+    """Return as text which differences are too small to be seen reliably; scores differ by no more than 1."""
+    if detectable > 1:
+        return "no difference would reliably have been seen"
+    return f"a difference below {100 * detectable:.1f} points would not reliably have been seen"
 
 
 def verdict(result):
@@ -65,27 +72,26 @@ def primary_verdict(primary):
     if not primary:
         return (
             "Nothing: it was not computed, which takes the orders of two languages or more that have dev sets, each "
-            "with its random control."
+            "with its random control, and a seed that all of these share."
         )
     parts = []
     for one in primary:
         seeds = count_of(one["seeds"], "seed")
         if one["low"] is None:
-            parts.append(
-                f"Whether order itself matters to a language cannot be told with {seeds}: chance in training alone may "
-                "be larger than what is seen."
-            )
+            reason = "chance in training alone may be larger than what is seen"
+            if one["seeds"] > 1:
+                reason = "the test examples are all drawn as a whole, so that chance in their choice cannot be seen"
+            parts.append(f"Whether order itself matters to a language cannot be told with {seeds}: {reason}.")
         elif clear(one):
             low, high = sorted(100 * abs(one[side]) for side in ("low", "high"))
-            word, less = ("helps", "more") if one["value"] > 0 else ("harms", "less")
             parts.append(
-                f"Order itself {word} ({one['aligner']}): an order gives its own language {low:.1f} to {high:.1f} "
-                f"points {less} than it gives the others."
+                f"Order itself matters ({one['aligner']}): an order gives its own language {low:.1f} to {high:.1f} "
+                f"points {'more' if one['value'] > 0 else 'less'} than it gives the others, be that gain or loss."
             )
         else:
             parts.append(
-                f"Whether order itself matters to a language cannot be told with {seeds} ({one['aligner']}): a "
-                f"difference below {100 * one['detectable']:.1f} points would not reliably have been seen."
+                f"Whether order itself matters to a language cannot be told with {seeds} ({one['aligner']}): "
+                f"{missed(one['detectable'])}."
             )
     return " ".join(dict.fromkeys(parts))
 

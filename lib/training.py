@@ -245,6 +245,13 @@ def describe_machine(precision, world):
     return {"precision": precision, "threads": torch.get_num_threads(), "world": world, **versions, "device": device}
 
 
+def withdraw_scores(output):
+    """Remove the scores.json of a former run, whose predictions are replaced next: scores and predictions belong
+    together."""
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(output, "scores.json"))
+
+
 def describe_training(examples, steps, tokens, seconds):
     """Return what scores.json says of the training; tokens are the pieces of all epochs."""
     return {"examples": examples, "steps": steps, "seconds": seconds, "tokens_per_second": tokens / seconds}

@@ -388,9 +388,11 @@ def test_the_verdict_says_which_way_the_primary_contrast_goes_and_when_it_cannot
     worse = {**one, "low": -0.03, "high": -0.01, "value": -0.02}
     unclear = {**one, "p_adjusted": 0.06}  # its interval leaves out 0, but it is one of several
     told = [tables.primary_verdict([found]) for found in (one, worse, unclear)]
-    assert "helps (joint)" in told[0] and "1.0 to 3.0 points more than it gives the others" in told[0]
-    assert "harms (joint)" in told[1] and "1.0 to 3.0 points less" in told[1]
+    assert "matters (joint)" in told[0] and "1.0 to 3.0 points more than it gives the others" in told[0]
+    assert "matters (joint)" in told[1] and "1.0 to 3.0 points less" in told[1]
     assert "cannot be told with 3 seeds (joint): a difference below 2.5 points would not reliably have been seen" in told[2]
+    none = tables.primary_verdict([{**unclear, "detectable": 1.7}])
+    assert "no difference would reliably have been seen" in none and "170" not in none
     assert tables.tally([one, worse, unclear]) == "1 higher, 1 lower, 1 cannot be told"
 
 
@@ -485,9 +487,45 @@ def test_runs_that_cannot_be_compared_end_in_one_line(run, tmp_path, runs, chang
 
 def test_settings_that_change_no_number_may_differ(report, runs):
     edit_args(runs / "hi-1", save_every=0, output="elsewhere", langs="en,hi,zh", save=True, consistency=0.0)
-    edit_args(runs / "random-hi-1", consistency=1.0)
+    for seed in (1, 2):
+        edit_args(runs / f"random-hi-{seed}", consistency=1.0)
     content, _, _ = report(runs)
     assert content["results"][0]["machines"] == {"precision": ["f32"], "threads": [1, 2], "torch": ["2"]}
+
+
+def test_runs_of_other_sizes_or_forms_are_not_compared(run, runs, tmp_path):
+    for folder, change, said in (
+        ("hi-2", {"args": {**read_run(runs / "hi-2")["args"], "reordered": "x.tsv"}}, "with --reordered or"),
+        ("hi-1", {"train": {**read_run(runs / "hi-1")["train"], "examples": 7}}, "trained on 7 and 1 examples"),
+    ):
+        edit_run(runs / folder, **change)
+        done = run("eval", "--runs", runs, "--output", tmp_path / "report")
+        assert done.code == 2 and said in done.err and done.err.count("\n") == 1 and folder in done.err
+
+
+def test_a_run_that_lacks_a_language_changes_no_primary_contrast(report, runs):
+    before = report(runs)[0]["results"][0]["contrasts"][0]
+    shutil.copytree(runs / "original-1", runs / "original-3")
+    dev = {lang: score for lang, score in read_run(runs / "original-1")["dev"].items() if lang != "hi"}
+    edit_run(runs / "original-3", seed=3, dev=dev)
+    assert report(runs)[0]["results"][0]["contrasts"][0] == before and before["name"] == "primary"
+
+
+def test_english_alone_is_no_average_of_other_languages(report, runs):
+    for folder in runs.iterdir():
+        if folder.is_dir():
+            edit_run(folder, dev={"en": read_run(folder)["dev"]["en"]})
+    content, _, _ = report(runs)
+    assert content["results"][0]["columns"] == ["en", "mean"] and content["results"][0]["contrasts"] == []
+
+
+def test_an_order_without_a_seed_for_all_languages_has_no_primary_contrast_and_that_is_said(report, runs):
+    for seed in (1, 2):
+        run = read_run(runs / f"zh-{seed}")
+        edit_run(runs / f"zh-{seed}", dev={lang: score for lang, score in run["dev"].items() if lang != "hi"})
+    content, text, _ = report(runs)
+    assert content["results"][0]["contrasts"][0]["name"] == "own language"
+    assert "There is no primary contrast of pretrained: it needs a seed" in text
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '[{"task": "udpos"}]', '[{"task": 1, "language": "", "what": ""}]', "[1]"])

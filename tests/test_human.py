@@ -172,8 +172,12 @@ def test_xnlis_own_release_brings_the_labels_of_test(human):
     assert read("out/xnli/train-en-fr.txt").splitlines()[3] == "en two 1 ||| fr two 1"
     assert read("out/xnli/dev-tr.tsv") == FILES["x/nli/dev-tr.tsv"]
     assert len(list(read_parallel("out/parallel/en-fr.txt"))) == 6
-    done = human("--tasks", "xnli", **{"XNLI-1.0/xnli.test.tsv": header + "en\tneutral\n"})
-    assert done.code == 2 and "xnli.test.tsv:2: expected XNLI's columns" in done.err
+    assert human("--tasks", "xnli", **{"XNLI-1.0/xnli.test.tsv": header + release + "\n"}).code == 0
+    for bad in ("en\tneutral\n", row.format("en", 0).replace("en one 0", " ")):
+        done = human("--tasks", "xnli", **{"XNLI-1.0/xnli.test.tsv": header + bad})
+        assert done.code == 2 and "xnli.test.tsv:2: expected XNLI's columns" in done.err
+    done = human("--tasks", "xnli", **{"XNLI-1.0/xnli.test.tsv": header + row.format("fr", 0)})
+    assert done.code == 2 and "xnli.test.tsv: has no rows of en" in done.err
 
 
 def test_pairs_of_paws_that_share_a_sentence_are_on_one_side(human):
@@ -203,6 +207,11 @@ BAD = [
     ({"links/en-fr/sent_ids.txt": "a\nq\n"}, "sent_ids.txt:2: q: 'q' is not in the treebanks"),
     ({"links/en-fr/alignment.json": '[{"9": ["1"]}, {}]'}, "sent_ids.txt:1: a: '9' is not in the treebanks"),
     ({"links/en-fr/alignment.json": '["1"]'}, "alignment.json: no manual links; expected a JSON list"),
+    ({"links/en-fr/alignment.json": '[{"1": [["1"]]}, {}]'}, "alignment.json: no manual links; expected a JSON list"),
+    ({"links/en-fr/alignment.json": '[{"1": "23"}, {}]'}, "alignment.json: no manual links; expected a JSON list"),
+    ({"links/en-fr/sent_ids.txt": "a\na\n"}, "sent_ids.txt:2: a stands there before; expected every sentence once"),
+    ({"x/tags/dev-en.tsv": "I\tFOO\n\n"}, "in/x/tags/dev-en.tsv is of no task, since 'FOO' is no tag or label"),
+    ({"y/dev-en.tsv": FILES["x/tags/dev-en.tsv"], "y/dev-fr.tsv": "tu\tPRON\n\n"}, "y/dev-fr.tsv: another dev-fr.tsv of"),
     ({"x/tags/dev-en.tsv": None}, "udpos: XTREME's dev-en.tsv is not there; get it by data/download.py --tasks udpos"),
     ({"y/dev-en.tsv": "You\tPRON\n\n"}, "in/y/dev-en.tsv: another dev-en.tsv of udpos than in/x/tags/dev-en.tsv"),
     ({"x/nli/dev-fr.tsv": pairs("fr", range(4))}, "x/nli/dev-fr.tsv: 8 pairs; expected 10"),
@@ -216,6 +225,26 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(human, changes, said):
     done = human(**changes)
     assert (done.code, done.err.count("\n")) == (2, 1) and said in done.err, done.err
     assert not os.path.exists("out")
+
+
+def test_a_language_that_xtreme_lacks_is_tested_on_where_its_dev_file_lies(human):
+    more = {"deep/er/cs_pud.conllu": FR_PUD, "x/tags/dev-cs.tsv": "ano\tINTJ\n\n", "x/nli/dev-cs.tsv": pairs("cs", range(5))}
+    assert human("--langs", "fr,cs", **more).code == 0
+    assert read("out/udpos/dev-cs.tsv") == more["x/tags/dev-cs.tsv"] and os.path.exists("out/xnli/dev-cs.tsv")
+    assert ("pawsx", "cs", "no dev-cs.tsv to test on; XTREME's pawsx has none") in missing()
+
+
+def test_what_a_former_run_made_of_other_data_does_not_stay(human, run):
+    human("--langs", "fr")
+    before = listed()
+    os.remove("in/deep/er/fr_pud.conllu")
+    for name in ("fr_pud", "hi_pud"):
+        shutil.copy("in/UD_English-PUD/en_pud-ud-test.conllu", f"in/deep/er/{name}.conllu")
+    os.remove("in/deep/er/fr_pud.conllu")
+    open("out/udpos/mine.txt", "w").close()
+    assert run("data/human", "--input", "in", "--langs", "hi", "--tasks", "udpos", "--output", "out").code == 0
+    assert "udpos/train-en-fr.txt" in before and not [name for name in listed() if "en-fr" in name or "xnli" in name]
+    assert {"udpos/mine.txt", "udpos/train-en-hi.txt", "udpos/dev-fr.tsv"} <= {*listed()}
 
 
 def test_two_copies_of_a_file_are_one(human):

@@ -90,6 +90,20 @@ def test_a_killed_run_goes_on_to_the_same_predictions(run, tmp_path, command, mo
     assert not (tmp_path / "cut.checkpoint").exists()
 
 
+def test_scores_never_stand_beside_the_predictions_of_another_run(run, tmp_path, command, monkeypatch):
+    """A run that is killed while it replaces a former one's predictions leaves no scores.json."""
+    script, *options = command("xnli")
+    options += ["--epochs", "1", "--output", tmp_path / "run"]
+    assert run(script, *options).code == 0 and (tmp_path / "run" / "scores.json").exists()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("train_xnli.write_lines", killed)
+    assert run(script, *options, "--lr", "1e-3").code != 0
+    assert not (tmp_path / "run" / "scores.json").exists()
+
+
 @pytest.mark.parametrize("task", SCRIPTS)
 def test_a_checkpoint_of_another_training_is_not_used(run, tmp_path, command, monkeypatch, task):
     script, *options = command(task)

@@ -245,6 +245,20 @@ def test_awesome_is_the_joint_aligner_trained_on_its_own_orders(project):
     assert [option(words, "--output") for words in commands if "finetune_aligner.py" in words] == [joint]
 
 
+def test_random_without_a_language_beside_it_is_that_of_each(project):
+    for orders in ("original random", "random"):
+        made = conditions(plan(project, ORDERS=orders, LANGS="hi zh", SEEDS="1", TASKS="udpos", ALIGNERS="pretrained"))
+        assert made[-2:] == ["udpos/random-hi-pretrained-1", "udpos/random-zh-pretrained-1"]
+
+
+def test_aligners_of_full_are_tuned_on_xnli_only_where_it_has_the_language(project):
+    settings = {"PROFILE": "full", "TASKS": "pawsx", "ALIGNERS": "joint", "LANGS": "ja fr", "SEEDS": "1"}
+    commands = plan(project, **settings, ORDERS="original ja")
+    assert not [words for words in commands if "xnli/test-ja.tsv" in " ".join(words)]
+    tuned = next(words for words in commands if "finetune_aligner.py" in words)
+    assert "runs/full/data/pawsx/train-en-ja.txt" in tuned and "runs/full/data/parallel/en-fr.txt" in tuned
+
+
 def test_data_that_lie_there_are_not_fetched(project, tmp_path):
     data = tmp_path / "my data"
     settings = {"PROFILE": "full", "DATA": "my data", "TASKS": "xnli", "ORDERS": "original fr", "LANGS": "fr"}
@@ -257,6 +271,7 @@ def test_data_that_lie_there_are_not_fetched(project, tmp_path):
     commands = [shlex.split(line) for line in there.stdout.splitlines()]
     assert there.returncode == 0 and scripts(commands)["split"] == 2 and "download" not in scripts(commands)
     assert option(commands[-2], "--data-dir") == f"{data}/xnli"
+    assert "xnli is tested in the dev sets that lie there: dev-en.tsv\n" in there.stderr
     (data / "archives").mkdir()  # a download that did not end
     assert "data/download.py" in run_all(project, "--dry-run", cwd=tmp_path, **settings).stdout
 
@@ -278,6 +293,7 @@ def test_data_that_lie_there_are_not_fetched(project, tmp_path):
         ([], {"TASKS": "ner"}, "TASKS: unknown ner"),
         ([], {"ALIGNERS": "giza"}, "ALIGNERS: unknown giza"),
         ([], {"ALIGNERS": "manual"}, "ALIGNERS: unknown manual"),
+        ([], {"PROFILE": "human", "DATA": "/usr", "ALIGNERS": "manual+itermax"}, "manual+itermax: manual stands alone"),
         ([], {"ALIGNERS": "joint+some"}, "ALIGNERS: unknown some; expected one of argmax"),
         ([], {"JOBS": "0"}, "--jobs: '0' is not a whole number"),
         ([], {"MODELS": "awesome a"}, "awesome is the first model's joint aligner; expected that model before it"),
