@@ -32,7 +32,7 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 import common
-from data.cli import Arguments, InputError, check_writable, open_output, positive, positive_float, run_script, warn
+from data.cli import Arguments, InputError, check_outputs, fraction, open_output, positive, run_script, warn
 from data.files import fit_gold, format_links, links_inside, read_gold, read_parallel
 from data.metrics import alignment_scores, link_counts
 from lib import encoding, extraction
@@ -105,15 +105,15 @@ def word_links(linked, words):
     return links, (pair[first], i[first], j[first])
 
 
-def align_pairs(model, tokenizer, pairs, ways, lexicon, similarity, limit, keep_bare, level, precision, sum_counts):
+def align_pairs(model, tokenizer, pairs, ways, lexicons, similarity, limit, keep_bare, level, precision, sum_counts):
     """Return the word links of a chunk of (source words, target words) pairs without empty sides, found in each of
     `ways`.
 
-    ways: dicts of pick_links' 'method', 'threshold', 'temperature' and the kinds of 'evidence'; lexicon: that of the
-    text so far, which is carried on, or None; similarity, limit, keep_bare: similarity_matrix's and flatten's; level:
-    'subword' or 'word'; sum_counts: add_evidence's. Returns (links, evidence, counts): for each way a list with, for
-    each pair, a sorted list of (i, j); of the first way's links, {'similarity', 'neighbours', 'lexicon'}; how many
-    pairs are truncated, and words dropped.
+    ways: dicts of pick_links' 'method', 'threshold', 'temperature' and the kinds of 'evidence'; lexicons: {kinds: that
+    of the text so far}, {} at first, which is carried on; similarity, limit, keep_bare: similarity_matrix's and
+    flatten's; level: 'subword' or 'word'; sum_counts: add_evidence's. Returns (links, evidence, lost): for each way a
+    list with, for each pair, a sorted list of (i, j); of the first way's links, {'similarity', 'neighbours',
+    'lexicon'}; for each pair, whether it is truncated, and how many of its words are dropped.
     """
     sentences = list(dict.fromkeys(map(tuple, itertools.chain.from_iterable(pairs))))
     number = {sentence: n for n, sentence in enumerate(sentences)}
@@ -132,7 +132,9 @@ def align_pairs(model, tokenizer, pairs, ways, lexicon, similarity, limit, keep_
     evidence = {pair: [] for pair in distinct}
     added = {}
     for kinds in dict.fromkeys(way["evidence"] for way in ways):
-        added[kinds] = extraction.add_evidence(batches, kinds, lexicon, sum_counts)
+        if "lexicon" in kinds and kinds not in lexicons:  # of each kinds its own: counts are added to it
+            lexicons[kinds] = extraction.new_lexicon(model.device)
+        added[kinds] = extraction.add_evidence(batches, kinds, lexicons.get(kinds), sum_counts)
     for n, batch in enumerate(batches):
         for way, links_of in zip(ways, found):
             parts = {"similarity": batch["similarity"], **added[way["evidence"]][n]}
@@ -146,11 +148,8 @@ def align_pairs(model, tokenizer, pairs, ways, lexicon, similarity, limit, keep_
                 for pair, *numbers in zip(links[:, 0].tolist(), *values):
                     evidence[distinct[batch["pairs"][pair]]].append(dict(zip(parts, numbers)))
     keys = [(number[tuple(source)], number[tuple(target)]) for source, target in pairs]
-    counts = collections.Counter()
-    for source, target in keys:
-        counts["truncated"] += int(truncated[source] or truncated[target])
-        counts["dropped"] += int(dropped[source] + dropped[target])
-    return [[links_of[key] for key in keys] for links_of in found], [evidence[key] for key in keys], counts
+    lost = [(bool(truncated[one] or truncated[other]), int(dropped[one] + dropped[other])) for one, other in keys]
+    return [[links_of[key] for key in keys] for links_of in found], [evidence[key] for key in keys], lost
 
 
 def align_shared(align, pairs, rank, world):
@@ -166,8 +165,8 @@ def align_shared(align, pairs, rank, world):
             merged[first::world] = part
         return merged
 
-    links, evidence, counts = zip(*gathered)
-    return [merge(parts) for parts in zip(*links)], merge(evidence), sum(counts, collections.Counter())
+    links, evidence, lost = zip(*gathered)
+    return [merge(parts) for parts in zip(*links)], merge(evidence), merge(lost)
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -198,19 +197,19 @@ def align_lines(lines, align, first, counts):
     with tempfile.TemporaryFile() as kept:
         while chunk := list(itertools.islice(number_of, CHUNK)):
             new = {n: pair for n, pair in chunk if all(pair) and (first is None or first[n] == n)}
-            links, evidence, more = align(list(new.values())) if new else ([], [], {})
-            counts.update(more)
-            found = dict(zip(new, zip(zip(*links), evidence)))
+            links, evidence, lost = align(list(new.values())) if new else ([], [], [])
+            found = dict(zip(new, zip(zip(*links), evidence, lost)))
             for n, pair in chunk:
                 if n in found and len(recurs) and recurs[n]:
                     place[n] = kept.seek(0, os.SEEK_END)
                     kept.write(json.dumps(found[n]).encode() + b"\n")
                 elif n not in found and all(pair):
                     kept.seek(place[first[n]])
-                    links, evidence = json.loads(kept.readline())
-                    found[n] = [[tuple(link) for link in way] for way in links], evidence
-                counts["empty"] += not all(pair)
-                yield pair, *found.get(n, (None, None))
+                    links, evidence, lost = json.loads(kept.readline())
+                    found[n] = [[tuple(link) for link in way] for way in links], evidence, lost
+                links, evidence, (truncated, dropped) = found.get(n, (None, None, (False, 0)))
+                counts.update(empty=not all(pair), truncated=truncated, dropped=dropped)
+                yield pair, links, evidence
 
 
 def check_length(path, gold, lines, name):
@@ -285,7 +284,9 @@ def pick_ways(args, own):
 
     Raises InputError for evidence that goes with csls alone.
     """
-    method = args.method or own.get("method", "argmax" if args.keep_bare_pieces else "grow-diag")
+    method = args.method or ("argmax" if args.keep_bare_pieces else own.get("method", "grow-diag"))
+    if args.threshold and method in ("argmax", "itermax", "match"):
+        raise InputError(f"--threshold {args.threshold}: method {method} has none; softmax, entmax and grow-diag have")
     similarity = args.similarity or (None if args.keep_bare_pieces else own.get("similarity"))
     if similarity is None:
         similarity = "dot" if method in ("softmax", "entmax") else "cosine" if args.keep_bare_pieces else "csls"
@@ -313,7 +314,7 @@ def parse_arguments():
     add("--method", choices=extraction.METHODS, help="how links are picked (default: align.json's, else grow-diag)")
     add("--layer", type=positive, metavar="N", help="hidden layer to compare (default: align.json's, else 8 of 12)")
     add("--level", choices=["subword", "word"], default="subword", help="link pieces, or the mean vectors of words")
-    add("--threshold", type=positive_float, help="probability that a link of softmax, entmax or grow-diag must exceed "
+    add("--threshold", type=fraction, help="probability that a link of softmax, entmax or grow-diag must exceed "
         "(default: align.json's, else 0.45; 0.001 for softmax with dot, 0 for entmax)")  # fmt: skip
     add("--similarity", choices=extraction.SIMILARITIES, help="what is compared (default: align.json's, else dot for "
         "softmax and entmax, cosine with --keep-bare-pieces, csls otherwise)")  # fmt: skip
@@ -332,9 +333,9 @@ def parse_arguments():
         raise InputError("--gold prints its scores to stdout and is a file; give --output a file too")
     if args.scores and not args.gold:
         raise InputError("--scores needs --gold, the alignments to score against")
-    for path in filter(None, (args.output, args.html, args.scores)):
-        if path != "-":
-            check_writable(path)
+    if args.threshold in (0, 1):
+        raise InputError(f"--threshold {args.threshold:g}: expected a number between 0 and 1")
+    check_outputs(filter(None, (args.output, args.html, args.scores)), filter(None, (args.input, args.gold)))
     return args
 
 
@@ -353,8 +354,8 @@ def main():
         raise InputError(f"--layer {layer}: {args.model} has {config.num_hidden_layers} layers")
     tokenizer, device = common.load_tokenizer(args.model), common.pick_device()
     rank, world = common.start_distributed(device)
-    if world > 1 and args.input == "-":
-        raise InputError("--input -: torchrun gives standard input to one process only; expected the name of a file")
+    if world > 1 and first is None:
+        raise InputError(f"--input {args.input}: is no regular file, which the processes of torchrun cannot all read")
     precision = args.precision or common.pick_precision(device)
     attention = "eager" if device.type == "cpu" else None  # the faster one on a CPU
     model = common.load_encoder(args.model, layer, attention).to(device)
@@ -363,8 +364,8 @@ def main():
     limit = common.piece_limit(tokenizer, config)
 
     align = functools.partial(
-        align_pairs, model, tokenizer, ways=ways, lexicon=extraction.new_lexicon(device), similarity=similarity,
-        limit=limit, keep_bare=args.keep_bare_pieces, level=args.level, precision=precision,
+        align_pairs, model, tokenizer, ways=ways, lexicons={}, similarity=similarity, limit=limit,
+        keep_bare=args.keep_bare_pieces, level=args.level, precision=precision,
         sum_counts=dist.all_reduce if world > 1 else None,
     )  # fmt: skip
     counts, hits, shown, lines = collections.Counter(), np.zeros((len(ways), 4), np.int64), [], 0

@@ -11,7 +11,7 @@ Out:  OUTPUT/                 a Hugging Face folder for `align.py --model` and f
     torchrun --nproc_per_node 4 finetune_aligner.py ...      # the same batches, shared out over four GPUs
 
 Self-training (so) makes links more probable that are found before the training: by the model itself as align.py finds
-them, with the evidence of neighbours and of a lexicon, which the encoder so learns to do without; or by another aligner
+them, with the evidence of neighbours and of a lexicon, which the encoder so learns to need less; or by another aligner
 (--links). Of several files each gets the same number of batches, taken in turn; a small one is begun again the sooner.
 A killed run goes on from OUTPUT.checkpoint when it is started again and ends with the same weights.
 
@@ -21,6 +21,7 @@ Sources: Dou and Neubig 2021 (awesome-align); lib/objectives.py holds the formul
 import functools
 import itertools
 import json
+import math
 import os
 import shutil
 import time
@@ -45,8 +46,8 @@ from data.cli import (
     run_script,
     warn,
 )
-from data.files import read_lines, read_parallel, read_pharaoh
-from lib import checkpoints, encoding, extraction, heads, objectives, training
+from data.files import file_style, read_lines, read_parallel, read_pharaoh
+from lib import checkpoints, encoding, heads, objectives, training
 
 OBJECTIVES = ["so", "co", "psi", "contrast", "mlm", "tlm"]
 # How align.py finds links after training: by our evidence, or, where dot products were trained, by awesome-align's
@@ -68,6 +69,7 @@ def read_training(path, tokenizer, limit, most, generator):
     their line numbers from 0, as pairs with an empty side are left out; 'pairs': numbers of the pairs to use; 'links':
     None. Raises InputError.
     """
+    file_style(path)  # it is read more than once
     full, total = [], 0
     for total, pair in enumerate(read_parallel(path), 1):
         if all(pair):
@@ -76,12 +78,14 @@ def read_training(path, tokenizer, limit, most, generator):
         warn(f"{path}: {total - len(full)} lines have an empty side and are left out")
     if not full:
         raise InputError(f"{path}: no pairs; expected `source words ||| target words` a line")
-    lines, parts = np.sort(generator.permutation(full)[:most]), ([], [])
+    lines, parts, cut = np.sort(generator.permutation(full)[:most]), ([], []), 0
     wanted = set(lines.tolist())
     chosen = (pair for number, pair in enumerate(read_parallel(path)) if number in wanted)
     while chunk := list(itertools.islice(chosen, READ)):
         for side, part in enumerate(parts):
-            part.append(encoding.flatten(tokenizer, [pair[side] for pair in chunk], limit)[0])
+            pieces, truncated, _ = encoding.flatten(tokenizer, [pair[side] for pair in chunk], limit)
+            part.append(pieces)
+            cut += int(truncated.sum())
     sides = []
     for part in parts:
         ids, word, keep, _, lengths = (np.concatenate(arrays) for arrays in zip(*part))
@@ -92,19 +96,23 @@ def read_training(path, tokenizer, limit, most, generator):
         raise InputError(
             f"{path}: the model's tokenizer drops every character of a side in every pair; expected another model"
         )
+    if len(pairs) < len(lines):
+        warn(f"{path}: of {len(lines) - len(pairs)} pairs the tokenizer drops every character of a side; left out")
+    if cut:
+        warn(f"{path}: {cut} sentences have more than {limit} pieces and are cut")
     lengths = sides[0].lengths + sides[1].lengths
     return {"path": path, "sides": sides, "lengths": lengths, "lines": lines, "pairs": pairs, "links": None}
 
 
-def training_batch(files, number, size, seed):
+def training_batch(files, number, seed):
     """Return batch `number` of the training, from 0: (file, pairs). It depends on the seed alone, so a run can go on
     from any step.
 
-    Files take turns. Within a file an epoch's batches are of like length and in random order; each has `size` pairs,
-    the last ones of an epoch, too few for a batch, being left out.
+    Files take turns. Within a file an epoch's batches are of like length and in random order; each has file["size"]
+    pairs, the last ones of an epoch, too few for a batch, being left out.
     """
     turn, which = divmod(number, len(files))
-    file = files[which]
+    file, size = files[which], files[which]["size"]
     epoch, place = divmod(turn, len(file["pairs"]) // size)
     if file.get("epoch") != epoch:
         generator = np.random.default_rng([seed, which, epoch])
@@ -120,7 +128,7 @@ def load_aligner(name, tokenizer, layer, limit, precision, device, rank, world):
         common.store_linear_in_bf16(model)
     find = functools.partial(
         align.align_pairs, model, tokenizer, ways=[align.way_of(*EXTRACTION["cosine"], {})], similarity="csls",
-        limit=limit, lexicon=extraction.new_lexicon(device), keep_bare=False, level="subword", precision=precision,
+        limit=limit, lexicons={}, keep_bare=False, level="subword", precision=precision,
         sum_counts=dist.all_reduce if world > 1 else None,
     )  # fmt: skip
     return functools.partial(align.align_shared, find, rank=rank, world=world)
@@ -128,6 +136,7 @@ def load_aligner(name, tokenizer, layer, limit, precision, device, rank, world):
 
 def read_links(path, file, pairs):
     """Return {pair: links} of `pairs` of a training file from the Pharaoh file at `path`. Raises InputError."""
+    file_style(path)  # it is read more than once
     wanted, links, lines = dict(zip(file["lines"][pairs].tolist(), pairs)), {}, 0
     for lines, (found, (source, target)) in enumerate(zip(read_pharaoh(path), read_parallel(file["path"])), 1):
         if any(i >= len(source) or j >= len(target) for i, j in found):
@@ -184,12 +193,8 @@ def load_model(name, depth, masked, used):
 
 
 def record_loss(state, bar):
-    """Add the mean loss since the last record, over all processes, to state["history"] and show it."""
-    gathered = [state["loss"]]
-    if dist.is_initialized():
-        gathered = [None] * dist.get_world_size()
-        dist.all_gather_object(gathered, state["loss"])
-    state["history"].append({"step": state["step"], "train_loss": sum(gathered) / state["steps"]})
+    """Add the mean loss since the last record to state["history"] and show it."""
+    state["history"].append({"step": state["step"], "train_loss": state["loss"] / state["steps"]})
     state |= {"loss": 0.0, "steps": 0}
     bar.set_postfix(loss=f"{state['history'][-1]['train_loss']:.3f}")
 
@@ -199,21 +204,21 @@ def save_aligner(name, weights, new_id, contents, folder):
 
     new_id: load_model's; contents: {file name: what its JSON holds}.
     """
+    folder = os.path.realpath(folder)  # a link stays what it is
     whole, missing = heads.load_whole(name)
     heads.put_weights(whole, weights, new_id)
-    prefix = f"{whole.base_model_prefix}."
-    headless = any(not key.startswith(prefix) for key in missing)
-    target = whole.base_model if headless else whole
-    absent = {key.removeprefix(prefix) if headless else key for key in missing}
     temporary = checkpoints.temporary_path(folder)
     try:
-        kept = {key: value for key, value in target.state_dict().items() if key not in absent}
-        target.save_pretrained(temporary, state_dict=kept)
+        kept = {key: value for key, value in whole.state_dict().items() if key not in missing}
+        whole.save_pretrained(temporary, state_dict=kept)
         common.load_tokenizer(name).save_pretrained(temporary)
         for file, content in contents.items():
             with open_output(os.path.join(temporary, file)) as stream:
                 json.dump(content, stream, indent=1)
         training.replace_folder(temporary, folder)
+    except Exception as error:  # safetensors and tokenizers have their own types for a full disk
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"{folder}: cannot be written ({reason})") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -254,6 +259,8 @@ def parse_arguments():
     check_writable(checkpoints.path_of(args.output))
     if os.path.exists(args.output) and not os.path.isdir(args.output):
         raise InputError(f"{args.output}: is a file; expected the name of a folder to write")
+    if os.path.realpath(args.output) == os.getcwd() or os.path.ismount(args.output):
+        raise InputError(f"{args.output}: cannot be replaced by the written folder; expected one below it")
     own = os.path.isfile(os.path.join(args.output, "finetuning.json"))
     if os.path.isdir(args.output) and os.listdir(args.output) and not own:
         raise InputError(f"{args.output}: a folder that this script did not write; expected a new folder")
@@ -287,16 +294,21 @@ def main():
         read_training(path, tokenizer, limit, most, np.random.default_rng([args.seed, which]))
         for which, path in enumerate(args.train)
     ]
-    size = min(args.batch_size, min(len(file["pairs"]) for file in files)) // world * world
-    if not size:
-        raise InputError(f"{args.train[0]}: fewer pairs than the {world} processes; expected more, or fewer processes")
+    for file in files:
+        file["size"] = min(args.batch_size, len(file["pairs"])) // world * world
+        if not file["size"]:
+            raise InputError(f"{file['path']}: fewer pairs than the {world} processes; expected more of them")
+        if file["size"] < args.batch_size:
+            less = f"its batches are of {file['size']}"
+            warn(f"{file['path']}: has fewer pairs than --batch-size {args.batch_size}; {less}")
     if "so" in asked and (args.links or args.similarity == "cosine"):
         own = (args.model, tokenizer, layer, limit, precision, device, rank, world)
         align_chunk = None if args.links else load_aligner(*own)
-        drawn = [training_batch(files, step, size, args.seed) for step in range(args.max_steps)]
+        drawn = [training_batch(files, step, args.seed) for step in range(args.max_steps)]
         for file, path in zip(files, args.links or files):
             pairs = sorted({pair for of, batch in drawn if of is file for pair in batch})
             file["links"] = read_links(path, file, pairs) if args.links else find_links(align_chunk, file, pairs)
+        del align_chunk  # with its encoder
 
     # Model.
     sides = [side.ids for file in files for side in file["sides"]]
@@ -332,21 +344,25 @@ def main():
     # Training, from where a killed run of the same code, settings, data and model stood.
     found = [file["links"] or {} for file in files]
     links = [np.array([(pair, *link) for pair in of for link in of[pair]]) for of in found]
-    crc = checkpoints.training_crc(__file__, vars(args), [*sides, *links, *map(np.asarray, checkpoints.weights(model))])
+    options = {**vars(args), "precision": precision, "layer": layer}
+    crc = checkpoints.training_crc(__file__, options, [*sides, *links, *checkpoints.weights(model)])
     path = checkpoints.path_of(args.output)
     state = {"history": [], "loss": 0.0, "steps": 0, **checkpoints.load(path, crc, modules, optimizer)}
     started = saved = time.perf_counter()
     with tqdm(total=args.max_steps, initial=state["step"], unit=" steps", disable=None if rank == 0 else True) as bar:
         for step in range(state["step"], args.max_steps):
             training.seed_step(args.seed, step, rank)
-            file, batch = training_batch(files, step, size, args.seed)
+            file, batch = training_batch(files, step, args.seed)
+            size, loss = len(batch), torch.zeros((), device=device)
             local_batch = batch[rank * size // world : (rank + 1) * size // world]
             generators = [np.random.default_rng([args.seed, step, pair]) for pair in local_batch]
             for losses in (function(file, local_batch, generators) for function in losses_of):
                 (losses.sum() / size).backward()
-                state["loss"] += float(losses.detach().sum()) / size
+                loss += losses.detach().sum() / size
+            if world > 1:
+                dist.all_reduce(loss)
             training.update(optimizer, parameters, args.lr * training.linear_schedule(step, args.max_steps, WARMUP))
-            state |= {"step": step + 1, "steps": state["steps"] + 1}
+            state |= {"step": step + 1, "steps": state["steps"] + 1, "loss": state["loss"] + float(loss)}
             if (step + 1) % -(-args.max_steps // 5) == 0 or step + 1 == args.max_steps:
                 record_loss(state, bar)
             bar.update()
@@ -355,13 +371,16 @@ def main():
                 seconds = state["seconds"] + saved - started
                 checkpoints.save(path, crc, modules, optimizer, {**state, "seconds": seconds})
     seconds = state["seconds"] + time.perf_counter() - started
+    if not math.isfinite(state["history"][-1]["train_loss"]):
+        raise InputError(f"--lr {args.lr}: the loss is no number any more; expected a lower rate")
 
     if rank == 0:
         method, similarity, evidence = EXTRACTION[args.similarity]
         settings = {"layer": layer, "similarity": similarity, **align.way_of(method, similarity, evidence, {})}
         report = {
             "model": args.model, "pairs": [len(file["pairs"]) for file in files], "steps": args.max_steps,
-            "history": state["history"], "seconds": seconds, "pairs_per_second": args.max_steps * size / seconds,
+            "batch_sizes": [file["size"] for file in files], "history": state["history"], "seconds": seconds,
+            "pairs_per_second": sum(files[n % len(files)]["size"] for n in range(args.max_steps)) / seconds,
             "args": vars(args),
         }  # fmt: skip
         weights = {key: value.detach().cpu() for key, value in model.state_dict().items()}

@@ -20,12 +20,13 @@ ends inside a piece is trained as the whole pieces that hold it; how many there 
 
 With --reordered, every question is trained on in two orders, and --consistency adds the divergence between the
 predictions for them, of first and last pieces; --permutations says which word is which. Contexts of several windows are
-compared in none.
+compared in none, but trained on in as many steps as one order takes.
 """
 
 import bisect
 import collections
 import functools
+import itertools
 import json
 import os
 
@@ -176,19 +177,22 @@ def grouped_log_probabilities(scores, groups):
 
 
 def pair_windows(first, second, moves):
-    """Examples of the windows of both forms: ([window of the first, of the second], same_words) of a question, whose
-    contexts are in one window each, and ([window], None) of all others. moves: read_orders' of every question.
+    """Return examples of the windows of both forms, ([window of the first, of the second], same_words); None in place
+    of the latter where a context has several windows.
+
+    A question's windows are taken together in their order, so that both forms make as many steps as one alone; where
+    one form has more of them, these stand alone. moves: read_orders' of every question.
     """
-    counts = [collections.Counter(window.question for window in windows) for windows in (first, second)]
-    single = {question for question in counts[0] if counts[0][question] == counts[1][question] == 1}
-    other = {window.question: window for window in second}
-    examples = [
-        ([window, other[window.question]], same_words(window, other[window.question], moves[window.question]))
-        if window.question in single
-        else ([window], None)
-        for window in first
-    ]
-    return examples + [([window], None) for window in second if window.question not in single]
+    forms = collections.defaultdict(lambda: ([], []))
+    for number, windows in enumerate((first, second)):
+        for window in windows:
+            forms[window.question][number].append(window)
+    examples = []
+    for question, both in forms.items():
+        whole = max(map(len, both)) == 1
+        for inputs in itertools.zip_longest(*both):
+            examples.append(([*filter(None, inputs)], same_words(*inputs, moves[question]) if whole else None))
+    return examples
 
 
 def consistency(scores, examples):
@@ -275,15 +279,17 @@ def read_dev(data_dir, task, langs, most):
 
 
 def make_examples(tokenizer, train, second, moves, limit):
-    """Return (examples, cut, unanswered): pair_windows' examples, and how many answers begin or end inside a piece, or
-    are lost."""
-    windows, cut = make_windows(tokenizer, train, limit)
-    answered = {window.question for window in windows if window.answer != (0, 0)}
-    unanswered = len({window.question for window in windows} - answered)
-    if not second:
-        return [([window], None) for window in windows], cut, unanswered
+    """Return (examples, cut, unanswered): pair_windows' examples, and how many answers of each form begin or end inside
+    a piece, or are lost."""
+    forms, cut, unanswered = [], [], []
+    for paragraphs in (train, second) if second else (train,):
+        windows, inside = make_windows(tokenizer, paragraphs, limit)
+        answered = {window.question for window in windows if window.answer != (0, 0)}
+        forms.append(windows)
+        cut.append(inside)
+        unanswered.append(len({window.question for window in windows} - answered))
     moved = [found for found, (_, asked) in zip(moves, train) for _ in asked]
-    return pair_windows(windows, make_windows(tokenizer, second, limit)[0], moved), cut, unanswered
+    return pair_windows(*forms, moved) if second else [([window], None) for window in forms[0]], cut, unanswered
 
 
 def main():
@@ -316,8 +322,9 @@ def main():
     device = common.pick_device()
     rank, world = common.start_distributed(device)
     precision = args.precision or common.pick_precision(device)
-    if rank == 0 and cut + unanswered:
-        warn(f"{args.train}: of {questions} answers {cut} begin or end inside a piece, {unanswered} lie in no window")
+    for path, inside, lost in zip((args.train, args.reordered), cut, unanswered):
+        if rank == 0 and inside + lost:
+            warn(f"{path}: of {questions} answers {inside} begin or end inside a piece, {lost} lie in no window")
     training.seed_everything(args.seed)
     model = heads.load_with_head(args.model, "QuestionAnswering", ["first", "last"])
     every = [window for windows in (*(inputs for inputs, _ in examples), *dev_windows.values()) for window in windows]

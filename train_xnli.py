@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 import common
-from data.cli import Arguments, InputError, error_at, run_script
+from data.cli import Arguments, InputError, error_at, run_script, warn
 from data.files import PAIR_LABELS, iterate_pairs, languages_in, write_lines
 from data.metrics import pair_scores
 from lib import checkpoints, heads, subwords, training
@@ -55,7 +55,7 @@ def read_inputs(path, task, tokenizer, limit, most=None):
 
     Raises InputError.
     """
-    parts, rows, number = [], itertools.islice(iterate_pairs(path, task), most), 0
+    parts, rows, number, cut = [], itertools.islice(iterate_pairs(path, task), most), 0, 0
     before, between, after, second_type = subwords.special_pair_pieces(tokenizer)
     room = limit - len(before) - len(between) - len(after)
     while chunk := list(itertools.islice(rows, READ)):
@@ -66,6 +66,7 @@ def read_inputs(path, task, tokenizer, limit, most=None):
         ids, types = [], []
         for one, two in zip(*(subwords.text_pieces(tokenizer, [row[side] for row in chunk]) for side in (0, 1))):
             kept = longest_first(len(one), len(two), room)
+            cut += sum(kept) < len(one) + len(two)
             head, tail = before + one[: kept[0]] + between, two[: kept[1]] + after
             ids.append(head + tail)
             types.append([0] * len(head) + [second_type] * len(tail))
@@ -75,6 +76,8 @@ def read_inputs(path, task, tokenizer, limit, most=None):
             np.array(list(map(len, ids))),
             np.array([PAIR_LABELS[task].index(row[2]) for row in chunk]),
         ))  # fmt: skip
+    if cut:
+        warn(f"{path}: {cut} of {number} pairs have more than {limit} pieces and are cut")
     ids, types, lengths, labels = (np.concatenate(arrays) for arrays in zip(*parts))
     return Inputs(ids, types, np.cumsum(lengths) - lengths, lengths, labels)
 

@@ -103,6 +103,18 @@ def check_writable(path):
         raise InputError(f"{path}: cannot be written; expected a file name in a folder that can be written to")
 
 
+def check_outputs(outputs, inputs):
+    """Raise InputError now for an output that could not be written later, or only over an input or another output."""
+    taken = {os.path.realpath(path): path for path in inputs if path != "-"}
+    for path in outputs:
+        if path != "-":
+            check_writable(path)
+        real = path if path == "-" else os.path.realpath(path)
+        if real in taken and (path == "-" or os.path.isfile(path) or not os.path.exists(path)):
+            raise InputError(f"{path}: is {taken[real]}, which is named too; expected another name for each file")
+        taken[real] = path
+
+
 def run_script(main):
     """Run a script's main(); what the user can mend ends as one line on stderr and exit code 2."""
     name = os.path.basename(sys.argv[0])

@@ -16,7 +16,8 @@ import torch
 import common
 from data.cli import InputError, warn
 
-SHARED = ("heads.py", "training.py", "checkpoints.py")  # what a training's numbers depend on beside its script
+# What a training's numbers depend on beside its script.
+SHARED = "heads.py training.py checkpoints.py objectives.py extraction.py encoding.py subwords.py".split()
 
 
 def path_of(output):
@@ -43,8 +44,9 @@ def training_crc(script, options, arrays):
 
 
 def weights(model):
-    """Return a model's parameters as numpy arrays, for training_crc."""
-    return [parameter.detach().cpu().numpy() for parameter in model.parameters()]
+    """Return a model's configuration and parameters as numpy arrays, for training_crc."""
+    config = np.frombuffer(model.config.to_json_string().encode(), np.uint8)
+    return [config, *(parameter.detach().cpu().numpy() for parameter in model.parameters())]
 
 
 def save(path, crc, modules, optimizer, state):
@@ -108,4 +110,4 @@ def sweep(path):
             try:
                 os.kill(int(left.split(".")[-2]), 0)
             except ProcessLookupError:
-                shutil.rmtree(left) if os.path.isdir(left) else os.remove(left)
+                shutil.rmtree(left) if os.path.isdir(left) and not os.path.islink(left) else os.remove(left)

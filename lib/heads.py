@@ -85,12 +85,15 @@ def load_whole(name, masked=False):
     from transformers import AutoModel
 
     config = common.load_config(name)
-    auto_class = None if masked else auto_class_for(config, "PreTraining")
-    auto_class = auto_class or auto_class_for(config, "MaskedLM")
-    if auto_class is None and masked:
+    classes = [auto_class_for(config, kind) for kind in (["MaskedLM"] if masked else ["PreTraining", "MaskedLM"])]
+    if masked and None in classes:
         kind = f"a masked-language-model head for models of type {config.model_type}"
         raise InputError(f"{name}: transformers has no {kind}; {common.ENCODER}")
-    return common.load_weights(name, auto_class or AutoModel)
+    for auto_class in filter(None, classes):  # BERT's of pretraining has a second head, which a folder may lack
+        model, missing = common.load_weights(name, auto_class)
+        if masked or all(key.startswith(model.base_model_prefix + ".") for key in missing):
+            return model, missing
+    return common.load_weights(name, AutoModel)
 
 
 def auto_class_for(config, kind):

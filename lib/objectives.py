@@ -151,7 +151,7 @@ def join_sides(file, pair, order, limit):
     for side in order:
         pieces = file["sides"][side]
         place = np.arange(pieces.lengths[pair[side]]) + pieces.first[pair[side]]
-        place = np.append(place[: limit // 2 - 1], place[-1])
+        place = np.append(place[:-1][: limit // 2 - 1], place[-1])
         ids += pieces.ids[place].tolist()
         sides += np.where(pieces.word[place] < 0, -1, side).tolist()
     return ids, sides

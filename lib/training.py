@@ -295,6 +295,7 @@ def save_model(name, kind, labels, model, new_id, folder):
 
 def save_folder(model, tokenizer, folder):
     """Write a Hugging Face folder, which is whole or not there at any moment. Raises InputError."""
+    folder = os.path.realpath(folder)  # a link stays what it is
     temporary = checkpoints.temporary_path(folder)
     try:
         model.save_pretrained(temporary)

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import shutil
 import subprocess
 import sys
 
@@ -125,6 +126,53 @@ def test_grow_diag_takes_sure_cells_and_those_beside_them():
     backward = torch.tensor([[0.9, 0, 0, 0], [0.1, 0.35, 0.2, 0.2], [0, 0.0, 0, 0], [0, 0.1, 0.1, 0.1]])
     links = extraction.grow_diag(forward[None], backward[None], torch.ones(1, 4, 4, dtype=torch.bool), 0.45)
     assert links[0].nonzero().tolist() == [[0, 0], [1, 1], [2, 1]]
+
+
+def test_scores_change_no_links_and_count_the_text_once(run, tmp_path, tiny_bert, monkeypatch):
+    """Each way's lexicon is its own, whatever other ways are scored beside it."""
+    monkeypatch.setattr(align, "CHUNK", 8)
+    gold = PAIRS.replace(".src-tgt", ".gold")
+    options = ["--model", tiny_bert, "--input", PAIRS, "--precision", "f32"]
+    scored = ["--gold", gold, "--scores"]
+    assert run("align", *options, "--output", tmp_path / "plain", "--neighbours", "none").code == 0
+    run("align", *options, "--output", tmp_path / "beside", "--neighbours", "none", *scored, tmp_path / "one.json")
+    run("align", *options, "--output", tmp_path / "whole", *scored, tmp_path / "two.json")
+    assert (tmp_path / "plain").read_text() == (tmp_path / "beside").read_text() != (tmp_path / "whole").read_text()
+    one, two = (json.loads((tmp_path / f"{name}.json").read_text())["methods"] for name in ("one", "two"))
+    assert one == two
+
+
+def test_no_output_is_written_over_another_file(run, tmp_path, tiny_bert):
+    (tmp_path / "in").write_text("a ||| b\n")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    for outputs in (["x", "--html", "x"], ["in"], ["link"], ["-", "--html", "-"], ["x", "--html", "in"]):
+        outputs = [part if part[0] == "-" else tmp_path / part for part in outputs]
+        done = run("align", "--model", tiny_bert, "--input", tmp_path / "in", "--output", *outputs)
+        assert done.code == 2 and "which is named too" in done.err and done.err.count("\n") == 1
+    assert (tmp_path / "in").read_text() == "a ||| b\n" and not (tmp_path / "x").exists()
+
+
+def test_a_threshold_is_a_probability_of_a_method_that_has_one(run, tmp_path, tiny_bert):
+    options = ["--model", tiny_bert, "--input", PAIRS, "--output", tmp_path / "x", "--threshold"]
+    for value, said in (["45"], "from 0 to 1"), (["1"], "between 0 and 1"), (["0.5", "--method", "match"], "has none"):
+        done = run("align", *options, *value)
+        assert done.code == 2 and said in done.err and done.err.count("\n") == 1
+
+
+def test_simaligns_links_are_an_aligners_too(run, tmp_path, tiny_bert):
+    folder = shutil.copytree(tiny_bert, tmp_path / "tuned")
+    (folder / "align.json").write_text(json.dumps({"layer": 2, "method": "grow-diag", "threshold": 0.45}))
+    options = ["--input", PAIRS, "--keep-bare-pieces", "--output"]
+    assert run("align", "--model", folder, *options, tmp_path / "a").code == 0
+    run("align", "--model", tiny_bert, "--layer", "2", "--method", "argmax", *options, tmp_path / "b")
+    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text()
+
+
+def test_every_line_counts_in_what_is_said_of_cut_ones(run, tmp_path, tiny_bert):
+    line = " ".join(["cat"] * 200) + " ||| un chat\n"
+    (tmp_path / "in").write_text(3 * line + "a ||| b\n")
+    done = run("align", "--model", tiny_bert, "--input", tmp_path / "in", "--output", tmp_path / "x")
+    assert done.code == 0 and "3 lines are longer than the model's" in done.err
 
 
 def test_a_pair_that_comes_again_is_aligned_once(run, tmp_path, tiny_bert, monkeypatch):

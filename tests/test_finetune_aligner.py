@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 import common
 import finetune_aligner as ft
 from data.cli import InputError
-from lib import objectives
+from lib import encoding, objectives
 from lib.extraction import both_directions, entmax15, similarity_matrix
 
 RECORDED = os.path.join(os.path.dirname(__file__), "fixtures", "losses.json")
@@ -276,8 +276,8 @@ def test_another_settings_checkpoint_is_not_used(run, tmp_path, tiny_bert, monke
 
 
 def test_files_take_turns_whatever_their_size():
-    files = [{"pairs": np.arange(count), "lengths": np.arange(count) % 7 + 5} for count in (100, 10)]
-    drawn = [ft.training_batch(files, number, 4, 1) for number in range(40)]
+    files = [{"pairs": np.arange(count), "lengths": np.arange(count) % 7 + 5, "size": 4} for count in (100, 10)]
+    drawn = [ft.training_batch(files, number, 1) for number in range(40)]
     assert [file is files[number % 2] for number, (file, _) in enumerate(drawn)] == [True] * 40
     large = [pair for file, batch in drawn if file is files[0] for pair in batch]
     small = [pair for file, batch in drawn if file is files[1] for pair in batch]
@@ -285,7 +285,53 @@ def test_files_take_turns_whatever_their_size():
     assert all(
         len(set(small[start : start + 8])) == 8 for start in range(0, 80, 8)
     )  # an epoch: two batches of ten pairs, two left out
-    assert drawn[7] == ft.training_batch(files, 7, 4, 1)  # it can be drawn alone
+    assert drawn[7] == ft.training_batch(files, 7, 1)  # it can be drawn alone
+
+
+def test_two_sentences_are_one_input_with_one_separator_after_each(tiny_bert):
+    tokenizer = common.load_tokenizer(tiny_bert)
+    sides = [encoding.flatten(tokenizer, [text.split()], 128)[0] for text in ("the cat", "un chat noir dort ici")]
+    file, special = {"sides": sides}, [tokenizer.cls_token_id, tokenizer.sep_token_id]
+    whole = [side.ids.tolist() for side in sides]
+    assert objectives.join_sides(file, (0, 0), (1, 0), 128)[0] == whole[1] + whole[0]
+    ids, of = objectives.join_sides(file, (0, 0), (0, 1), 8)  # four pieces of each
+    assert ids == [part for one in whole for part in [*one[:-1][:3], special[1]]] and len(ids) <= 8
+    assert [k for k, side in enumerate(of) if side < 0] == [k for k, piece in enumerate(ids) if piece in special]
+    assert objectives.join_sides(file, (0, 0), (0,), 256)[0] == whole[0]
+
+
+def test_a_small_file_takes_nothing_from_the_batches_of_a_large_one(run, tmp_path, tiny_bert):
+    small = small_file(tmp_path, "hi", 3)
+    options = ["--model", tiny_bert, "--train", small_file(tmp_path), small, "--max-steps", "4", "--batch-size", "8"]
+    done = run("finetune_aligner", *options, "--output", tmp_path / "out")
+    assert done.code == 0 and f"{small}: has fewer pairs than --batch-size 8; its batches are of 3" in done.err
+    assert json.loads((tmp_path / "out" / "finetuning.json").read_text())["batch_sizes"] == [8, 3]
+
+
+def test_a_masked_language_model_keeps_its_head(run, tmp_path, tiny_bert):
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    AutoModelForMaskedLM.from_pretrained(tiny_bert).save_pretrained(tmp_path / "mlm")  # without BERT's second head
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path / "mlm")
+    options = ["--train", small_file(tmp_path), "--objectives", "mlm", "--max-steps", "1", "--batch-size", "4"]
+    for model, output in (("mlm", "one"), ("one", "two")):
+        done = run("finetune_aligner", "--model", tmp_path / model, *options, "--output", tmp_path / output)
+        assert done.code == 0, done.err
+    assert weights(tmp_path / "two").keys() == weights(tmp_path / "mlm").keys()
+
+
+def test_a_linked_folder_stays_a_link_and_a_pipe_is_refused(run, tmp_path, tiny_bert):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    options = ["--model", tiny_bert, "--max-steps", "1", "--batch-size", "4", "--output", tmp_path / "link"]
+    for _ in range(2):
+        assert run("finetune_aligner", "--train", small_file(tmp_path), *options).code == 0
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "disk" / "align.json").exists()
+    assert {path.name for path in tmp_path.iterdir() if "tmp" in path.name or "old" in path.name} == set()
+    os.mkfifo(tmp_path / "pipe")
+    for train in ("-", tmp_path / "pipe"):
+        done = run("finetune_aligner", "--train", train, *options)
+        assert done.code == 2 and "is no regular file" in done.err and done.err.count("\n") == 1
 
 
 def test_of_a_large_file_only_pairs_that_can_be_used_are_read(tmp_path, tiny_bert):

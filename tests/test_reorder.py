@@ -70,6 +70,20 @@ def test_random_permutations_have_the_wanted_inversions_and_are_uniform():
     assert set(drawn) == wanted and all(abs(count - 1000) < 150 for count in drawn.values())  # 5 standard deviations
 
 
+@pytest.mark.parametrize("n, tau", [(140, 0.9), (256, 0.3), (200, -0.5)])
+def test_random_permutations_of_long_sentences_have_their_inversions_everywhere(n, tau):
+    """The items of the first half, the last one too, have as many among themselves as of uniform ones: a share of about
+    a quarter where order is weak, more where inversions are local."""
+    generator, k = np.random.default_rng(1), int((1 - tau) * n * (n - 1) / 4)
+    halves = []
+    for _ in range(20):
+        order = reorder.random_permutation(n, k, generator)
+        assert sorted(order) == list(range(n)) and reorder.inversions(order) == k
+        halves.append([reorder.inversions([i for i in order if (i < n // 2) == first]) / k for first in (True, False)])
+    first, second = np.mean(halves, axis=0)
+    assert first > 0.15 and abs(first - second) < 0.05
+
+
 def test_tags_move_with_their_words_and_the_format_stays(run, tmp_path):
     (tmp_path / "in.tsv").write_text("I\tPRON\nsee\tVERB\nyou\tPRON\n\nHi\tINTJ\n")
     (tmp_path / "links").write_text("0-0 1-2 2-1\n\n")

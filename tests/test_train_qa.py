@@ -178,13 +178,13 @@ def test_predictions_never_lie_among_the_dev_files(run, tiny_bert, small):
     assert before == {path: path.read_bytes() for path in small.iterdir()}
 
 
-def test_contexts_of_several_windows_stand_alone():
+def test_contexts_of_several_windows_are_compared_in_none_and_make_no_more_steps():
     def window(question):
         return train_qa.Window([0] * 3, [0] * 3, 1, [(0, 1)], (0, 0), question)
 
     forms = [window(n) for n in (0, 0, 1, 2)], [window(n) for n in (0, 1, 1, 2)]
     examples = train_qa.pair_windows(*forms, [[(0, 0)]] * 3)
-    assert sum(len(inputs) for inputs, _ in examples) == 8
+    assert [len(inputs) for inputs, _ in examples] == [2, 1, 2, 1, 2]  # the longer form's steps
     assert [inputs[0].question for inputs, groups in examples if groups] == [2]
 
 
