@@ -9,8 +9,8 @@ Out:  `source words ||| target words` a line: each distinct pair of sentences on
     python data/split.py --task xnli --source train-en.tsv --target multinli.train.hi.tsv --output en-hi.txt --every
 
 A sentence whose translation is empty is kept with an empty side. Of plain text reorder.py --task text takes the left
-sides of what this writes, whose words the links are of, not the text itself. Where a file names both sides, sentences are found in
-it whatever their quotation marks.
+sides of what this writes, whose words the links are of, not the text itself. Where a file names both sides, sentences
+are found in it whatever their quotation marks.
 """
 
 import itertools
