@@ -61,11 +61,12 @@ def paragraph_texts(context, questions):
 # ---- translations ------------------------------------------------------------------------------------------------
 
 
-def translated_paragraphs(sources, targets):
+def translated_paragraphs(sources, targets, path):
     """Pair every source paragraph with its translation: the one in its place where all ids are the same, else one with
     its questions' ids.
 
-    TyDiQA's ids are not unique, so its files go by place. A paragraph without a translation gets ("", []).
+    TyDiQA's ids are not unique, so its files go by place. A paragraph without a translation gets ("", []). Raises
+    InputError, which names the translation's `path`, where neither will do.
     """
     names = [
         [[identifier for identifier, *_ in questions] for _, questions in paragraphs]
@@ -76,7 +77,7 @@ def translated_paragraphs(sources, targets):
     several = collections.Counter(identifier for paragraph in names[1] for identifier in set(paragraph)).most_common(1)
     if several and several[0][1] > 1:
         raise InputError(
-            f"the translation has question {several[0][0]!r} in {several[0][1]} paragraphs, and not the source's "
+            f"{path}: has question {several[0][0]!r} in {several[0][1]} paragraphs, and not the source's "
             "questions in their order; expected the same questions in the same order, or different ids"
         )
     place = {identifier: paragraph for paragraph in targets for identifier, *_ in paragraph[1]}

@@ -197,7 +197,7 @@ def question_rows(path, translation=False):
 
 def question_translations(source, target):
     """Yield (text, translation) of the sentences of question_rows, found by the questions' ids or places."""
-    for paragraph, other in translated_paragraphs(read_squad(source), read_squad(target, translation=True)):
+    for paragraph, other in translated_paragraphs(read_squad(source), read_squad(target, translation=True), target):
         yield from pair_paragraphs(paragraph, other)
 
 

@@ -168,3 +168,15 @@ def test_answers_of_a_translation_are_not_needed(run, tmp_path):
         arguments = ["--task", "qa", "--source", tmp_path / "en", "--target", tmp_path / "fr"]
         assert run("data/split", *arguments, "--output", tmp_path / "out", "--every").code == 0
         assert len((tmp_path / "out").read_text().splitlines()) == 3
+
+
+def test_a_translation_that_repeats_an_id_elsewhere_is_named(run, tmp_path):
+    def document(*ids):
+        asked = [[{"id": name, "question": "Who?", "answers": [{"text": "He", "answer_start": 0}]}] for name in ids]
+        return json.dumps({"data": [{"paragraphs": [{"context": "He came.", "qas": qas} for qas in asked]}]})
+
+    for name, ids in (("en", "abc"), ("fr", "aab")):
+        (tmp_path / f"{name}.json").write_text(document(*ids))
+    files = ["--source", tmp_path / "en.json", "--target", tmp_path / "fr.json", "--output", tmp_path / "out"]
+    done = run("data/split", "--task", "qa", *files, "--every")
+    assert done.code == 2 and f"{tmp_path}/fr.json: has question 'a' in 2 paragraphs" in done.err
