@@ -111,10 +111,10 @@ tuning() {   # tuning ALIGNER: the texts that it needs and its encoder, which it
     [ "$text" = "$PARALLEL$each.txt" ] || train+=("$text")
     if [ "$text" = "$D/$folder/train-en-$each.txt" ]; then :   # it lies there
     elif [ -n "$translation" ]; then
-      stage text $text $PY data/split.py --task $format --source "$english" --target "$translation" --every \
-        --output $text
+      stage text "$text" $PY data/split.py --task $format --source "$english" --target "$translation" --every \
+        --output "$text"
     else
-      stage text $text $PY translate.py --task $format --input "$english" --lang $each --model "$MT$each" --output $text
+      stage text "$text" $PY translate.py --task $format --input "$english" --lang $each --model "$MT$each" --output "$text"
     fi
   done
   [ $PROFILE != full ] || for each in $TUNED; do
@@ -141,7 +141,7 @@ reordering() {   # what comes before a training on reordered English
         --input "$D/align/$pair.src-tgt" --output $scored.align --gold "$D/align/$pair.gold" --scores $scored.json \
         $ALIGN $method
     done
-    stage links $links $PY align.py --model $encoder --input $text --output $links --html ${links%.align}.html \
+    stage links $links $PY align.py --model $encoder --input "$text" --output $links --html ${links%.align}.html \
       $ALIGN $method
   fi
 

@@ -14,6 +14,7 @@ the same contents; comments and docstrings do not count. RUNS/.stages keeps the 
 
 import argparse
 import collections
+import contextlib
 import fcntl
 import os
 import re
@@ -63,8 +64,10 @@ def time_left(stages, path, jobs):
     times = collections.defaultdict(list)
     if os.path.exists(path):
         with open(path, encoding="utf-8") as stream:
-            for kind, seconds in map(str.split, stream):
-                times[kind].append(float(seconds))
+            for line in stream:
+                kind, _, seconds = line.rpartition(" ")
+                with contextlib.suppress(ValueError):  # a line that a full disk cut
+                    times[kind].append(float(seconds))
     known = [sum(times[stage.kind]) / len(times[stage.kind]) for stage in stages if stage.kind in times]
     if not known or len(known) < 0.8 * len(stages):
         return ""

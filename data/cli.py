@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import os
 import platform
+import re
 import signal
 import sys
 
@@ -96,6 +97,8 @@ def non_negative(text):
 
 def check_writable(path):
     """Raise InputError now where a file could not be written later."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path) and os.access(path, os.W_OK):
+        return  # a device or a pipe
     folder = os.path.dirname(os.path.abspath(path))
     while not os.path.exists(folder):
         folder = os.path.dirname(folder)
@@ -197,6 +200,11 @@ def open_output(path):
     """
     if path == "-":
         yield sys.stdout
+        return
+    if found := re.fullmatch(r"/dev/stdout|(?:/dev|/proc/self)/fd/(\d+)", path):  # which may be a file's that goes on
+        sys.stdout.flush()
+        with naming(path), open(os.dup(int(found[1] or 1)), "w", encoding="utf-8", newline="\n") as stream:
+            yield stream
         return
     path = os.path.realpath(path)  # a link's target is written, not the link
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):

@@ -8,7 +8,8 @@ Out:  one udpos file: word<TAB>TAG a line, a blank line after each sentence
 The rules (XTREME calls B. Plank's ud-conversion-tools, conllu_to_conll.py with --replace_subtokens_with_fused_forms):
 files are read in sorted name order; a multiword token (`1-2`, French `du`) replaces its parts and takes the tag of the
 part nearest the root, or among equally near ones the tag that comes first in TAG_PRECEDENCE; empty nodes (`8.1`) are
-dropped; spaces and U+200C inside a form are removed; sentences whose every form is `_` (no text licence) are dropped.
+dropped; spaces and U+200C inside a form are removed; sentences whose every form is `_` (no text licence), or every one
+but one, are dropped.
 """
 
 import os
@@ -69,7 +70,8 @@ def read_conllu(path):
             raise error_at(path, number, f"the form {form!r} in column 2 is empty; expected a word")
         if "-" in identifier:
             first, _, last = identifier.partition("-")
-            if not (first.isdecimal() and last.isdecimal() and int(first) == len(words) + 1 and int(last) > int(first)):
+            ranges = first.isdecimal() and last.isdecimal() and int(first) == len(words) + 1 and int(last) > int(first)
+            if not ranges or spans and int(first) <= spans[-1][1]:
                 raise error_at(
                     path, number, f"multiword token {identifier!r}; expected {len(words) + 1}-N before its first word"
                 )
@@ -129,7 +131,7 @@ def convert(path, lang):
     sentences = []
     for comments, words, spans in read_conllu(path):
         forms, tags = merge_multiword(words, spans, lang)
-        if any(form != "_" for form in forms):
+        if "_" not in forms or forms.count("_") < len(forms) - 1:
             sentences.append((comments, (forms, tags)))
     if not sentences:
         raise InputError(f"{path}: no sentences with text; expected a CoNLL-U file")

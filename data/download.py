@@ -28,6 +28,7 @@ stands in quotation marks, and those inside are doubled. TyDiQA's dev files keep
 import contextlib
 import csv
 import functools
+import glob
 import hashlib
 import io
 import itertools
@@ -68,6 +69,7 @@ DEFAULT_TASKS = "udpos,xnli,pawsx,translations"
 RETRIES = 3  # attempts that bring nothing new before an address is given up
 PAUSE = 2.0  # seconds between attempts that bring nothing new
 TIMEOUT = 30  # seconds without a byte
+WORK = ".udpos."  # how the name of a folder for treebanks that are being read begins
 
 
 # ---- what there is to do ---------------------------------------------------------------------------
@@ -352,7 +354,7 @@ def unpack_treebanks(archive, parts, folder):
 def convert_udpos(data, archive, targets):
     """Write udpos files from UD's archive. What one file raises is raised after the others are written."""
     failed, part_of = [], {target: os.path.basename(target).removesuffix(".tsv") for target in targets}
-    with tempfile.TemporaryDirectory(prefix=".udpos.", dir=os.path.dirname(archive)) as work:
+    with tempfile.TemporaryDirectory(prefix=WORK, dir=os.path.dirname(archive)) as work:
         files = unpack_treebanks(archive, set(part_of.values()), work)
         for target, part in tqdm(part_of.items(), unit=" files", desc="udpos", leave=False, disable=None):
             split, lang = part.split("-")
@@ -430,6 +432,8 @@ def main():
         parser.error("the following arguments are required: --output")
 
     steps, archives = plan(tasks), os.path.join(args.output, "archives")
+    for left in glob.glob(os.path.join(glob.escape(archives), WORK + "*")):  # by a killed run
+        shutil.rmtree(left)
     targets = [target for _, _, some, _ in steps for target in some]
     missing = absent(args.output, targets)
     if missing:

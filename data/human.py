@@ -38,6 +38,7 @@ from data.files import (
     LABELS,
     PAIR_LABEL_ALIASES,
     format_links,
+    list_files,
     read_lines,
     read_pairs,
     write_lines,
@@ -58,24 +59,6 @@ NOT_TRANSLATED = "NS"  # what PAWS-X has in place of a sentence that its transla
 
 
 # ---- what lies in the folder -------------------------------------------------------------------------
-
-
-def list_files(folder, output):
-    """Return the sorted paths of all files below a folder, at any depth, but not of those below `output`.
-
-    Links are followed, each folder once. Raises InputError where there is no such folder.
-    """
-    if not os.path.isdir(folder):
-        raise InputError(f"{folder}: no such folder; expected one that holds treebanks and XTREME's files")
-    paths, seen = [], {os.path.realpath(output)}
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-        else:
-            paths += [os.path.join(place, name) for name in names]
-        seen.add(real)
-    return sorted(paths)
 
 
 def only(paths, what):
@@ -421,7 +404,9 @@ def main():
             parser.error(f"argument --tasks: unknown task {task!r}; expected some of {','.join(TASKS)}")
 
     check_writable(os.path.join(args.output, "missing.json"))
-    paths = list_files(args.input, args.output)
+    if not os.path.isdir(args.input):
+        raise InputError(f"{args.input}: no such folder; expected one that holds treebanks and XTREME's files")
+    paths = list_files(args.input, [args.output])
     files = task_files(paths, tasks)
 
     parts = [make_udpos(paths, files["udpos"], langs)] if "udpos" in tasks else []

@@ -15,7 +15,7 @@ import os
 import re
 
 from data.cli import InputError, error_at, open_output
-from data.files import read_lines
+from data.files import list_files, read_lines
 
 LAYOUT = (
     '{"data": [{"paragraphs": [{"context": "", '
@@ -172,12 +172,9 @@ def qa_files(folder, task):
     if not os.path.isdir(folder):
         raise InputError(f"{folder}: no such folder; expected one with the dev files of {task}")
     files = {}
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        for match in filter(
-            None, (re.fullmatch(rf"{NAMES[task]}|dev-([a-z]{{2,3}})\.json", name) for name in sorted(names))
-        ):
-            lang, path = match[1] or match[2], os.path.join(parent, match[0])
+    for path in list_files(folder):
+        if match := re.fullmatch(rf"{NAMES[task]}|dev-([a-z]{{2,3}})\.json", os.path.basename(path)):
+            lang = match[1] or match[2]
             if lang in files:
                 raise InputError(
                     f"{path}: {files[lang]} is of the same language; "

@@ -4,13 +4,18 @@ Only the standard library is used here.
 """
 
 import ast
+import contextlib
 import hashlib
 import json
 import os
 import time
+import uuid
+
+from data.cli import naming
+from data.files import list_files
 
 FRESH = 2.0  # seconds; a younger file may change once more within the resolution of its times
-OURS = {os.path.abspath(name) for name in ("runs", "report", ".venv", ".git")}  # no data, even in a folder around us
+OURS = "runs", "report", ".venv", ".git"  # no data, even in a folder around us
 
 
 def digest(value):
@@ -20,11 +25,16 @@ def digest(value):
 
 
 def write_json(path, value):
-    """Write a JSON file that is never half there, even if another process writes it too."""
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with open(temporary, "w", encoding="utf-8") as stream:
-        json.dump(value, stream)
-    os.replace(temporary, path)
+    """Write a JSON file that is never half there, even if another process, of any machine, writes it too."""
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    try:
+        with naming(path), open(temporary, "w", encoding="utf-8") as stream:
+            json.dump(value, stream)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(temporary)
+        raise
 
 
 class Contents:
@@ -32,9 +42,8 @@ class Contents:
 
     def __init__(self, path):
         self.path, self.kept, self.seen = path, {}, {}
-        if os.path.exists(path):
-            with open(path, encoding="utf-8") as stream:
-                self.kept = json.load(stream)
+        with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as stream:
+            self.kept = dict(json.load(stream))  # without it everything is read again, and nothing else
 
     def forget(self):
         self.seen = {}
@@ -49,11 +58,8 @@ class Contents:
         return self.seen[path]
 
     def _folder(self, path):
-        found = []
-        for top, folders, files in os.walk(path, followlinks=True):
-            folders[:] = [name for name in folders if os.path.abspath(os.path.join(top, name)) not in OURS]
-            found += [os.path.join(top, name) for name in files if not name.endswith(".tmp")]
-        return digest([(os.path.relpath(name, path), self.of(name)) for name in sorted(found)])
+        found = [name for name in list_files(path, OURS) if not name.endswith(".tmp")]
+        return digest([(os.path.relpath(name, path), self.of(name)) for name in found])
 
     def _file(self, path):
         try:

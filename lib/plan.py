@@ -10,6 +10,7 @@ import subprocess
 import time
 
 from data.cli import InputError, warn
+from data.files import list_files
 from lib.contents import digest, write_json
 
 DEV_FILE = re.compile(r"(?!.*train).+\.(tsv|json)")  # what a train script reads of --data-dir
@@ -36,7 +37,7 @@ class Stage:
         found = contents.of_script(self.script)
         paths = {word for word in self.reads if os.path.exists(word)} - {self.dev, *found} | {"requirements.txt"}
         if self.dev and os.path.isdir(self.dev):
-            paths |= {os.path.join(self.dev, name) for name in os.listdir(self.dev) if DEV_FILE.fullmatch(name)}
+            paths |= {path for path in list_files(self.dev) if DEV_FILE.fullmatch(os.path.relpath(path, self.dev))}
         return digest([self.command, sorted(found.items()), [(path, contents.of(path)) for path in sorted(paths)]])
 
     def state(self, contents):

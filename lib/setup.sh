@@ -14,7 +14,7 @@ setup() {
     mkdir -p runs; exec 8> runs/.setup.lock; $python -c 'import fcntl; fcntl.flock(8, fcntl.LOCK_EX)' || true
   fi
   wanted=$(cksum < requirements.txt)
-  if [ "$(cat .venv/requirements.done 2>/dev/null)" != "$wanted" ] || ! $PY -c "" 2>/dev/null; then
+  if [ "$(cat .venv/requirements.done 2>/dev/null)" != "$wanted" ] || ! $PY -c "import tqdm" 2>/dev/null; then
     get "no virtual environment by $python (on Debian: apt install python3-venv)" $python -m venv --clear .venv
     get "pip could not install requirements.txt" $install -r requirements.txt
     [ $MODE = --dry-run ] || echo "$wanted" > .venv/requirements.done

@@ -2,6 +2,9 @@
 
 import os
 
+import pytest
+
+from data.cli import InputError
 from data.conllu import convert, merge_multiword
 from data.files import read_udpos
 
@@ -39,9 +42,19 @@ def test_the_part_nearest_the_root_gives_the_tag_then_the_precedence():
 
 
 def test_sentences_without_text_are_dropped(tmp_path):
-    blank = "1\t_\t_\tNOUN\t_\t_\t0\troot\t_\t_\n\n"
-    (tmp_path / "f.conllu").write_text(blank + SENTENCE)
-    assert len(convert(str(tmp_path / "f.conllu"), "fr")) == 1
+    """As XTREME does: those whose words are all `_`, or all but one."""
+    text = ""
+    for forms in ("_ .", "_", "a", "_ _ .", "_ a b"):
+        words = enumerate(forms.split(), 1)
+        text += "".join(f"{n}\t{form}\t_\tNOUN\t_\t_\t0\troot\t_\t_\n" for n, form in words) + "\n"
+    (tmp_path / "f.conllu").write_text(text)
+    assert [words for _, (words, _) in convert(str(tmp_path / "f.conllu"), "fr")] == [["a"], ["_", "a", "b"]]
+
+
+def test_multiword_tokens_that_overlap_are_an_error(tmp_path):
+    (tmp_path / "f.conllu").write_text(SENTENCE.replace("4\tle", "4-5\tx\t_\t_\t_\t_\t_\t_\t_\t_\n4\tle"))
+    with pytest.raises(InputError, match="f.conllu:6: multiword token '4-5'"):
+        convert(str(tmp_path / "f.conllu"), "fr")
 
 
 def test_missing_heads_and_odd_blank_lines_do_no_harm(tmp_path):

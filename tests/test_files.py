@@ -3,10 +3,11 @@
 import os
 import platform
 import subprocess
+import sys
 import unicodedata
 
 import pytest
-from conftest import SAMPLE
+from conftest import ROOT, SAMPLE
 
 from data.cli import InputError, temporary_name
 from data.files import (
@@ -14,6 +15,7 @@ from data.files import (
     file_style,
     fit_gold,
     format_links,
+    list_files,
     read_gold,
     read_lines,
     read_pairs,
@@ -113,6 +115,27 @@ def test_gold_counts_from_its_index_and_possible_includes_sure(tmp_path):
 def test_a_byte_order_mark_is_no_word(tmp_path):
     (tmp_path / "in").write_bytes(b"\xef\xbb\xbfa\tX\n")
     assert read_udpos(str(tmp_path / "in")) == [(["a"], ["X"])]
+
+
+def test_standard_output_by_name_is_written_on_where_it_stands(tmp_path):
+    for name in ("/dev/stdout", "/dev/fd/1", "-"):
+        code = f"from data.cli import *\nprint(1)\nwith open_output('{name}') as f: f.write('2\\n')\nprint(3)"
+        with open(tmp_path / "all", "a") as stream:
+            assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=stream).returncode == 0
+    assert (tmp_path / "all").read_text() == 3 * "1\n2\n3\n"
+
+
+def test_files_below_a_folder_are_listed_once_whatever_links_there_are(tmp_path):
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    for path in ("in/b", "in/deep/a", "other/c"):
+        (tmp_path / path).touch()
+    (tmp_path / "in" / "round").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "else").symlink_to(tmp_path / "other")
+    os.mkfifo(tmp_path / "in" / "pipe")
+    found = [os.path.relpath(path, tmp_path / "in") for path in list_files(tmp_path / "in")]
+    assert found == ["b", "deep/a", "else/c"]
+    assert list_files(tmp_path / "in", [tmp_path / "other", tmp_path / "in" / "deep"]) == [str(tmp_path / "in" / "b")]
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

@@ -50,7 +50,8 @@ class Project:
         self.folder = folder
         (folder / "data").mkdir()
         (folder / "lib").mkdir()
-        for name in ("stages.py", "lib/__init__.py", "lib/plan.py", "lib/contents.py", "data/__init__.py", "data/cli.py"):
+        ours = "lib/__init__.py lib/plan.py lib/contents.py data/__init__.py data/cli.py data/files.py"
+        for name in ("stages.py", *ours.split()):
             shutil.copy(os.path.join(ROOT, name), folder / name)
         for name, text in {
             "plan.sh": PLAN,
@@ -177,6 +178,24 @@ def test_dev_files_count_and_training_files_beside_them_do_not(project):
     assert project.left() == ""
     (project.folder / "dev" / "dev-ru.tsv").write_text("x")
     assert project.left() == "a"
+
+
+def test_dev_files_count_at_any_depth_and_links_that_go_round_do_no_harm(project):
+    (project.folder / "dev" / "deep").mkdir(parents=True)
+    for name in ("here", "there"):
+        (project.folder / "dev" / name).symlink_to(".")
+    (project.folder / "dev" / "deep" / "dev-hi.json").write_text("1")
+    words = ["one", "out/a.txt", "./python", "one.py", "--data-dir", "dev", "--output", "out/a.txt"]
+    (project.folder / "plan.sh").write_text("printf 'waves\\037one\\n" + "\\037".join(words) + "\\n'")
+    assert project.run().returncode == 0 and project.left() == ""
+    (project.folder / "dev" / "deep" / "dev-hi.json").write_text("2")
+    assert project.left() == "a"
+
+
+@pytest.mark.parametrize("name, text", [("times", "train_pos.py:"), ("contents.json", ""), ("contents.json", "[1")])
+def test_what_a_full_disk_cut_off_is_passed_over(done, name, text):
+    (done.folder / "runs/try/.stages" / name).write_text(text)
+    assert done.run().returncode == 0 and done.made == []
 
 
 def test_other_settings_never_take_these_results(done):
