@@ -298,9 +298,6 @@ def main():
         file["size"] = min(args.batch_size, len(file["pairs"])) // world * world
         if not file["size"]:
             raise InputError(f"{file['path']}: fewer pairs than the {world} processes; expected more of them")
-        if file["size"] < args.batch_size:
-            less = f"its batches are of {file['size']}"
-            warn(f"{file['path']}: has fewer pairs than --batch-size {args.batch_size}; {less}")
     if "so" in asked and (args.links or args.similarity == "cosine"):
         own = (args.model, tokenizer, layer, limit, precision, device, rank, world)
         align_chunk = None if args.links else load_aligner(*own)
@@ -348,6 +345,10 @@ def main():
     crc = checkpoints.training_crc(__file__, options, [*sides, *links, *checkpoints.weights(model)])
     path = checkpoints.path_of(args.output)
     state = {"history": [], "loss": 0.0, "steps": 0, **checkpoints.load(path, crc, modules, optimizer)}
+    for file in files if rank == 0 else ():
+        if file["size"] < args.batch_size:
+            less = f"its batches are of {file['size']}"
+            warn(f"{file['path']}: has fewer pairs than --batch-size {args.batch_size}; {less}")
     started = saved = time.perf_counter()
     with tqdm(total=args.max_steps, initial=state["step"], unit=" steps", disable=None if rank == 0 else True) as bar:
         for step in range(state["step"], args.max_steps):

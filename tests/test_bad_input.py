@@ -113,7 +113,7 @@ CASES = [
     (train(["--seed", "99999999999"]), "'99999999999' is not below 2^32"),
     (with_options(align(), "--layer", "0"), "not a whole number of 1 or more"),
     (with_options(align(), "--method", "best"), "invalid choice: 'best'"),
-    (with_options(align(), "--threshold", "-1"), "not a number above 0"),
+    (with_options(align(), "--threshold", "-1"), "not a number from 0 to 1"),
     (with_options(align(), "--model", "./nowhere"), "./nowhere: no such model folder"),
     (with_options(align(**{"empty/x": ""}), "--model", "empty"), "empty: no config.json in this folder"),
     (with_options(align(**{"broken/config.json": "{"}), "--model", "broken"), "broken: cannot be loaded as a model"),
@@ -204,7 +204,7 @@ CASES = [
     ),
     (with_options(align(), "--scores", "s.json"), "--scores needs --gold"),
     (with_options(align(), "--similarity", "near"), "invalid choice: 'near'"),
-    (with_options(align(), "--threshold", "0"), "not a number above 0"),
+    (with_options(align(), "--threshold", "0"), "expected a number between 0 and 1"),
     (
         with_options(
             align(**{"odd/config.json": "BERT", "odd/align.json": '{"similarity": "near"}'}), "--model", "odd"

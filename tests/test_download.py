@@ -21,6 +21,7 @@ import pytest
 from conftest import ROOT
 
 import data.download as download
+import data.human  # noqa: F401  takes the lists of languages before a test replaces them
 from data.files import read_pairs, read_udpos
 
 NOWHERE = "http://127.0.0.1:9/{}"  # the discard port, where nothing listens
