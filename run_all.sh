@@ -114,7 +114,8 @@ tuning() {   # tuning ALIGNER: the texts that it needs and its encoder, which it
       stage text "$text" $PY data/split.py --task $format --source "$english" --target "$translation" --every \
         --output "$text"
     else
-      stage text "$text" $PY translate.py --task $format --input "$english" --lang $each --model "$MT$each" --output "$text"
+      stage text "$text" $PY translate.py --task $format --input "$english" --lang $each --model "$MT$each" \
+        --output "$text"
     fi
   done
   [ $PROFILE != full ] || for each in $TUNED; do
