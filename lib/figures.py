@@ -127,12 +127,14 @@ def tau_points(result):
     return found
 
 
-def free_place(at, down, placed):
-    """Return the first height from `down` on where a label at `at` covers none of `placed`, to which it is added."""
-    while any(abs(at - other) < 26 and abs(down - height) < 12 for other, height in placed):
-        down += 3
-    placed.append((at, down))
-    return down
+def free_place(across, down, half, side, taken):
+    """Return (across, down) of a text of half width `half` beside a circle, on its `side` (-1 or 1) or on the other,
+    else lower, where it covers nothing of `taken`, [(across, down, half)], to which it is added."""
+    for lower in itertools.count(0, 2):
+        for middle in (across + side * (9 + half), across - side * (9 + half)):
+            if not any(abs(middle - x) < half + other and abs(down + lower - y) < 11 for x, y, other in taken):
+                taken.append((middle, down + lower, half))
+                return middle, down + lower
 
 
 def tau_plot(result):
@@ -163,25 +165,24 @@ def tau_plot(result):
         )
     for tick in ticks(near, far, 5):
         parts.append(f'<text x="{x(tick):.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{tick:.3g}</text>')
-    labels = {-1: [], 1: []}  # on the left of an order, on the right of a random one; one for all its aligners
-    named = set()
-    for tau, entry, kind, name, label in found:
+    places = [(x(tau) + SHIFT[kind], y(entry["value"])) for tau, entry, kind, *_ in found]
+    taken, labels = [(*place, 6) for place in places], {}  # one label for all the aligners of an order
+    for (at, down), (tau, entry, kind, name, label) in zip(places, found):
         colour = {"order": COLOURS["own language"], "random": COLOURS["own language against control"]}.get(kind, "#555")
-        at, side = x(tau) + SHIFT[kind], 1 if kind == "random" or kind == "other" and tau < (near + far) / 2 else -1
+        side = 1 if kind == "random" or kind == "other" and tau < (near + far) / 2 else -1
         if entry["low"] is not None:
             ends = f'y1="{y(entry["low"]):.1f}" y2="{y(entry["high"]):.1f}"'
             parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" {ends} stroke="{colour}" opacity=".35" stroke-width="2"/>')
         parts.append(
-            f'<circle cx="{at:.1f}" cy="{y(entry["value"]):.1f}" r="5" fill="{"#fff" if kind == "random" else colour}" '
+            f'<circle cx="{at:.1f}" cy="{down:.1f}" r="5" fill="{"#fff" if kind == "random" else colour}" '
             f'stroke="{colour}" stroke-width="2"><title>{html.escape(name)}: tau {tau:.2f}, {points(entry)}</title>'
             "</circle>"
         )
-        if (kind, label) not in named:
-            named.add((kind, label))
-            down = free_place(at, y(entry["value"]) + 4, labels[side])
-            anchor = "end" if side < 0 else "start"
-            place = f'x="{at + 9 * side:.1f}" y="{down:.1f}" text-anchor="{anchor}"'
-            parts.append(f"<text {place}>{html.escape(label)}</text>")
+        if (kind, label) not in labels:
+            middle, lower = free_place(at, down, 3.5 * len(label), side, taken)
+            place = f'x="{middle:.1f}" y="{lower + 4:.1f}" text-anchor="middle"'
+            labels[kind, label] = f"<text {place}>{html.escape(label)}</text>"
+    parts += labels.values()
     return "".join(parts) + "</svg>"
 
 
