@@ -229,19 +229,17 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(run, tmp_path, tiny
     options += ["--objectives", "so,psi,mlm", "--batch-size", "6", "--lr", "1e-3", "--save-every", "0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
-    def start():
-        command = [sys.executable, f"{ROOT}/finetune_aligner.py", *options, "--output", tmp_path / "killed"]
-        return subprocess.Popen(list(map(str, command)), env=environment, stderr=subprocess.PIPE)
-
     assert run("finetune_aligner", *options, "--output", tmp_path / "whole").code == 0
-    checkpoint, process, deadline = tmp_path / "killed.checkpoint", start(), time.time() + 120
+    command = [sys.executable, f"{ROOT}/finetune_aligner.py", *options, "--output", tmp_path / "killed"]
+    process = subprocess.Popen(list(map(str, command)), env=environment)
+    checkpoint, deadline = tmp_path / "killed.checkpoint", time.time() + 120
     while process.poll() is None and time.time() < deadline and not checkpoint.exists():
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert checkpoint.exists() and not (tmp_path / "killed").exists()
-    process = start()
-    assert process.wait(300) == 0 and b"goes on after step" in process.stderr.read()
+    done = run("finetune_aligner", *options, "--output", tmp_path / "killed")
+    assert done.code == 0 and "goes on after step" in done.err
     one, two = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert all(torch.equal(one[name], two[name]) for name in one) and not checkpoint.exists()
 
@@ -382,26 +380,6 @@ def test_training_on_links_lowers_the_error_rate(run, tmp_path, default_model):
         assert done.code == 0, done.err
         rates[name] = error_rate(tmp_path / name)
     assert rates["supervised"] < rates["before"] - 0.01 and rates["unsupervised"] < rates["before"]
-
-
-def test_two_processes_train_as_one_does(run, tmp_path, tiny_xlmr):
-    """The same links and batches, and gradients of all objectives, contrast with the sentences of both included."""
-    arguments = ["--model", tiny_xlmr, "--train", small_file(tmp_path), small_file(tmp_path, "zh", 30)]
-    arguments += ["--batch-size", 6, "--objectives", "so,co,contrast,psi,tlm", "--max-steps", 6]
-    arguments += ["--lr", "1e-3", "--precision", "f32"]
-    done = run("finetune_aligner", *arguments, "--output", tmp_path / "1")
-    assert done.code == 0, done.err
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", 2, "--master_port", 29519]
-    command += [f"{ROOT}/finetune_aligner.py", *arguments, "--output", tmp_path / "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr
-    one, two = (json.loads((tmp_path / n / "finetuning.json").read_text())["history"] for n in "12")
-    assert [entry["train_loss"] for entry in two] == pytest.approx([entry["train_loss"] for entry in one], abs=1e-4)
-    # The gradient of a key's bias is 0 but for rounding, which AdamW's first steps blow up; it changes no score.
-    one, two = ({name: value for name, value in weights(tmp_path / n).items() if "key.bias" not in name} for n in "12")
-    apart = {name: (one[name] - two[name]).abs().max().item() for name in one}
-    assert max(apart.values()) < 2e-4, {name: value for name, value in apart.items() if value >= 2e-4}
 
 
 def test_without_a_head_masked_language_models_are_refused(run, tmp_path, tiny_headless):
