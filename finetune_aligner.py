@@ -104,6 +104,18 @@ def read_training(path, tokenizer, limit, most, generator):
     return {"path": path, "sides": sides, "lengths": lengths, "lines": lines, "pairs": pairs, "links": None}
 
 
+def read_files(paths, tokenizer, limit, steps, batch_size, seed, world):
+    """Return read_training's files, of each no more pairs than `steps` can draw, with the 'size' of its batches too."""
+    files, most = [], -(-steps // len(paths)) * batch_size
+    for which, path in enumerate(paths):
+        file = read_training(path, tokenizer, limit, most, np.random.default_rng([seed, which]))
+        file["size"] = min(batch_size, len(file["pairs"])) // world * world
+        if not file["size"]:
+            raise InputError(f"{path}: fewer pairs than the {world} processes; expected more of them")
+        files.append(file)
+    return files
+
+
 def training_batch(files, number, seed):
     """Return batch `number` of the training, from 0: (file, pairs). It depends on the seed alone, so a run can go on
     from any step.
@@ -165,6 +177,16 @@ def find_links(align_chunk, file, pairs):
     return links
 
 
+def add_links(files, steps, seed, paths, load):
+    """Put into each file the links of those pairs alone that the training draws: from `paths`, a file for each, or,
+    where these are None, as found by what load() returns, load_aligner's function. Raises InputError."""
+    drawn = [training_batch(files, step, seed) for step in range(steps)]
+    align_chunk = None if paths else load()
+    for file, path in zip(files, paths or files):
+        pairs = sorted({pair for of, batch in drawn if of is file for pair in batch})
+        file["links"] = read_links(path, file, pairs) if paths else find_links(align_chunk, file, pairs)
+
+
 # ---- model and output -------------------------------------------------------------------------------
 
 
@@ -199,10 +221,23 @@ def record_loss(state, bar):
     bar.set_postfix(loss=f"{state['history'][-1]['train_loss']:.3f}")
 
 
+def describe(args, files, history, layer, seconds):
+    """Return what the folder tells of itself, {file name: what its JSON holds}."""
+    method, similarity, evidence = EXTRACTION[args.similarity]
+    drawn = sum(files[step % len(files)]["size"] for step in range(args.max_steps))
+    report = {
+        "model": args.model, "pairs": [len(file["pairs"]) for file in files], "steps": args.max_steps,
+        "batch_sizes": [file["size"] for file in files], "history": history, "seconds": seconds,
+        "pairs_per_second": drawn / seconds, "args": vars(args),
+    }  # fmt: skip
+    settings = {"layer": layer, "similarity": similarity, **align.way_of(method, similarity, evidence, {})}
+    return {"align.json": settings, "finetuning.json": report}
+
+
 def save_aligner(name, weights, new_id, contents, folder):
     """Write a whole Hugging Face folder: the checkpoint `name` with the trained weights put in its place.
 
-    new_id: load_model's; contents: {file name: what its JSON holds}.
+    new_id: load_model's; contents: describe()'s.
     """
     folder = os.path.realpath(folder)  # a link stays what it is
     whole, missing = heads.load_whole(name)
@@ -288,24 +323,11 @@ def main():
     limit = min(MAX_LENGTH, common.piece_limit(tokenizer, config))
     training.seed_everything(args.seed)
 
-    # Data, and the links that so trains on, of those pairs alone that will be drawn.
-    most = -(-args.max_steps // len(args.train)) * args.batch_size
-    files = [
-        read_training(path, tokenizer, limit, most, np.random.default_rng([args.seed, which]))
-        for which, path in enumerate(args.train)
-    ]
-    for file in files:
-        file["size"] = min(args.batch_size, len(file["pairs"])) // world * world
-        if not file["size"]:
-            raise InputError(f"{file['path']}: fewer pairs than the {world} processes; expected more of them")
+    # Data, and the links that so trains on.
+    files = read_files(args.train, tokenizer, limit, args.max_steps, args.batch_size, args.seed, world)
     if "so" in asked and (args.links or args.similarity == "cosine"):
-        own = (args.model, tokenizer, layer, limit, precision, device, rank, world)
-        align_chunk = None if args.links else load_aligner(*own)
-        drawn = [training_batch(files, step, args.seed) for step in range(args.max_steps)]
-        for file, path in zip(files, args.links or files):
-            pairs = sorted({pair for of, batch in drawn if of is file for pair in batch})
-            file["links"] = read_links(path, file, pairs) if args.links else find_links(align_chunk, file, pairs)
-        del align_chunk  # with its encoder
+        load = functools.partial(load_aligner, args.model, tokenizer, layer, limit, precision, device, rank, world)
+        add_links(files, args.max_steps, args.seed, args.links, load)
 
     # Model.
     sides = [side.ids for file in files for side in file["sides"]]
@@ -376,19 +398,13 @@ def main():
         raise InputError(f"--lr {args.lr}: the loss is no number any more; expected a lower rate")
 
     if rank == 0:
-        method, similarity, evidence = EXTRACTION[args.similarity]
-        settings = {"layer": layer, "similarity": similarity, **align.way_of(method, similarity, evidence, {})}
-        report = {
-            "model": args.model, "pairs": [len(file["pairs"]) for file in files], "steps": args.max_steps,
-            "batch_sizes": [file["size"] for file in files], "history": state["history"], "seconds": seconds,
-            "pairs_per_second": sum(files[n % len(files)]["size"] for n in range(args.max_steps)) / seconds,
-            "args": vars(args),
-        }  # fmt: skip
+        contents = describe(args, files, state["history"], layer, seconds)
         weights = {key: value.detach().cpu() for key, value in model.state_dict().items()}
         del optimizer, files
-        save_aligner(args.model, weights, new_id, {"align.json": settings, "finetuning.json": report}, args.output)
+        save_aligner(args.model, weights, new_id, contents, args.output)
         if os.path.exists(path):
             os.remove(path)
+        report = contents["finetuning.json"]
         print(json.dumps({key: report[key] for key in ("steps", "seconds", "pairs_per_second")} | state["history"][-1]))
     if world > 1:
         dist.destroy_process_group()
