@@ -35,10 +35,11 @@ from lib.contrasts import (
     find_control,
     find_gaps,
     judge,
+    less,
     row_rank,
     split_order,
 )
-from lib.intervals import score_with_influence
+from lib.intervals import LEVEL, estimate, normal_quantile, score_with_influence
 from lib.runs import (
     check_comparable,
     count_run,
@@ -81,6 +82,32 @@ def score_runs(runs, dev, clusters):
             for name, ratio in metric_ratios(counts).items():
                 cells[name][key, lang][run["seed"]] = score_with_influence(*ratio, clusters[lang])
     return scores, cells
+
+
+def find_unlearnt(task, dev, clusters, langs, cells):
+    """Return a sentence where original English answers pairs not clearly better than one label for all, '' elsewhere.
+
+    langs: those of the average; cells: score_runs' of the accuracy. Clearly: by more than 1.96 standard errors of the
+    choice of examples.
+    """
+    if TASKS[task].kind != "pairs" or not all(cells.get((BASELINE, lang)) for lang in langs):
+        return ""
+    constant, right = ("one label for all", "none"), []
+    for lang in langs:
+        gold = dev[lang][1]
+        label = collections.Counter(gold).most_common(1)[0][0]
+        [ratio] = metric_ratios(TASKS[task].counts(gold, [label] * len(gold), lang)).values()
+        right.append(score_with_influence(*ratio, clusters[lang]))
+        cells = {**cells, (constant, lang): dict.fromkeys(cells[BASELINE, lang], right[-1])}
+    gain = estimate(less(BASELINE, constant, langs), cells, clusters) if langs else None
+    if gain is None or gain["value"] > normal_quantile(LEVEL) * gain["examples"]:
+        return ""
+    score = np.mean([score for score, _ in right])
+    return (
+        f"The task was not learnt: after training on original English {100 * (score + gain['value']):.1f} % of the "
+        f"pairs are answered right, not clearly more than by one label for all ({100 * score:.1f} %). No order can be "
+        "judged by that."
+    )
 
 
 def compare(runs):
@@ -141,6 +168,7 @@ def compare(runs):
             for run in runs
         ],
         "contrasts": [{**row, "metric": metric} for row in contrasts],
+        "unlearnt": find_unlearnt(task, dev, clusters, shared, cells[metric]),
         "gaps": find_gaps(tested, langs, controls, tau),
     }
 

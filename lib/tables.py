@@ -59,7 +59,7 @@ def verdict(result):
     numbers = [f"{one['aligner']} {points(one)}{p_text(one)}" for one in primary]
     if numbers:
         asked += f" In points of {NAMES[result['metric']]}, by aligner: {'; '.join(numbers)}."
-    return [asked, primary_verdict(primary), secondary_verdict(result)]
+    return [asked, result["unlearnt"] or primary_verdict(primary), secondary_verdict(result)]
 
 
 def p_text(contrast):

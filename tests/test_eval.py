@@ -562,6 +562,15 @@ def test_pairs_are_scored_compared_and_shown(run, report, tmp_path):
     assert result["examples"] == {"hi": 45} and result["clusters"] == {"hi": 15}
     assert content["alignments"]["m"][0]["aligner"] == "joint" and "| joint | argmax | **10.0 (90, 80)** |" in text
     assert "10.0<small>(90, 80)" in page
+    assert result["unlearnt"] == ""
+    for seed in (1, 2):  # original English as bad as one label for all: nothing can be said of order
+        write_lines(str(tmp_path / "runs" / f"original-{seed}" / "dev-hi.tsv"), ["neutral"] * 44 + ["contradiction"])
+    content, text, page = report(tmp_path / "runs")
+    [result] = content["results"]
+    most = max(map(gold.count, gold)) / len(gold)
+    told = f"right, not clearly more than by one label for all ({100 * most:.1f} %). No order can be judged by that."
+    assert result["verdict"][1] == result["unlearnt"] and result["unlearnt"].endswith(told)
+    assert told in text and told in page
     write_lines(str(tmp_path / "runs" / "hi-1" / "dev-hi.tsv"), ["entailment"])
     done = run("eval", "--runs", tmp_path / "runs", "--output", tmp_path / "report")
     assert done.code == 2 and "1 labels, which do not fit the 45 pairs" in done.err
