@@ -51,7 +51,7 @@ from lib.runs import (
     read_statistics,
     run_settings,
 )
-from lib.tables import result_tables, verdict
+from lib.tables import result_tables, unlearnt_lines, verdict
 
 
 def mean_scores(scores, columns, seeds):
@@ -85,29 +85,26 @@ def score_runs(runs, dev, clusters):
 
 
 def find_unlearnt(task, dev, clusters, langs, cells):
-    """Return a sentence where original English answers pairs not clearly better than one label for all, '' elsewhere.
+    """Return (unlearnt, constant): {condition: {seed: accuracy}} of the runs that answer pairs not clearly better than
+    one label for all does, and its accuracy; averages over `langs`.
 
-    langs: those of the average; cells: score_runs' of the accuracy. Clearly: by more than 1.96 standard errors of the
-    choice of examples.
+    cells: score_runs' of the accuracy. Clearly: by more than 1.96 standard errors of the choice of examples.
     """
-    if TASKS[task].kind != "pairs" or not all(cells.get((BASELINE, lang)) for lang in langs):
-        return ""
-    constant, right = ("one label for all", "none"), []
-    for lang in langs:
+    unlearnt, constant = {}, {}
+    for lang in langs if TASKS[task].kind == "pairs" else ():
         gold = dev[lang][1]
         label = collections.Counter(gold).most_common(1)[0][0]
         [ratio] = metric_ratios(TASKS[task].counts(gold, [label] * len(gold), lang)).values()
-        right.append(score_with_influence(*ratio, clusters[lang]))
-        cells = {**cells, (constant, lang): dict.fromkeys(cells[BASELINE, lang], right[-1])}
-    gain = estimate(less(BASELINE, constant, langs), cells, clusters) if langs else None
-    if gain is None or gain["value"] > normal_quantile(LEVEL) * gain["examples"]:
-        return ""
-    score = np.mean([score for score, _ in right])
-    return (
-        f"The task was not learnt: after training on original English {100 * (score + gain['value']):.1f} % of the "
-        f"pairs are answered right, not clearly more than by one label for all ({100 * score:.1f} %). No order can be "
-        "judged by that."
-    )
+        constant[lang] = score_with_influence(*ratio, clusters[lang])
+    average = float(np.mean([score for score, _ in constant.values()])) if constant else None
+    for key in dict.fromkeys(key for key, lang in cells if lang in constant):
+        for seed in sorted(set.intersection(*(set(cells.get((key, lang), ())) for lang in langs))):
+            both = {(key, lang): {seed: cells[key, lang][seed]} for lang in langs}
+            both |= {("constant", lang): {seed: constant[lang]} for lang in langs}
+            gain = estimate(less(key, "constant", langs), both, clusters)
+            if not gain["value"] > normal_quantile(LEVEL) * gain["examples"]:
+                unlearnt.setdefault(key, {})[seed] = average + gain["value"]
+    return unlearnt, average
 
 
 def compare(runs):
@@ -150,6 +147,7 @@ def compare(runs):
             "against_control": differences(key, control, columns, cells, clusters),
         })  # fmt: skip
     contrasts = judge(find_contrasts(list(conditions), controls, langs, averages), cells[metric], clusters)
+    unlearnt, constant = find_unlearnt(task, dev, clusters, shared, cells[metric])
     tested = {key: {run["seed"]: list(run["dev"]) for run in members} for key, members in conditions.items()}
     return {
         "task": task,
@@ -168,8 +166,8 @@ def compare(runs):
             for run in runs
         ],
         "contrasts": [{**row, "metric": metric} for row in contrasts],
-        "unlearnt": find_unlearnt(task, dev, clusters, shared, cells[metric]),
-        "gaps": find_gaps(tested, langs, controls, tau),
+        "learnt": BASELINE not in conditions or len(unlearnt.get(BASELINE, ())) < len(conditions[BASELINE]),
+        "gaps": find_gaps(tested, langs, controls, tau) + unlearnt_lines(unlearnt, constant),
     }
 
 

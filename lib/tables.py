@@ -5,9 +5,15 @@ A table is {"title", "note", "header": [text], "rows": [[cell]]}, a cell {"text"
 its colour). Tables with "words" hold text. Markdown, HTML and results.json have the same ones.
 """
 
+from lib.contrasts import condition_name
 from lib.figures import clear, points, row_name
 
 NAMES = {"accuracy": "accuracy", "f1": "F1", "exact_match": "exact match"}
+
+UNLEARNT = (
+    "Nothing: no training on original English answers clearly more pairs right than one label for all would. So "
+    "nothing shows that the task was learnt, and no order can be judged by it."
+)
 
 
 # ---- words -------------------------------------------------------------------------------------------
@@ -27,6 +33,16 @@ def seeds_text(result):
     """Return how many seeds the conditions of a result have, as text."""
     numbers = sorted({len(row["seeds"]) for row in result["rows"]})
     return count_of(numbers[0], "seed") if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]} seeds"
+
+
+def unlearnt_lines(unlearnt, constant):
+    """Return sentences on trainings that seem to have failed; both are eval.find_unlearnt's."""
+    return [
+        f"{condition_name(key)} answers with seed {', '.join(map(str, scores))} not clearly more pairs right "
+        f"({', '.join(f'{100 * score:.1f}' for score in scores.values())} %) than one label for all would "
+        f"({100 * constant:.1f} %)."
+        for key, scores in unlearnt.items()
+    ]
 
 
 def tally(contrasts):
@@ -59,7 +75,8 @@ def verdict(result):
     numbers = [f"{one['aligner']} {points(one)}{p_text(one)}" for one in primary]
     if numbers:
         asked += f" In points of {NAMES[result['metric']]}, by aligner: {'; '.join(numbers)}."
-    return [asked, result["unlearnt"] or primary_verdict(primary), secondary_verdict(result)]
+    said = primary_verdict(primary) if result["learnt"] else UNLEARNT
+    return [asked, said, secondary_verdict(result)]
 
 
 def p_text(contrast):
