@@ -20,6 +20,7 @@ no data.
 
 import collections
 import json
+import math
 import os
 
 import numpy as np
@@ -35,11 +36,10 @@ from lib.contrasts import (
     find_control,
     find_gaps,
     judge,
-    less,
     row_rank,
     split_order,
 )
-from lib.intervals import LEVEL, estimate, normal_quantile, score_with_influence
+from lib.intervals import LEVEL, normal_quantile, score_with_influence
 from lib.runs import (
     check_comparable,
     count_run,
@@ -84,27 +84,24 @@ def score_runs(runs, dev, clusters):
     return scores, cells
 
 
-def find_unlearnt(task, dev, clusters, langs, cells):
+def find_unlearnt(task, dev, langs, scores):
     """Return (unlearnt, constant): {condition: {seed: accuracy}} of the runs that answer pairs not clearly better than
-    one label for all does, and its accuracy; averages over `langs`.
+    one label for all would, and its accuracy; averages over `langs`.
 
-    cells: score_runs' of the accuracy. Clearly: by more than 1.96 standard errors of the choice of examples.
+    scores: score_runs'. Clearly: by more than 1.96 standard errors of guesses, as often right as that label, on the
+    pairs of one language, since those of the others are their translations.
     """
-    unlearnt, constant = {}, {}
-    for lang in langs if TASKS[task].kind == "pairs" else ():
-        gold = dev[lang][1]
-        label = collections.Counter(gold).most_common(1)[0][0]
-        [ratio] = metric_ratios(TASKS[task].counts(gold, [label] * len(gold), lang)).values()
-        constant[lang] = score_with_influence(*ratio, clusters[lang])
-    average = float(np.mean([score for score, _ in constant.values()])) if constant else None
-    for key in dict.fromkeys(key for key, lang in cells if lang in constant):
-        for seed in sorted(set.intersection(*(set(cells.get((key, lang), ())) for lang in langs))):
-            both = {(key, lang): {seed: cells[key, lang][seed]} for lang in langs}
-            both |= {("constant", lang): {seed: constant[lang]} for lang in langs}
-            gain = estimate(less(key, "constant", langs), both, clusters)
-            if not gain["value"] > normal_quantile(LEVEL) * gain["examples"]:
-                unlearnt.setdefault(key, {})[seed] = average + gain["value"]
-    return unlearnt, average
+    if TASKS[task].kind != "pairs" or not langs:
+        return {}, None
+    golds, unlearnt = [dev[lang][1] for lang in langs], collections.defaultdict(dict)
+    constant = float(np.mean([max(collections.Counter(gold).values()) / len(gold) for gold in golds]))
+    limit = constant + normal_quantile(LEVEL) * math.sqrt(constant * (1 - constant) / min(map(len, golds)))
+    for key, found in scores.items():
+        for seed in dict.fromkeys(seed for seed, _ in found):
+            accuracy = float(np.mean([found[seed, lang]["accuracy"] for lang in langs]))
+            if accuracy <= limit:
+                unlearnt[key][seed] = accuracy
+    return unlearnt, constant
 
 
 def compare(runs):
@@ -147,7 +144,7 @@ def compare(runs):
             "against_control": differences(key, control, columns, cells, clusters),
         })  # fmt: skip
     contrasts = judge(find_contrasts(list(conditions), controls, langs, averages), cells[metric], clusters)
-    unlearnt, constant = find_unlearnt(task, dev, clusters, shared, cells[metric])
+    unlearnt, constant = find_unlearnt(task, dev, shared, scores)
     tested = {key: {run["seed"]: list(run["dev"]) for run in members} for key, members in conditions.items()}
     return {
         "task": task,
