@@ -50,7 +50,7 @@ def markdown(results, alignments, missing):
     for result in results:
         lines += [f"## {result['task']}, {result['model']}", ""]
         if gaps := gap_lines(result):
-            lines += ["### What is missing", "", *(f"- {line}" for line in gaps), ""]
+            lines += ["### What is missing or failed", "", *(f"- {line}" for line in gaps), ""]
         lines += [line for table in result["tables"] for line in markdown_table(table)]
     for model, rows in alignments.items():
         lines += markdown_table(alignment_table(model, rows))
@@ -144,7 +144,7 @@ def result_section(result):
     maps = [table for table in tables.values() if table["title"].startswith("Difference")]
     rest = [table for table in tables.values() if table not in maps]
     parts = [f"<h2>{html.escape(result['task'])}, {html.escape(result['model'])}</h2>"]
-    parts.append(html_list("What is missing", gap_lines(result)))
+    parts.append(html_list("What is missing or failed", gap_lines(result)))
     if result["contrasts"]:
         parts.append(
             f"<h3>Contrasts in {NAMES[result['metric']]}, percentage points</h3>"
