@@ -166,30 +166,18 @@ def divergence(scores, orders):
     return training.symmetric_divergence(first[same], other).sum()
 
 
-def fit_last_layer(model, examples, pad_id, precision, generator, rank):
-    """Start the last layer from logistic regression on what the untrained model gives it for the words of `examples`.
-
-    Fine-tuning from there scatters less between seeds than from random weights (LP-FT, Kumar et al. 2022). Of large
-    data a sample of FITTED_WORDS words is drawn. One process fits; all get what it found.
-    """
-    layer, states, tags = heads.last_layer(model), [], []
-    hook = layer.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0]))
-    model.eval()
-    if rank == 0:
-        segments = [segment for n in generator.permutation(len(examples)) for order in examples[n] for segment in order]
-        words = np.cumsum([len(positions) for _, positions, _ in segments])
-        segments = segments[: 1 + int(np.searchsorted(words, FITTED_WORDS))]
-        with torch.inference_mode():
-            for batch in common.length_sorted([len(ids) for ids, *_ in segments], TEST_BUDGET[model.device.type]):
-                chosen = [segments[n] for n in batch]
-                ids, mask, rows, columns = collate(chosen, pad_id, model.device)
-                with common.autocast(model.device, precision):
-                    model(input_ids=ids, attention_mask=mask)
-                states[-1] = states[-1][rows, columns].float()
-                tags += [tag for *_, inside in chosen for tag in inside]
-        heads.fit_logistic_regression(layer, torch.cat(states).clone(), torch.tensor(tags, device=model.device))
-    hook.remove()
-    training.broadcast(layer)
+def pass_words(model, examples, pad_id, precision, generator):
+    """Run the model on the words of `examples`, of large data on a random sample of FITTED_WORDS words; yields what
+    training.fit_last_layer takes."""
+    segments = [segment for n in generator.permutation(len(examples)) for order in examples[n] for segment in order]
+    words = np.cumsum([len(positions) for _, positions, _ in segments])
+    segments = segments[: 1 + int(np.searchsorted(words, FITTED_WORDS))]
+    for batch in common.length_sorted([len(ids) for ids, *_ in segments], TEST_BUDGET[model.device.type]):
+        chosen = [segments[n] for n in batch]
+        ids, mask, rows, columns = collate(chosen, pad_id, model.device)
+        with common.autocast(model.device, precision):
+            model(input_ids=ids, attention_mask=mask)
+        yield (rows, columns), torch.tensor([tag for *_, tags in chosen for tag in tags], device=model.device)
 
 
 def predict(model, items, count, pad_id, precision):
@@ -220,10 +208,7 @@ def main():
         "--permutations", metavar="FILE",
         help="what reorder.py --permutations wrote beside --reordered (default: the orders are the same)",
     )  # fmt: skip
-    parser.add_argument(
-        "--head", choices=["fitted", "random"], default="fitted",
-        help="start of the last layer: logistic regression on the untrained encoder, or random weights (XTREME)",
-    )  # fmt: skip
+    training.add_head_option(parser)
     args = parser.parse_args()
 
     # Read. Everything is checked before the model is loaded.
@@ -261,7 +246,8 @@ def main():
     checkpoint = checkpoints.path_of(args.output), crc, {"model": model}, optimizer
     state = checkpoints.load(*checkpoint)
     if args.head == "fitted" and state["step"] == 0:
-        fit_last_layer(model, examples, pad_id, precision, np.random.default_rng(args.seed), rank)
+        words = pass_words(model, examples, pad_id, precision, np.random.default_rng(args.seed))
+        training.fit_last_layer(model, words, rank)
 
     parameters = list(model.parameters())
     sizes = [sum(len(ids) for order in example for ids, *_ in order) for example in examples]

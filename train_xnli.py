@@ -10,14 +10,15 @@ Out:  OUTPUT/dev-XX.tsv     predicted labels, one a line (XTREME's submission fo
     torchrun --nproc_per_node 4 train_xnli.py ...     # the same batches, shared out over four GPUs
 
 The defaults are XTREME's settings for its full data (learning rate 2e-5, batch 32, 5 epochs, length 128), but for the
-warm-up, a tenth of the steps where XTREME has none (--warmup 0). An input is [CLS] sentence1 [SEP] sentence2 [SEP], or
-what the model's tokenizer puts in these places; of a pair that is too long, the longer sentence is cut. The label is
-predicted by the head that transformers gives the family of the model, which is what XTREME's baselines use:
+warm-up, a tenth of the steps where XTREME has none (--warmup 0), and the start of the last layer (--head random). An
+input is [CLS] sentence1 [SEP] sentence2 [SEP], or what the model's tokenizer puts in these places; of a pair that is
+too long, the longer sentence is cut. The label is predicted by the head that transformers gives the family of the
+model, which is what XTREME's baselines use:
 
-- BERT (mBERT, the default model): the pooler, which is a dense layer with tanh (the checkpoint's; new where it has
-  none, as the default model), then dropout and a linear layer;
-- XLM-R (InfoXLM and XLM-Align too): dropout, a new dense layer with tanh, dropout, a linear layer; others are much
-  like these.
+- BERT (mBERT, the default model): the checkpoint's pooler, which is a dense layer with tanh, then dropout and a linear
+  layer;
+- XLM-R (InfoXLM and XLM-Align too): dropout, a new dense layer with tanh, dropout, a linear layer; others are much like
+  these.
 
 With --reordered, every pair is trained on in two orders, and --consistency adds the divergence between the predictions
 for them.
@@ -41,6 +42,7 @@ from lib import checkpoints, heads, subwords, training
 
 TEST_BUDGET = {"cpu": 2048, "cuda": 65536}  # padded pieces in a batch of testing
 READ = 20_000  # pairs that are tokenised at a time
+FITTED_PAIRS = 20_000  # most pairs that a fitted head is fitted to
 
 # The inputs of many pairs in flat arrays. ids, types: a piece's id and its sentence (0 or 1) where the model tells them
 # apart; first, lengths: where a pair begins and how many pieces it has; labels: -1 for none.
@@ -135,6 +137,15 @@ def label_scores(model, inputs, batch, pad_id, precision):
         return model(input_ids=ids, attention_mask=mask, **common.token_types(model.config, types)).logits
 
 
+def pass_pairs(model, inputs, pad_id, precision, generator):
+    """Run the model on pairs, of large data on a random sample of FITTED_PAIRS; yields what training.fit_last_layer
+    takes."""
+    chosen = generator.permutation(len(inputs.lengths))[:FITTED_PAIRS]
+    for batch in common.length_sorted(inputs.lengths[chosen], TEST_BUDGET[model.device.type]):
+        label_scores(model, inputs, chosen[batch], pad_id, precision)
+        yield ..., torch.from_numpy(inputs.labels[chosen[batch]]).to(model.device)
+
+
 def predict(model, inputs, pad_id, precision):
     """Return predicted labels, a numpy (pairs,) of their numbers."""
     predicted = np.empty(len(inputs.lengths), np.int64)
@@ -149,6 +160,7 @@ def main():
     parser = Arguments(__doc__)
     parser.add_argument("--task", choices=list(PAIR_LABELS), required=True, help="xnli: three labels, pawsx: two")
     training.add_options(parser, epochs=5)
+    training.add_head_option(parser)
     args = parser.parse_args()
 
     # Read. Everything is checked before the model is loaded.
@@ -181,6 +193,9 @@ def main():
     crc = checkpoints.training_crc(__file__, options, [*inputs, *checkpoints.weights(model)])
     checkpoint = checkpoints.path_of(args.output), crc, {"model": model}, optimizer
     state = checkpoints.load(*checkpoint)
+    if args.head == "fitted" and state["step"] == 0:
+        fitted = pass_pairs(model, inputs, pad_id, precision, np.random.default_rng(args.seed))
+        training.fit_last_layer(model, fitted, rank)
 
     parameters = list(model.parameters())
     sizes = inputs.lengths.reshape(views, pairs).sum(0)

@@ -14,7 +14,7 @@ import common
 import train_pos
 from data.files import UPOS, read_tag_predictions, read_udpos, write_udpos
 from data.metrics import tagging_scores
-from lib import heads, subwords
+from lib import heads, subwords, training
 
 UDPOS = os.path.join(SAMPLE, "udpos")
 
@@ -200,7 +200,8 @@ def test_the_fitted_head_is_logistic_regression(tiny_bert, small):
         return (torch.cat(scores).argmax(1) == tags).float().mean().item()
 
     before, layer = accuracy(), heads.last_layer(model)
-    train_pos.fit_last_layer(model, examples, tokenizer.pad_token_id, "f32", np.random.default_rng(1), 0)
+    words = train_pos.pass_words(model, examples, tokenizer.pad_token_id, "f32", np.random.default_rng(1))
+    training.fit_last_layer(model, words, 0)
     assert accuracy() > max(0.4, before + 0.2)
     hook = layer.register_forward_pre_hook(lambda _, states: inputs.append(states[0]))
     with torch.inference_mode():

@@ -6,12 +6,13 @@ import os
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import SAMPLE
 
 import common
 import train_xnli
 from data.files import PAIR_LABELS, read_label_predictions, read_pairs, write_pairs
-from lib import heads
+from lib import heads, training
 
 XNLI = os.path.join(SAMPLE, "xnli")
 
@@ -38,7 +39,7 @@ def train(run, model, data, output, *options, task="xnli"):
 def test_it_learns_and_its_files_hold_what_other_tools_read(run, tmp_path, tiny_model, small):
     write_pairs(str(small / "dev-en.tsv"), read_pairs(str(small / "train-en.tsv"), "xnli"))
     scores = train(
-        run, tiny_model, small, tmp_path / "run", "--epochs", "60", "--order", "hi", "--aligner", "joint", "--seed", "3"
+        run, tiny_model, small, tmp_path / "run", "--epochs", "90", "--order", "hi", "--aligner", "joint", "--seed", "3"
     )
     assert scores["dev"]["en"]["accuracy"] > 0.8  # its own training data; chance is a third
     assert [scores[key] for key in ("task", "order", "aligner", "seed", "metric")] == [
@@ -51,7 +52,7 @@ def test_it_learns_and_its_files_hold_what_other_tools_read(run, tmp_path, tiny_
     assert set(scores["dev"]) == {"en", "zh"} and set(scores["dev"]["en"]) == {"accuracy", "count"}
     assert (
         set(scores["train"]) == {"examples", "steps", "seconds", "tokens_per_second"}
-        and scores["train"]["steps"] == 60 * 6
+        and scores["train"]["steps"] == 90 * 6
     )
     for lang in ("en", "zh"):
         gold = [label for *_, label in read_pairs(str(small / f"dev-{lang}.tsv"), "xnli")]
@@ -150,3 +151,28 @@ def test_real_files_load(shared):
         assert all(len(found) == count for found in labels)
         if task == "xnli":  # line i is the same pair in every language
             assert all(found == labels[0] for found in labels)
+
+
+def test_the_fitted_head_is_logistic_regression(tiny_model, small, monkeypatch):
+    """At its optimum the gradient is 0, for the pairs that it is fitted to; of more than so many a sample is drawn."""
+    tokenizer = common.load_tokenizer(tiny_model)
+    model = heads.load_with_head(tiny_model, "SequenceClassification", PAIR_LABELS["xnli"])
+    inputs = train_xnli.read_inputs(str(small / "train-en.tsv"), "xnli", tokenizer, 64)
+    layer, states = heads.last_layer(model), []
+
+    def passes():
+        return train_xnli.pass_pairs(model, inputs, tokenizer.pad_token_id, "f32", np.random.default_rng(1))
+
+    training.fit_last_layer(model, passes(), 0)
+    hook = layer.register_forward_pre_hook(lambda _, given: states.append(given[0]))
+    with torch.inference_mode():
+        labels = torch.cat([found for _, found in passes()])
+    hook.remove()
+    assert torch.bincount(labels).tolist() == np.bincount(inputs.labels).tolist() == [15, 15, 15]
+    scores = layer(torch.cat(states).clone())
+    assert (scores.argmax(1) == labels).float().mean() > 0.5  # chance is a third
+    (F.cross_entropy(scores, labels.clone()) + heads.L2_PENALTY * layer.weight.square().sum()).backward()
+    assert layer.weight.grad.abs().max() < 0.02 and not any(p.grad is not None for p in model.base_model.parameters())
+    monkeypatch.setattr(train_xnli, "FITTED_PAIRS", 10)
+    with torch.inference_mode():
+        assert sum(len(found) for _, found in passes()) == 10
