@@ -15,10 +15,10 @@ input is [CLS] sentence1 [SEP] sentence2 [SEP], or what the model's tokenizer pu
 too long, the longer sentence is cut. The label is predicted by the head that transformers gives the family of the
 model, which is what XTREME's baselines use:
 
-- BERT (mBERT, the default model): the checkpoint's pooler, which is a dense layer with tanh, then dropout and a linear
-  layer;
-- XLM-R (InfoXLM and XLM-Align too): dropout, a new dense layer with tanh, dropout, a linear layer; others are much like
-  these.
+- BERT (mBERT, the default model): the pooler, which is a dense layer with tanh (the checkpoint's; new where it has
+  none, as the default model), then dropout and a linear layer;
+- XLM-R (InfoXLM and XLM-Align too): dropout, a new dense layer with tanh, dropout, a linear layer; others are much
+  like these.
 
 With --reordered, every pair is trained on in two orders, and --consistency adds the divergence between the predictions
 for them.
