@@ -237,8 +237,9 @@ def broadcast(module):
 def fit_last_layer(model, passes, rank):
     """Start the last layer of a model with a head from logistic regression on what the untrained model gives it.
 
-    Fine-tuning from there scatters less between seeds than from random weights (LP-FT, Kumar et al. 2022). passes: runs
-    the model on a batch and yields (index, labels): which of the last layer's inputs count, and their labels, (N,); and
+    LP-FT (Kumar et al. 2022). Tagging scatters less between seeds from there than from random weights, and a training
+    for pairs that failed learnt from there (docs/results.md). passes: runs the model on a batch and yields (index,
+    labels): which of the last layer's inputs count, and their labels, (N,); and
     so on. One process fits; all get what it found.
     """
     layer, states, labels = heads.last_layer(model), [], []

@@ -403,6 +403,14 @@ def test_an_axis_has_round_ticks_and_zero(low, high):
     assert len({round(two - one, 9) for one, two in itertools.pairwise(found)}) == 1
 
 
+def test_a_label_stands_where_no_circle_and_no_label_is():
+    taken = [(100, 50, 6), (121, 50, 6)]
+    assert figures.free_place(100, 50, 7, 1, taken) == (84, 50)  # the other side: its own has a circle
+    across, down = figures.free_place(100, 50, 7, 1, taken)  # lower: both sides are taken
+    assert down > 50 and len(taken) == 4
+    assert all(abs(x - across) >= 7 + half or abs(y - down) >= 11 for x, y, half in taken[:3])
+
+
 def test_every_run_can_be_found_and_repeated(report, run, tmp_path, tiny_bert):
     folder, data = tmp_path / "runs" / "original-none-0", os.path.join(SAMPLE, "udpos")
     options = ["--model", tiny_bert, "--train", f"{data}/train-en.tsv", "--data-dir", data, "--output", folder]
