@@ -86,7 +86,7 @@ experiment() {
       original-)     set -- --train "$english" ;;
       rdrop-)        set -- --train "$english" --reordered "$english" --consistency $CONSISTENCY ;;
       *-consistency) set -- --train "$english" --reordered $ordered --consistency $CONSISTENCY $permutations ;;
-      *-both)        set -- --train "$english" --reordered $ordered ;;
+      *-both)        set -- --train "$english" --reordered $ordered $permutations ;;
       *)             set -- --train $ordered ;;
     esac
     output=$RUNS/$task/${model##*/}/$order-$name-$seed trained=$model
