@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 from fuzz import fault, json_places, mutate_bytes, mutate_json
 
-COUNT = 200
+COUNT = 150
 
 
 def test_mutated_inputs_end_well_or_in_one_line():
