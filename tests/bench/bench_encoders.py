@@ -65,7 +65,8 @@ def build(size, device):
 
 
 def step_time(model, shapes, precision, steps=20, warm=3):
-    """Return the seconds of a training step, the mean of `steps` after `warm`; shapes: of the batches, taken in turn."""
+    """Return the seconds of a training step, the mean of `steps` after `warm`; shapes: (inputs, pieces) of batches, in
+    turn."""
     import torch
     import torch.nn.functional as F
 
