@@ -10,14 +10,16 @@ from lib.figures import examples, forest_plot, tau_plot
 from lib.tables import NAMES, alignment_table, gap_lines, left_over, overview_table
 
 TITLE = "Does the word order of the English training data matter for zero-shot cross-lingual transfer?"
-LINES = "Primary contrast", "It says", "It does not say"  # of a verdict
+LINES = "Primary contrast", "It says", "Other contrasts and limits"  # of a verdict
 HOW_TO_READ = (
-    "±: half a 95 % confidence interval, which covers chance in training (the seeds) and the choice of test sentences. "
-    "A star marks a difference whose p value, adjusted for the number of comparisons of its kind (Holm), is below "
-    "0.05; what else was tested cannot be told from none, and the tables say what was. Reliably: with a probability of "
-    "80 %. With one seed there is no interval and no star, since chance in training cannot be seen. By aligner: what "
-    "linked the words; pretrained is the encoder as it is, joint and separate are fine-tuned, manual are people's "
-    "links. Kendall's tau is 1 in English order and -1 in its reverse."
+    "±: half a 95 % confidence interval of one comparison, which covers chance in training (the seeds) and the choice "
+    "of test sentences. A star marks a significant difference: p below 0.05, adjusted for the number of comparisons of "
+    "its kind (Holm), so that an interval may leave out 0 and have no star. Cannot be told: not significant. Reliably: "
+    "with a power of 80 %. With one seed there is no interval and no star, since chance in training cannot be seen. "
+    "Random order: sentences permuted at random, with the same mean Kendall's tau to English order (1 is English, -1 "
+    "its reverse); aligners within 0.02 of each other share it. By aligner: what linked the words; pretrained is the "
+    "encoder as it is, joint and separate are fine-tuned (one for all languages, one for each), manual are people's "
+    "links."
 )
 
 
@@ -148,16 +150,16 @@ def result_section(result):
     if result["contrasts"]:
         parts.append(
             f"<h3>Contrasts in {NAMES[result['metric']]}, percentage points</h3>"
-            '<p class="muted">Line: 95 % confidence interval of one comparison. Full circle and star: p below 0.05, '
-            "adjusted for the number of comparisons. Open circle: cannot be told.</p>"
+            '<p class="muted">Line: 95 % confidence interval of one comparison, not adjusted. Full circle and star: '
+            "significant, p below 0.05 adjusted for the number of comparisons. Open circle: not significant.</p>"
         )
         parts.append(forest_plot(result["contrasts"]))
     if plot := tau_plot(result):
         parts.append(
-            "<h3>Effect against distance from English order</h3>"
-            '<p class="muted">Full, blue: an order on its own language. Open, orange: the random order that is as far '
-            "from English, on the same language. Grey: others, on the average without English. Upright lines: 95 % "
-            "intervals.</p>" + plot
+            "<h3>Effect against Kendall's tau to English order</h3>"
+            '<p class="muted">Full, blue: an order on its own language. Open, orange: the random order with its tau, '
+            "on the same language. Grey: others, on the average without English. Circles without a label: the same by "
+            "another aligner. Upright lines: 95 % intervals.</p>" + plot
         )
     parts += map(html_table, maps)
     if shown := examples(result):

@@ -10,6 +10,7 @@ from lib.figures import clear, points, row_name
 
 NAMES = {"accuracy": "accuracy", "f1": "F1", "exact_match": "exact match"}
 
+UNCLEAR = "Whether an order helps its own language more than the others"
 UNLEARNT = (
     "Nothing: no training on original English answers clearly more pairs right than one label for all would. So "
     "nothing shows that the task was learnt, and no order can be judged by it."
@@ -52,7 +53,7 @@ def tally(contrasts):
 
 
 def unseen(contrasts):
-    """Return which differences all contrasts that cannot be told may have missed, as text; '' without any."""
+    """Return which differences even the most precise contrast that cannot be told may have missed; '' without any."""
     least = [one["detectable"] for one in contrasts if not clear(one) and one["detectable"] is not None]
     return f" (where {missed(min(least))})" if least else ""
 
@@ -65,16 +66,17 @@ def missed(detectable):
 
 
 def verdict(result):
-    """Return three texts on one task and model: what the primary contrast is, what it allows to say, what not."""
+    """Return three texts on one task and model: what the primary contrast is, what it says, what else there is to
+    say."""
     primary = named(result, "primary")
     asked = (
-        "Does training in a language's word order help that language more than it helps others? The gain from an order "
-        "over a random one about as far from English, on its own language, less the gain on the other languages whose "
-        "orders were tried; averaged over the orders."
+        "Does training in a language's word order help that language more than it helps others? The score after an "
+        "order less that after its random order, on its own language, less the mean of the same difference on the "
+        "other languages whose orders were tried; averaged over the orders."
     )
     numbers = [f"{one['aligner']} {points(one)}{p_text(one)}" for one in primary]
     if numbers:
-        asked += f" In points of {NAMES[result['metric']]}, by aligner: {'; '.join(numbers)}."
+        asked += f" In percentage points of {NAMES[result['metric']]}, by aligner: {'; '.join(numbers)}."
     said = primary_verdict(primary) if result["learnt"] else UNLEARNT
     return [asked, said, secondary_verdict(result)]
 
@@ -98,7 +100,7 @@ def primary_verdict(primary):
             reason = "chance in training alone may be larger than what is seen"
             if one["seeds"] > 1:
                 reason = "the test examples are all drawn as a whole, so that chance in their choice cannot be seen"
-            parts.append(f"Whether order itself matters to a language cannot be told with {seeds}: {reason}.")
+            parts.append(f"{UNCLEAR} cannot be told with {seeds}: {reason}.")
         elif clear(one):
             low, high = sorted(100 * abs(one[side]) for side in ("low", "high"))
             parts.append(
@@ -106,24 +108,21 @@ def primary_verdict(primary):
                 f"points {'more' if one['value'] > 0 else 'less'} than it gives the others, be that gain or loss."
             )
         else:
-            parts.append(
-                f"Whether order itself matters to a language cannot be told with {seeds} ({one['aligner']}): "
-                f"{missed(one['detectable'])}."
-            )
+            parts.append(f"{UNCLEAR} cannot be told with {seeds} ({one['aligner']}): {missed(one['detectable'])}.")
     return " ".join(dict.fromkeys(parts))
 
 
 def secondary_verdict(result):
-    """Return what the primary contrast does not say, with what the other contrasts say of it."""
-    text = ["Whether reordering pays."]
-    for name, other in (("own language", "original English"), ("own language against control", "its random order")):
+    """Return what the primary contrast does not say: the other contrasts, and what they are limited to."""
+    text = []
+    for name, compared in (
+        ("own language", "Orders on their own language against original English"),
+        ("own language against control", "Orders on their own language against their random order"),
+    ):
         if found := named(result, name):
-            text.append(
-                f"Orders on their own language, each against {other}, {count_of(len(found), 'comparison')}: "
-                f"{tally(found)}{unseen(found)}."
-            )
+            text.append(f"{compared}: {count_of(len(found), 'comparison')}, {tally(found)}{unseen(found)}.")
     least = min(result["examples"].values())
-    text.append(f"Nor anything of other models and data: here are {least:,} test examples a language or more.")
+    text.append(f"Nothing is said of other models and data; here are {least:,} test examples a language or more.")
     return " ".join(text)
 
 
