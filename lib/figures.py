@@ -17,9 +17,9 @@ COLOURS = {
     "average": "#7b818a",
 }
 LEGENDS = {
-    "primary": "primary: on the own language more than on the others, disorder taken out",
+    "primary": "primary: own language more than the others, each against its random order",
     "own language": "own language, against original English",
-    "own language against control": "own language, against a random order as far from English",
+    "own language against control": "own language, against its random order",
     "average": "average of the other languages than English, against original English",
 }
 
