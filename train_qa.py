@@ -10,7 +10,8 @@ Out:  OUTPUT/dev-XX.json    the predicted answer of every question, {id: text} (
     torchrun --nproc_per_node 4 train_qa.py ...      # the same batches, shared out over four GPUs
 
 The defaults are XTREME's settings for TyDiQA (learning rate 3e-5, batch 32, 3 epochs, length 384; SQuAD, on which xquad
-and mlqa train, takes --epochs 2), but for the warm-up, a tenth of the steps, and the weight decay, none.
+and mlqa train, takes --epochs 2), but for the warm-up, a tenth of the steps, the weight decay, none, and the last
+layer's learning rate, ten times the others' (--head-rate 1).
 
 An input is [CLS] question [SEP] part of the context [SEP], or what the model's tokenizer puts in these places. A
 context that is too long is cut into windows, one beginning every 128 pieces; in training, a window without the answer
@@ -36,7 +37,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 import common
-from data.cli import Arguments, InputError, open_output, run_script, warn
+from data.cli import Arguments, InputError, open_output, positive_float, run_script, warn
 from data.files import read_permutations
 from data.metrics import question_scores, squad_scores
 from data.paragraphs import paragraph_sentences, reorder_paragraph
@@ -300,6 +301,10 @@ def main():
         "--permutations", metavar="FILE",
         help="what reorder.py --permutations wrote beside --reordered (default: the orders are the same)",
     )  # fmt: skip
+    parser.add_argument(
+        "--head-rate", type=positive_float, default=10.0, metavar="FACTOR",
+        help="learning rate of the last layer, which is new, over that of the others (XTREME: 1)",
+    )  # fmt: skip
     args = parser.parse_args()
 
     # Read. Everything is checked before the model is loaded.
@@ -331,7 +336,10 @@ def main():
     new_id = training.trim_inputs(model.base_model, [window.ids for window in every], pad_piece)
     pad_id = int(new_id[pad_piece])
     model.to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=args.weight_decay, fused=True)
+    head = list(heads.last_layer(model).parameters())
+    rest = [parameter for parameter in model.parameters() if all(parameter is not one for one in head)]
+    groups = [{"params": rest}, {"params": head, "factor": args.head_rate}]
+    optimizer = torch.optim.AdamW(groups, lr=args.lr, weight_decay=args.weight_decay, fused=True)
     data = [np.array([*window.ids, *window.answer]) for inputs, _ in examples for window in inputs]
     data += [np.concatenate(groups) for _, groups in examples if groups]
     options = {**vars(args), "precision": precision}

@@ -208,12 +208,14 @@ def linear_schedule(step, steps, warmup):
 
 
 def update(optimizer, parameters, rate):
-    """Take one step of the optimizer at a learning rate, with the gradients of all processes, clipped to the norm
-    CLIP."""
+    """Take one step of the optimizer at a learning rate, with the gradients of all processes, clipped to the norm CLIP.
+
+    A group of the optimizer with a "factor" has that many times the rate.
+    """
     sum_gradients(parameters)
     torch.nn.utils.clip_grad_norm_(parameters, CLIP)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("factor", 1.0)
     optimizer.step()
     optimizer.zero_grad()
 

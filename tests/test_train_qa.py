@@ -18,7 +18,7 @@ from data.metrics import squad_scores
 from data.paragraphs import paragraph_sentences, paragraph_texts, reorder_paragraph
 from data.squad import gold_answers, read_answer_predictions, read_squad, stripped, write_squad
 from data.words import split_text
-from lib import subwords
+from lib import subwords, training
 
 SQUAD, XQUAD = os.path.join(SAMPLE, "squad", "train-v1.1.json"), os.path.join(SAMPLE, "xquad")
 
@@ -230,6 +230,21 @@ def test_the_saved_model_predicts_what_the_run_did(run, tmp_path, tiny_model, sm
     windows, _ = train_qa.make_windows(tokenizer, paragraphs, 128)
     found = train_qa.predict(model.eval(), windows, paragraphs, tokenizer.pad_token_id, "f32")
     assert found == read_answer_predictions(str(tmp_path / "run" / "dev-en.json"))
+
+
+def test_the_last_layer_has_a_rate_of_its_own(run, tmp_path, tiny_model, small, monkeypatch):
+    seen, update = [], training.update
+
+    def note(optimizer, parameters, rate):
+        update(optimizer, parameters, rate)
+        rest, head = optimizer.param_groups
+        assert len(rest["params"]) + len(head["params"]) == len(parameters)
+        seen.append((round(rest["lr"] / rate, 6), round(head["lr"] / rate, 6), [len(p) for p in head["params"]]))
+
+    monkeypatch.setattr(training, "update", note)
+    train(run, tiny_model, small, tmp_path / "ten", "--epochs", "1")
+    train(run, tiny_model, small, tmp_path / "one", "--epochs", "1", "--head-rate", "1")
+    assert set(map(repr, seen)) == {repr((1.0, 10.0, [2, 2])), repr((1.0, 1.0, [2, 2]))}
 
 
 # ---- reordering --------------------------------------------------------------------------------------
