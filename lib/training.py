@@ -151,7 +151,7 @@ def seed_everything(seed):
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a kernel for every new tensor, to find mistakes
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a kernel for each, which only finds mistakes
 
 
 def seed_step(seed, step, rank):
