@@ -5,7 +5,7 @@ get() {   # get COMPLAINT COMMAND...
   echo "$*"; [ $MODE = --dry-run ] || "$@" || fail "$complaint; mend it and run this again"
 }
 setup() {
-  local python wanted install="$PY -m pip install --disable-pip-version-check -q"
+  local python wanted install="$PY -m pip install --disable-pip-version-check -q --no-compile"
   for python in python3 python3.14 python3.13 python3.12 python3.11 python3.10 ""; do
     "${python:-false}" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && break
   done
@@ -17,7 +17,11 @@ setup() {
   if [ "$(cat .venv/requirements.done 2>/dev/null)" != "$wanted" ] || ! $PY -c "import tqdm" 2>/dev/null; then
     get "no virtual environment by $python (on Debian: apt install python3-venv)" $python -m venv --clear .venv
     get "pip could not install requirements.txt" $install -r requirements.txt
-    [ $MODE = --dry-run ] || echo "$wanted" > .venv/requirements.done
+    if [ $MODE != --dry-run ]; then   # pip would compile 10,000 files one by one; this compiles what is imported
+      env -u PYTHONDONTWRITEBYTECODE $PY -c "from transformers import AutoTokenizer, XLMRobertaModel" ||
+        fail "the installed packages cannot be imported, see above"
+      echo "$wanted" > .venv/requirements.done
+    fi
   fi
   [ $PROFILE != full ] || $PY -c "import sentencepiece, google.protobuf" 2>/dev/null ||   # for OPUS-MT
     get "pip could not install sentencepiece" $install sentencepiece==0.2.3 protobuf==7.36.2

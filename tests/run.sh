@@ -10,7 +10,8 @@ model=$!
 wanted=$(cksum < tests/requirements.txt)
 if [ "$(cat .venv/tests.done 2>/dev/null)" != "$wanted" ]; then
   echo "Installing what the tests compare with (once)"
-  .venv/bin/python -m pip install --disable-pip-version-check -q -r requirements.txt -r tests/requirements.txt
+  .venv/bin/python -m pip install --disable-pip-version-check -q --no-compile \
+    -r requirements.txt -r tests/requirements.txt
   echo "$wanted" > .venv/tests.done
 fi
 wait $model || echo "Without the default model the tests that need it are skipped."
