@@ -81,7 +81,7 @@ def without_sklearn():
 
 
 def importable(module):
-    """Whether a module can be imported."""
+    """Tell whether a module can be imported."""
     try:
         return bool(importlib.util.find_spec(module))
     except ModuleNotFoundError:  # of the package that it is in
@@ -203,7 +203,7 @@ def load_encoder(name, layers=None, attention=None):
 
 
 def pick_attention():
-    """transformers' attn_implementation that is the faster one on short inputs."""
+    """Return transformers' attn_implementation that is the faster one on short inputs."""
     return None if torch.cuda.is_available() else "eager"
 
 
@@ -345,7 +345,7 @@ def length_sorted(lengths, budget):
 
 
 def shuffled_batches(lengths, size, generator):
-    """Random batches of `size` items of like length: sorted within random pools of 50 batches, then shuffled.
+    """Return random batches of `size` items of like length: sorted within random pools of 50 batches, then shuffled.
 
     Padding nearly vanishes, and the order stays random from epoch to epoch. `generator` is a numpy Generator.
     """
@@ -357,7 +357,7 @@ def shuffled_batches(lengths, size, generator):
 
 
 def place_batch(pieces, batch):
-    """Where a batch of sentences lies in flat arrays of pieces: (index, inside), two numpy (len(batch), longest).
+    """Find a batch of sentences in flat arrays of pieces: (index, inside), two numpy (len(batch), longest).
 
     pieces.first, pieces.lengths: where each sentence begins, and how many pieces it has. Outside its sentence `inside`
     is False and `index` 0.
@@ -369,7 +369,7 @@ def place_batch(pieces, batch):
 
 
 def pad(sequences, value):
-    """A (len(sequences), longest) int64 tensor of lists of ints, filled up with `value`."""
+    """Return a (len(sequences), longest) int64 tensor of lists of ints, filled up with `value`."""
     width = max(map(len, sequences))
     return torch.tensor([sequence + [value] * (width - len(sequence)) for sequence in sequences])
 
@@ -388,7 +388,7 @@ def start_distributed(device):
 
 
 def pick_device():
-    """The GPU of this process where there is one, else the CPU."""
+    """Return the GPU of this process where there is one, else the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew, a tenth of a second, for every length of a batch
@@ -396,7 +396,7 @@ def pick_device():
 
 
 def pick_precision(device):
-    """'bf16' where the machine multiplies bfloat16 natively, else 'f32'."""
+    """Return 'bf16' where the machine multiplies bfloat16 natively, else 'f32'."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "f32"
     flags = (
@@ -406,7 +406,7 @@ def pick_precision(device):
 
 
 def autocast(device, precision):
-    """A context in which matrix products run in `precision`, 'bf16' or 'f32'."""
+    """Return a context in which matrix products run in `precision`, 'bf16' or 'f32'."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
 
 

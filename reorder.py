@@ -95,7 +95,7 @@ def inversions(permutation):
 
 
 def kendall_tau(permutation):
-    """Kendall's rank correlation with the identity: 1 - 4 * inversions / (n * (n - 1)); 1.0 for a single word."""
+    """Return Kendall's rank correlation with the identity: 1 - 4 * inversions / (n * (n - 1)); 1.0 for one word."""
     n = len(permutation)
     return 1.0 - 4.0 * inversions(permutation) / (n * (n - 1)) if n > 1 else 1.0
 

@@ -149,7 +149,7 @@ def run_stages(stages, ask_again, asked, contents, environments, locks, times):
 
 
 def share(text):
-    """argparse type: K/N, the Kth of N shares, as (K, N)."""
+    """Read K/N, the Kth of N shares, as (K, N); a type for argparse."""
     found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", text)
     if not found or int(found[1]) > int(found[2]):
         raise argparse.ArgumentTypeError(f"{text!r} is not K/N, such as 3/20")

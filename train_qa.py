@@ -57,7 +57,7 @@ Window = collections.namedtuple("Window", "ids types first spans answer question
 
 
 def first_questions(paragraphs, most):
-    """The paragraphs with their first `most` questions alone, all with None."""
+    """Return the paragraphs with their first `most` questions alone, all with None."""
     left, kept = sum(len(questions) for _, questions in paragraphs) if most is None else most, []
     for context, questions in paragraphs:
         if left > 0:
@@ -90,8 +90,8 @@ def pieces_with_spans(tokenizer, texts):
 
 
 def make_windows(tokenizer, paragraphs, limit):
-    """The windows of every question of `paragraphs`, as data.squad.read_squad returns them, and how many answers pieces
-    cut.
+    """Return the windows of every question of `paragraphs`, as data.squad.read_squad returns them, and how many answers
+    pieces cut.
 
     limit: most pieces of an input. In training files the first of a question's answers counts.
     """
@@ -148,8 +148,8 @@ def read_orders(reordered, permutations, train, train_path):
 
 
 def same_words(first, second, moves):
-    """Which positions of two forms of one context stand for the same text: group numbers of each window's positions,
-    two lists.
+    """Tell which positions of two forms of one context stand for the same text: group numbers of each window's
+    positions, two lists.
 
     A group is a piece of the first form with the pieces after it that the second form has in one; 0 is all but the
     context. A piece of the second form that joins the ends of two words goes with its first character.
@@ -169,8 +169,9 @@ def same_words(first, second, moves):
 
 
 def grouped_log_probabilities(scores, groups):
-    """Log probabilities of each group, (2 B, G), of scores (B, L, 2): of the first pieces, then the last. groups: B
-    lists of numbers."""
+    """Return log probabilities of each group, (2 B, G), of scores (B, L, 2): of the first pieces, then the last.
+    groups: B lists of numbers.
+    """
     index = common.pad(groups, 0).to(scores.device)[:, :, None].expand(-1, -1, 2)
     index = F.pad(index, (0, 0, 0, scores.shape[1] - index.shape[1]))  # padding has no probability
     summed = scores.new_zeros(len(scores), max(map(max, groups)) + 1, 2).scatter_add(1, index, scores.softmax(1))
@@ -197,8 +198,9 @@ def pair_windows(first, second, moves):
 
 
 def consistency(scores, examples):
-    """The summed divergence, half of first and half of last pieces, of the examples of two forms. scores: (B, L, 2) of
-    all their windows."""
+    """Return the summed divergence, half of first and half of last pieces, of the examples of two forms. scores: (B, L,
+    2) of all their windows.
+    """
     starts = np.cumsum([0] + [len(inputs) for inputs, _ in examples])
     pairs = [(int(start), groups) for start, (_, groups) in zip(starts, examples) if groups]
     if not pairs:
@@ -226,8 +228,9 @@ def position_scores(model, batch, pad_id, precision):
 
 
 def best_spans(scores, batch):
-    """The best answer of each window: (summed score, first, last), the last two numbering its context pieces; scores as
-    position_scores'."""
+    """Return the best answer of each window: (summed score, first, last), the last two numbering its context pieces;
+    scores as position_scores'.
+    """
     length = scores.shape[1]
     place = torch.arange(length, device=scores.device)
     first = torch.tensor([window.first for window in batch], device=scores.device)

@@ -48,14 +48,14 @@ def one_line(text):
 
 
 def positive(text):
-    """argparse type: an integer of 1 or more, that a list could have as its length."""
+    """Read an integer of 1 or more, that a list could have as its length; a type for argparse."""
     if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more, of 18 digits at most")
     return int(text)
 
 
 def positive_float(text):
-    """argparse type: a finite number above 0."""
+    """Read a finite number above 0; a type for argparse."""
     try:
         value = float(text)
     except ValueError:
@@ -66,7 +66,7 @@ def positive_float(text):
 
 
 def random_seed(text):
-    """argparse type: a seed of random numbers, an integer from 0 to 2^32 - 1."""
+    """Read a seed of random numbers, an integer from 0 to 2^32 - 1; a type for argparse."""
     value = 0 if text == "0" else positive(text)
     if value >= 2**32:
         raise argparse.ArgumentTypeError(f"{text!r} is not below 2^32")
@@ -74,7 +74,7 @@ def random_seed(text):
 
 
 def fraction(text):
-    """argparse type: a number from 0 to 1."""
+    """Read a number from 0 to 1; a type for argparse."""
     try:
         value = float(text)
     except ValueError:
@@ -85,7 +85,7 @@ def fraction(text):
 
 
 def non_negative(text):
-    """argparse type: a number of 0 or more."""
+    """Read a number of 0 or more; a type for argparse."""
     try:
         value = float(text)
     except ValueError:
@@ -153,7 +153,7 @@ def temporary_name(path, host, process):
 
 
 def is_running(process):
-    """Whether this machine has a process of this number."""
+    """Tell whether this machine has a process of this number."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -253,7 +253,7 @@ def write_parallel(path, pairs):
 
 
 def is_number(text):
-    """Whether a text is a word's number."""
+    """Tell whether a text is a word's number."""
     return bool(re.fullmatch("[0-9]{1,9}", text))
 
 

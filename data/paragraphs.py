@@ -35,7 +35,8 @@ def answer_spans(questions):
 
 
 def touched(spans, begin, end):
-    """Whether one of sorted, disjoint spans begins before `end` and ends behind `begin`, a place not before `end`."""
+    """Tell whether one of sorted, disjoint spans begins before `end` and ends behind `begin`, a place not before `end`.
+    """
     k = bisect.bisect_left(spans, (end,)) - 1
     return k >= 0 and spans[k][1] > begin
 

@@ -134,7 +134,7 @@ def usable_answers(entry, context):
 
 
 def stands(context, text, start):
-    """Whether an answer stands at a place of its context."""
+    """Tell whether an answer stands at a place of its context."""
     return bool(text.strip()) and start >= 0 and context.startswith(text, start)
 
 

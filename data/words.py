@@ -185,7 +185,8 @@ def split_sentences(text):
 
 
 def ends_sentence(text, start, stop):
-    """Whether a match of STOP ends the sentence that begins at `start` and has letters, by split_sentences' rule."""
+    """Tell whether a match of STOP ends the sentence that begins at `start` and has letters, by split_sentences' rule.
+    """
     mark = stop["mark"]
     space, follower = AFTER.match(text, stop.end()).groups()
     before = text[max(start, stop.start() - 20) : stop.start()]

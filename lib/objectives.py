@@ -19,8 +19,8 @@ MASKED = 0.15  # fraction of the pieces that masked language modelling predicts 
 
 
 def self_training(forward, backward, targets, cells):
-    """SO: the links that the model finds itself get more probable in both directions (Dou and Neubig 2021, section
-    2.2).
+    """Return SO: the links that the model finds itself get more probable in both directions (Dou and Neubig 2021,
+    section 2.2).
 
     - sum_ij targets_ij * (forward_ij / S + backward_ij / T). forward, backward: (B, S, T) probabilities of a target
     piece given the source piece and the other way round, 0 outside `cells`, (B, S, T) bool; targets: (B, S, T) bool,
@@ -31,7 +31,7 @@ def self_training(forward, backward, targets, cells):
 
 
 def consistency(forward, backward, cells):
-    """CO: both directions agree: - trace(forward^T backward) / min(S, T) (Dou and Neubig 2021). Shapes as in
+    """Return CO: both directions agree: - trace(forward^T backward) / min(S, T) (Dou and Neubig 2021). Shapes as in
     self_training.
     """
     size = torch.minimum(cells.any(2).sum(1), cells.any(1).sum(1))
@@ -39,7 +39,7 @@ def consistency(forward, backward, cells):
 
 
 def sentence_identification(scores, labels):
-    """PSI: are the two sentences of an input translations of each other? (Dou and Neubig 2021).
+    """Return PSI, the loss of telling whether the two sentences of an input are translations (Dou and Neubig 2021).
 
     scores: (2 B, 2) of `psi_head`, a parallel (label 1) and a random (label 0) input for each pair; labels: (2 B,).
     """
@@ -47,7 +47,7 @@ def sentence_identification(scores, labels):
 
 
 def contrast(source, target, source_mask, target_mask, temperature):
-    """Each sentence finds its translation among those of the batch, by the cosines of their pieces.
+    """Return the loss of finding each sentence's translation among those of the batch, by the cosines of their pieces.
 
     The score of a sentence with another is the mean over its pieces of their highest cosine with a piece of the other
     (ColBERT); the loss is the cross-entropy of scores / temperature over the batch (InfoNCE), averaged over the two
@@ -65,7 +65,8 @@ def contrast(source, target, source_mask, target_mask, temperature):
 
 
 def masked_language_model(scores, labels, row, rows):
-    """MLM and TLM: cross-entropy of the masked pieces, averaged within each of the `rows` inputs (Devlin et al. 2019).
+    """Return MLM or TLM: cross-entropy of the masked pieces, averaged within each of the `rows` inputs (Devlin et al.
+    2019).
 
     scores: (M, vocabulary) of the masked pieces; labels: (M,) their true ids; row: (M,) the inputs they stand in.
     """

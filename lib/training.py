@@ -31,7 +31,7 @@ CLIP = 1.0  # largest norm of the gradient
 
 
 def add_options(parser, epochs, lr=2e-5, max_length=128):
-    """The options that every train script has."""
+    """Add the options that every train script has."""
     parser.add_argument(
         "--model", required=True, help="Hugging Face folder or hub name of an encoder"
     )
@@ -91,7 +91,7 @@ def add_options(parser, epochs, lr=2e-5, max_length=128):
 
 
 def add_head_option(parser):
-    """The option of those train scripts that can fit the head before training, see fit_last_layer."""
+    """Add the option of those train scripts that can fit the head before training, see fit_last_layer."""
     parser.add_argument(
         "--head",
         choices=["fitted", "random"],
