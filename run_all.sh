@@ -40,11 +40,17 @@ fail() { local said=$*; echo "run_all.sh: error: ${said//$'\n'/ }" >&2; exit 2; 
 PROFILE=${PROFILE:-sample} RUNS=runs/$PROFILE PY=.venv/bin/python DEFAULT_MODEL=models/multilingual-e5-small
 WAVES="data text aligners links orders controls train report" KNOWN_ALIGNERS="pretrained separate joint"
 RULES="previous nearest" METHODS="argmax itermax match softmax entmax grow-diag" TRANSLATED="" MODE=run CUT=no
-[ -n "${ORDERS:-}" ] || { unset ORDERS; [ "$PROFILE" != sample ] || CUT=yes; }
+for word in ORDERS LANGS ALIGNERS SEEDS TASKS; do   # with one space between words
+  eval "$word=\$(echo \${$word:-})"
+  [ -n "${!word}" ] || unset $word
+done
+[ -n "${ORDERS:-}" ] || [ "$PROFILE" != sample ] || CUT=yes
+case ${DATA:=} in *$'\n'*) fail "DATA: expected a folder without a line break in its name" ;; esac
 case ${DATA:-/} in /*) ;; *) [ "$CALLER" = "$PWD" ] || DATA=$CALLER/$DATA ;; esac   # from where the caller stands
-DATA=${DATA:-}; DATA=${DATA%/}
+DATA=${DATA%/} DATA=${DATA#"$PWD/"} DATA=${DATA#./}   # one name for one folder, which the stages' records keep
 case $PROFILE in   # D is where the data are, PARALLEL what aligners are tuned on
-  sample) D=data/sample PARALLEL=$D/udpos/train-en- KNOWN_TASKS="udpos xnli pawsx xquad"
+  sample) [ -z "$DATA" ] || fail "DATA=$DATA: the sample has its own; expected PROFILE=human or full beside it"
+          D=data/sample PARALLEL=$D/udpos/train-en- KNOWN_TASKS="udpos xnli pawsx xquad"
           : "${POS:=--epochs 2 --lr 2e-4 --batch-size 8}" "${PAIRS:=--epochs 5 --lr 1e-4 --batch-size 8}"
           : "${QA:=--epochs 8 --lr 2e-4 --batch-size 8}" "${TUNE:=--max-steps 30 --batch-size 16 --lr 5e-5}"
           : "${ALIGNERS:=pretrained joint}" ;;
@@ -55,7 +61,8 @@ case $PROFILE in   # D is where the data are, PARALLEL what aligners are tuned o
   full)   D=${DATA:=data/xtreme} PARALLEL=$RUNS/data/parallel/en- KNOWN_TASKS="udpos xnli pawsx tydiqa xquad mlqa"
           TRANSLATED="xnli-fr xnli-de xnli-hi xnli-zh pawsx-fr pawsx-de pawsx-zh squad-de squad-hi squad-zh"
           : "${MODELS:=bert-base-multilingual-cased xlm-roberta-base microsoft/infoxlm-base}"
-          : "${POS:=--epochs 10 --lr 2e-5 --batch-size 32}" "${PAIRS:=--epochs 5 --lr 2e-5 --batch-size 32}" ;;
+          : "${POS:=--epochs 10 --lr 2e-5 --batch-size 32}" "${PAIRS:=--epochs 5 --lr 2e-5 --batch-size 32}"
+          : "${QA:=--epochs 3 --lr 3e-5 --batch-size 32}" ;;
   *)      fail "PROFILE=$PROFILE: unknown; expected sample, human or full" ;;
 esac
 : "${MODELS:=$DEFAULT_MODEL}" "${LANGS:=fr de hi zh}" "${ALIGNERS:=$KNOWN_ALIGNERS}" "${SEEDS:=1 2 3}"
@@ -78,7 +85,7 @@ experiment() {
   for model in $MODELS; do for task in $TASKS; do for aligner in $ALIGNERS; do
   for order in $ORDERS; do for seed in $SEEDS; do
     condition || continue
-    [ $model != awesome ] || tuning joint
+    [ $model != awesome ] || tuning joint || continue
     [ -z "$lang" ] || reordering
 
     # 7. Training, tested in every language (half a minute or more on two cores).
@@ -106,7 +113,11 @@ tuning() {   # tuning ALIGNER: the texts that it needs and its encoder, which it
     joint*)    encoder=$tuned/$folder/joint named=$1-$folder languages=$LANGS ;;
   esac
   for each in $languages; do
-    ! among $each "$TUNED" || train+=("$PARALLEL$each.txt")
+    if among $each "$TUNED"; then
+      train+=("$PARALLEL$each.txt")
+      [ $PROFILE != full ] || [ $encoder = $maker ] || stage text $PARALLEL$each.txt $PY data/split.py --task xnli \
+        --source "$D/xnli/test-en.tsv" --target "$D/xnli/test-$each.tsv" --output $PARALLEL$each.txt
+    fi
     place $task $each || continue
     [ "$text" = "$PARALLEL$each.txt" ] || train+=("$text")
     if [ "$text" = "$D/$folder/train-en-$each.txt" ]; then :   # it lies there
@@ -118,14 +129,11 @@ tuning() {   # tuning ALIGNER: the texts that it needs and its encoder, which it
         --output "$text"
     fi
   done
-  [ $PROFILE != full ] || for each in $TUNED; do
-    stage text $PARALLEL$each.txt $PY data/split.py --task xnli --source "$D/xnli/test-en.tsv" \
-      --target "$D/xnli/test-$each.tsv" --output $PARALLEL$each.txt
-  done
 
   # 3. Aligners: the encoder fine-tuned on other text and on the text to align (half a minute each on the sample).
-  [ $encoder = $maker ] ||
-    stage aligners $encoder $PY finetune_aligner.py --model $maker --train "${train[@]}" --output $encoder $TUNE
+  [ $encoder != $maker ] || return 0
+  [ ${#train[@]} -gt 0 ] || { stage note "$task: no text in $languages to tune $named on, so no $model"; return 1; }
+  stage aligners $encoder $PY finetune_aligner.py --model $maker --train "${train[@]}" --output $encoder $TUNE
 }
 
 reordering() {   # what comes before a training on reordered English
@@ -154,6 +162,9 @@ reordering() {   # what comes before a training on reordered English
 
 plan() {
   local lines runs scores; lines=$(experiment)
+  runs=$(awk -F '\037' '$1 == "train" && !seen[$2]++ { print $2 }' <<< "$lines")
+  scores=$(awk -F '\037' '/--scores/ && !seen[$2]++ { print $2 }' <<< "$lines")
+  [ -n "$runs" ] || fail "nothing to train is left by ORDERS=\"$ORDERS\" TASKS=\"$TASKS\" ALIGNERS=\"$ALIGNERS\""
   stage waves $WAVES
   if [ $PROFILE = full ] && [ ! -d "$D/archives" ] && [ -z "$(absent <<< "$lines")" ]; then   # all is fetched
     lines=$(grep -v "^data" <<< "$lines")
@@ -161,8 +172,6 @@ plan() {
       stage note "$task is tested in the dev sets that lie there: $(set +f; cd "$D/$task"; echo dev-*)" ;;
     esac; done
   fi
-  runs=$(awk -F '\037' '$1 == "train" && !seen[$2]++ { print $2 }' <<< "$lines")
-  scores=$(awk -F '\037' '/--scores/ && !seen[$2]++ { print $2 }' <<< "$lines")
   echo "$lines"
   # 8. The report on all of it (seconds).
   stage report report/$PROFILE $PY eval.py --runs $runs --output report/$PROFILE ${scores:+--alignments $scores} \

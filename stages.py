@@ -103,7 +103,8 @@ def finish(stage, contents, tries, times):
 def run_stages(stages, ask_again, asked, contents, environments, locks, times):
     """Run what is not done of asked(stages); return [(stage, what went wrong)]. After a failure no other begins.
 
-    ask_again() returns the plan's stages as they are once a wave is done.
+    ask_again() returns the plan's stages as they are once a wave is done. Raises InputError where another process
+    runs one of them.
     """
     from tqdm import tqdm  # a dry run may come before the set-up
 
@@ -128,7 +129,9 @@ def run_stages(stages, ask_again, asked, contents, environments, locks, times):
                 bar.total = number + len(todo)
                 tqdm.write(f"[{number} of {bar.total}, {minutes}:{seconds:02d}{rest}] {shlex.join(stage.command)}")
                 sys.stdout.flush()
-                stage.start(contents, environments[slot], locks)
+                own = lock(stage.lock, fcntl.LOCK_EX)  # shares of another N may have this stage too
+                stage.start(contents, environments[slot], [*locks, own])
+                os.close(own)
             if not running:
                 return failed
             while not (ended := [slot for slot in running if running[slot].process.poll() is not None]):
@@ -165,7 +168,7 @@ def main():
     parser.add_argument("--share", type=share, metavar="K/N", help="of the wave, every Nth stage from the Kth on")
     parser.add_argument("--jobs", type=positive, help="stages at a time (default: one for each GPU, else two)")
     args = parser.parse_args()
-    stages, waves, notes = read_plan(args.runs, args.plan)
+    stages, waves, said = read_plan(args.runs, args.plan)
     if args.wave and args.wave not in waves:
         parser.error(f"--wave {args.wave}: expected one of {', '.join(waves)}")
     if args.share and not args.wave:
@@ -177,7 +180,7 @@ def main():
 
     records = f"{args.runs}/.stages"
     contents = Contents(f"{records}/contents.json")
-    for note in notes:
+    for note in said:
         warn(note)
     if args.dry_run:
         left = undone(stages, contents)
@@ -190,9 +193,15 @@ def main():
         locks.append(lock(f"{records}/lock-{args.wave}-{k}-{n}", fcntl.LOCK_EX))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs do not have
 
-    failed = run_stages(
-        stages, lambda: read_plan(args.runs, args.plan)[0], asked, contents, slots(args.jobs), locks, f"{records}/times"
-    )
+    def ask_again():
+        stages, _, notes = read_plan(args.runs, args.plan)
+        for note in notes:
+            if note not in said:
+                said.append(note)
+                warn(note)
+        return stages
+
+    failed = run_stages(stages, ask_again, asked, contents, slots(args.jobs), locks, f"{records}/times")
     for stage, wrong in failed:
         with open(stage.log, encoding="utf-8", errors="replace") as stream:
             print(*collections.deque(stream, 5), sep="", end="", file=sys.stderr)

@@ -9,12 +9,13 @@ Out:  OUTPUT/dev-XX.tsv     predicted tags, a tag a line, a blank line after eac
     torchrun --nproc_per_node 4 train_pos.py ...      # the same batches, shared out over four GPUs
 
 The defaults are XTREME's settings for its full data (learning rate 2e-5, batch 32, 10 epochs, length 128), but for the
-warm-up, a tenth of the steps where XTREME has none (--warmup 0); small data wants a higher rate and a smaller batch. A
-word's tag is predicted from its first piece that is not a bare `▁`: that piece, which XLM-R's tokenizers put before
-most Chinese and Japanese words, is the same for all of them (XTREME's issue 84). --label-on first is XTREME's recipe.
-Sentences of more than --max-length pieces are cut between words into several, in training and in testing, as XTREME's
-preprocessing does; so every word gets a prediction and counts. The head is the one that transformers gives the family
-of the model: dropout and a linear layer, or more.
+warm-up, a tenth of the steps where XTREME has none (--warmup 0), the start of the last layer (--head random), and that
+the last step's weights are tested, not those that are best on English dev; small data wants a higher rate and a smaller
+batch. A word's tag is predicted from its first piece that is not a bare `▁`: that piece, which XLM-R's tokenizers put
+before most Chinese and Japanese words, is the same for all of them (XTREME's issue 84). --label-on first is XTREME's
+recipe. Sentences of more than --max-length pieces are cut between words into several, in training and in testing, as
+XTREME's preprocessing does; so every word gets a prediction and counts. The head is the one that transformers gives the
+family of the model: dropout and a linear layer, or more.
 
 With --reordered, every sentence is trained on in two orders, and --consistency adds, word by word, the divergence
 between the predictions for them; --permutations says which word is which.

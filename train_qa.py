@@ -9,9 +9,9 @@ Out:  OUTPUT/dev-XX.json    the predicted answer of every question, {id: text} (
         --data-dir data/sample/xquad --output runs/try --lr 2e-4 --batch-size 8 --epochs 8
     torchrun --nproc_per_node 4 train_qa.py ...      # the same batches, shared out over four GPUs
 
-The defaults are XTREME's settings for TyDiQA (learning rate 3e-5, batch 32, 3 epochs, length 384; SQuAD, on which xquad
-and mlqa train, takes --epochs 2), but for the warm-up, a tenth of the steps, the weight decay, none, and the last
-layer's learning rate, ten times the others' (--head-rate 1).
+The defaults are XTREME's settings (learning rate 3e-5, batch 32, 3 epochs, length 384), but for the warm-up, a tenth
+of the steps where XTREME has 500 of them, the weight decay, none where it has 1e-4, and the last layer's learning rate,
+ten times the others' (--head-rate 1).
 
 An input is [CLS] question [SEP] part of the context [SEP], or what the model's tokenizer puts in these places. A
 context that is too long is cut into windows, one beginning every 128 pieces; in training, a window without the answer

@@ -10,10 +10,10 @@ Out:  OUTPUT/dev-XX.tsv     predicted labels, one a line (XTREME's submission fo
     torchrun --nproc_per_node 4 train_xnli.py ...     # the same batches, shared out over four GPUs
 
 The defaults are XTREME's settings for its full data (learning rate 2e-5, batch 32, 5 epochs, length 128), but for the
-warm-up, a tenth of the steps where XTREME has none (--warmup 0), and the start of the last layer (--head random). An
-input is [CLS] sentence1 [SEP] sentence2 [SEP], or what the model's tokenizer puts in these places; of a pair that is
-too long, the longer sentence is cut. The label is predicted by the head that transformers gives the family of the
-model, which is what XTREME's baselines use:
+warm-up, a tenth of the steps where XTREME has none (--warmup 0), the start of the last layer (--head random), and that
+the last step's weights are tested, not those that are best on English dev. An input is [CLS] sentence1 [SEP] sentence2
+[SEP], or what the model's tokenizer puts in these places; of a pair that is too long, the longer sentence is cut. The
+label is predicted by the head that transformers gives the family of the model, which is what XTREME's baselines use:
 
 - BERT (mBERT, the default model): the pooler, which is a dense layer with tanh (the checkpoint's; new where it has
   none, as the default model), then dropout and a linear layer;

@@ -15,6 +15,7 @@ Out:  OUTPUT/udpos     train-en.tsv (English PUD), dev-XX.tsv (XTREME's), manual
       OUTPUT/parallel/en-XX.txt      what aligners are tuned on: sentences of XNLI's test, those of its dev left out
       OUTPUT/align                   the gold alignments
       OUTPUT/missing.json            [{"task", "language", "what"}]: what could not be had, also a line each on stderr
+      OUTPUT/asked.txt               --langs and --tasks, once all is written: run_all.sh tells by it what is there
 
     python data/human.py --input DATA --langs fr,de,hi,zh --tasks udpos,xnli,pawsx --output runs/human/data
 
@@ -383,9 +384,9 @@ def find_gold(paths, langs):
 
 
 def remove_outputs(folder):
-    """Remove what a former run wrote: of other data, it would stand beside this run's. missing.json, the last that is
+    """Remove what a former run wrote: of other data, it would stand beside this run's. asked.txt, the last that is
     written, goes first."""
-    names = ["missing.json", "parallel/en-*.txt", "align/*.src-tgt", "align/*.gold"]
+    names = ["asked.txt", "missing.json", "parallel/en-*.txt", "align/*.src-tgt", "align/*.gold"]
     names += [f"{task}/{name}" for task in TASKS for name in ("train-en*", "dev-*.tsv", "manual-*.align")]
     for path in [path for name in names for path in glob.glob(os.path.join(glob.escape(folder), name))]:
         os.remove(path)
@@ -423,6 +424,7 @@ def main():
     names = "task", "language", "what"
     rows = [json.dumps(dict(zip(names, item)), ensure_ascii=False) for _, missing in parts for item in missing]
     write_lines(os.path.join(args.output, "missing.json"), ["[" + ",\n ".join(rows) + "]"])
+    write_lines(os.path.join(args.output, "asked.txt"), [f"{args.langs} {args.tasks}"])
 
 
 if __name__ == "__main__":

@@ -39,10 +39,14 @@ ORDERS=$(for order in $ORDERS; do   # "(": bash 3 takes ")" for the end of "$("
   beside=$(for lang in $LANGS; do case " $ORDERS " in (*" $lang"[+\ ]*) echo $lang ;; esac; done)
   for lang in ${beside:-$LANGS}; do echo random-$lang${order#random}; done
 done)
+TASKS=${TASKS//$'\n'/ } ORDERS=${ORDERS//$'\n'/ }
 for order in $ORDERS; do
   case $order in *+ | *++*) fail "ORDERS: $order: expected a word after each +" ;; esac
   known ORDERS "${order%%+*}" "original identity reverse rdrop random $LANGS $(printf 'random-%s ' $LANGS)"
   for word in $(IFS=+; echo ${order#"${order%%+*}"}); do known ORDERS $word "consistency both $RULES"; done
+  case $order+ in *+consistency+*both+* | *+both+*consistency+* | *+previous+*nearest+* | *+nearest+*previous+*)
+    fail "ORDERS: $order: consistency or both, previous or nearest" ;;
+  esac
   case $order in original+* | identity+* | reverse+* | rdrop+*) fail "ORDERS: $order: ${order%%+*} stands alone" ;; esac
 done
 
@@ -52,8 +56,8 @@ place() {   # place TASK [LANG]: where its files are; false where there is no te
   folder=$1 format=$1 dev=$D/$1 english=$D/$1/train-en.tsv script="train_xnli.py --task $1" options=$PAIRS
   case $1 in
     udpos)        script=train_pos.py options=$POS ;;
-    tydiqa)       english=$D/tydiqa/tydiqa.goldp.en.train.json options=${QA:---epochs 3 --lr 3e-5 --batch-size 32} ;;
-    xquad | mlqa) english=$D/squad/train-v1.1.json options=${QA:---epochs 2 --lr 3e-5 --batch-size 32} folder=squad ;;
+    tydiqa)       english=$D/tydiqa/tydiqa.goldp.en.train.json options=$QA ;;
+    xquad | mlqa) english=$D/squad/train-v1.1.json options=$QA folder=squad ;;
   esac
   case $english in *.json) format=qa script="train_qa.py --task $1" ;; esac
   [ $# -gt 1 ] || return 0
@@ -66,7 +70,8 @@ place() {   # place TASK [LANG]: where its files are; false where there is no te
   esac
   among $folder-$2 "$TRANSLATED" || [ -f "$translation" ] || { translation=""; [ $PROFILE = full ]; }   # translate.py
 }
-there() { [ -f "$1" ] || { [ $PROFILE = human ] && [ ! -f $D/missing.json ]; }; }   # wave 1 shows what human data have
+there() { [ -f "$1" ] || { [ $PROFILE = human ] && [ "$GATHERED" != "$(list $LANGS) $(list $TASKS)" ]; }; }
+GATHERED=$(cat $RUNS/data/asked.txt 2>/dev/null) || true   # wave 1 shows what human data have for these settings
 
 owner() {   # owner TASK LANG ALIGNERS: the first of these aligners that can find its links
   for owner in $3; do
@@ -78,16 +83,19 @@ owner() {   # owner TASK LANG ALIGNERS: the first of these aligners that can fin
   owner=""
   return 1
 }
+tried() { case " $ORDERS " in *" $1"[+\ ]*) ;; *) return 1 ;; esac; }   # tried LANG: whether its order is
 far() {   # far FILE FILE: whether the mean tau of two orders is known and differs by more than 0.02
-  [ -f $1 ] && [ -f $2 ] && awk -F '"kendall_tau": ' '{ t[NR] = $2 + 0 } END { exit (t[1] - t[2]) ^ 2 <= 4e-4 }' $1 $2
+  [ -f $1 ] && [ -f $2 ] && LC_ALL=C awk -F '"kendall_tau": ' '{ t[NR] = $2 + 0 } END { exit (t[1] - t[2]) ^ 2 <= 4e-4 }' $1 $2
 }
 condition() {   # whether there is a run of $model $task $aligner $order $seed; sets what its stages need
-  local main=${ALIGNERS%% *}
+  local main=${ALIGNERS%% *} shown=hi   # the language of the sample's pairs and questions
+  [ $task != pawsx ] || shown=zh
+  among $shown "$LANGS" || shown=${LANGS%% *}
   case $CUT-$task-$order in
     no-*) ;;
     yes-udpos-random*) [ $aligner = $main ] || return 1 ;;
     yes-udpos-*) ;;
-    yes-pawsx-original | yes-pawsx-zh | yes-x*-original | yes-x*-identity | yes-x*-hi)
+    yes-*-original | yes-x*-identity | yes-x*-$shown | yes-pawsx-$shown)
       [ "$aligner $seed" = "$main ${SEEDS%% *}" ] || return 1 ;;
     *) return 1 ;;
   esac
@@ -118,7 +126,9 @@ condition() {   # whether there is a run of $model $task $aligner $order $seed; 
   [ $aligner != manual ] || links=$D/udpos/manual-$lang.align
   case $base in random-*)
     control="--random --seed $seed" ordered=$ordered-$seed
-    [ $aligner = $owner ] || far $work/{$owner,$aligner}/train-$lang${rule:++$rule}.$type.json || return 1 ;;
+    if [ $aligner != $owner ]; then   # another control where its order is tried and is otherwise far from English
+      tried $lang && far $work/{$owner,$aligner}/train-$lang${rule:++$rule}.$type.json || return 1
+    fi ;;
   esac
   ordered=$ordered.$type
   case $format in udpos | qa) permutations="--permutations $ordered.order" ;; esac   # for consistency
@@ -126,7 +136,7 @@ condition() {   # whether there is a run of $model $task $aligner $order $seed; 
   [ $model != awesome ] || [ $aligner = joint ] || [ "$aligner${control:+, random}" = "$owner, random" ]
 }
 absent() {   # the files of the data's folder that the plan names and that are not there
-  tr '\037' '\n' | awk -v d="$D/" 'index($0, d) == 1 && !seen[$0]++' |
+  tr '\037' '\n' | FOLDER=$D/ awk 'index($0, ENVIRON["FOLDER"]) == 1 && !seen[$0]++' |
     while IFS= read -r file; do [ -e "$file" ] || echo "$file"; done
 }
 

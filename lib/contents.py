@@ -58,7 +58,7 @@ class Contents:
         return self.seen[path]
 
     def _folder(self, path):
-        found = [name for name in list_files(path, OURS) if not name.endswith(".tmp")]
+        found = [name for name in list_files(path, OURS) if not name.endswith((".tmp", ".DS_Store"))]
         return digest([(os.path.relpath(name, path), self.of(name)) for name in found])
 
     def _file(self, path):

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import time
 
 from data.cli import InputError, warn
@@ -31,6 +32,7 @@ class Stage:
         self.kind = os.path.basename(self.script) + ":" + options.get("--task", "")  # which take about as long
         name = output.replace("/", ",")
         self.log, self.record = f"{runs}/logs/{name}.log", f"{runs}/.stages/{name}.json"
+        self.lock = f"{runs}/.stages/{name}.lock"
 
     def key(self, contents):
         """Return the digest of the command and all that it reads."""
@@ -89,10 +91,12 @@ def around(path):
 
 def read_plan(runs, command):
     """Return the stages that a command prints, by waves, each once. Raises InputError."""
-    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    printed = subprocess.run(command, capture_output=True, text=True)
     if printed.returncode:
-        raise InputError(f"{shlex.join(command)}: ended with code {printed.returncode}, expected a plan")
-    (_, *waves), *lines = (line.split("\x1f") for line in dict.fromkeys(printed.stdout.splitlines()))
+        said = printed.stderr.strip().rpartition("\n")[2]
+        raise InputError(f"{shlex.join(command)}: ended with code {printed.returncode}, expected a plan; {said}")
+    sys.stderr.write(printed.stderr)
+    (_, *waves), *lines = (line.split("\x1f") for line in dict.fromkeys(printed.stdout.rstrip("\n").split("\n")))
     notes, stages, made = [line[1] for line in lines if line[0] == "note"], [], {}
     for wave in waves:
         for _, output, *words in (line for line in lines if line[0] == wave and line[1] not in made):

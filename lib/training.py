@@ -203,8 +203,8 @@ def trim_inputs(encoder, inputs, pad_piece):
 def linear_schedule(step, steps, warmup):
     """Return the fraction of the learning rate at a step (from 0): up over the first `warmup` of the steps, then down
     to 0."""
-    rise = max(1, round(steps * warmup))
-    return min((step + 1) / rise, (steps - step) / max(1, steps - rise))
+    rise = round(steps * warmup)
+    return min((step + 1) / max(1, rise), (steps - step) / max(1, steps - rise))
 
 
 def update(optimizer, parameters, rate):

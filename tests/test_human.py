@@ -101,7 +101,8 @@ def test_one_layout_of_files_that_lie_at_any_depth(human):
     names = "dev-en.tsv dev-fr.tsv train-en.tsv train-en-fr.txt".split()
     every = [f"{task}/{name}" for task in TASKS for name in names]
     every += ["udpos/manual-fr.align", "xnli/dev-tr.tsv", "align/enfr.gold", "align/enfr.src-tgt"]
-    assert listed() == sorted([*every, "missing.json", "parallel/en-fr.txt"])
+    assert listed() == sorted([*every, "asked.txt", "missing.json", "parallel/en-fr.txt"])
+    assert read("out/asked.txt") == f"fr {','.join(TASKS)}\n"
     for name in ("align/enfr.gold", "align/enfr.src-tgt"):
         assert read(f"out/{name}") == FILES[f"g/{name.split('/')[1]}"]
     assert read("out/udpos/dev-fr.tsv") == FILES["x/tags/dev-fr.tsv"] and not os.path.islink("out/udpos/dev-fr.tsv")

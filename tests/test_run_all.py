@@ -114,7 +114,7 @@ def test_full_has_three_encoders_and_seeds(project, tmp_path):
     }  # fmt: skip
     assert option(commands[0], "--tasks") == "pawsx,translations,udpos,xnli"
     questions = plan(project, PROFILE="full", DATA=str(tmp_path / "no data yet"), TASKS="qa", ORDERS="original")
-    assert [option(words, "--epochs") for words in questions if option(words, "--task")] == ["3"] * 3 + ["2"] * 6
+    assert [option(words, "--epochs") for words in questions if option(words, "--task")] == ["3"] * 9
     assert option(questions[0], "--tasks") == "mlqa,squad,translations,tydiqa,xnli,xquad"
 
 
@@ -132,9 +132,10 @@ def test_human_has_the_links_of_people_too(project, human):
 def test_what_human_data_lack_is_left_out_and_named(project, human):
     data = project / "runs/human/data"
     texts = ["udpos/train-en-fr.txt", "udpos/train-en-hi.txt", "parallel/en-hi.txt"]
-    for name in ["missing.json", "udpos/manual-fr.align", *texts]:
+    for name in ["udpos/manual-fr.align", *texts]:
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         (data / name).touch()
+    (data / "asked.txt").write_text("fr,de,hi,zh udpos\n")
     try:
         settings = {"PROFILE": "human", "DATA": human, "TASKS": "udpos", "SEEDS": "1"}
         commands = plan(project, **settings)
@@ -160,6 +161,9 @@ def test_what_human_data_lack_is_left_out_and_named(project, human):
         # The controls are of the first aligner that has the language.
         first = conditions(plan(project, **settings, ALIGNERS="manual joint", ORDERS="fr hi random"))
         assert first[1] == "udpos/random-fr-manual-1" and first[-1] == "udpos/random-hi-joint-1"
+        # Of other languages nothing is known before their data are gathered.
+        more = conditions(plan(project, **settings, ALIGNERS="manual", LANGS="fr es", ORDERS="es"))
+        assert more == ["udpos/es-manual-1"]
     finally:
         shutil.rmtree(project / "runs")
 
@@ -182,6 +186,37 @@ def test_another_aligner_has_its_own_control_where_its_order_is_as_far(project):
     finally:
         shutil.rmtree(project / "runs")
     assert not [run for run in conditions(plan(project, **settings)) if "random" in run and "joint" in run]
+
+
+def test_files_of_an_order_that_is_not_asked_for_change_nothing(project):
+    settings = {"ALIGNERS": "pretrained joint", "ORDERS": "original random-hi", "SEEDS": "1", "TASKS": "udpos"}
+    expected = plan(project, **settings)
+    try:
+        for aligner, tau in (("pretrained", 0.5), ("joint", 0.9)):
+            path = project / f"runs/sample/work/encoder/udpos/{aligner}/train-hi.tsv.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"kendall_tau": tau}))
+        assert plan(project, **settings) == expected
+    finally:
+        shutil.rmtree(project / "runs")
+
+
+def test_lists_may_have_any_space_between_their_words(project):
+    lists = {"ORDERS": "original hi random", "ALIGNERS": "pretrained joint", "LANGS": "hi zh", "SEEDS": "1 2"}
+    spaced = {name: "\n " + words.replace(" ", " \n\t") + " " for name, words in lists.items()}
+    assert plan(project, TASKS=" udpos\nxnli", **spaced) == plan(project, TASKS="udpos xnli", **lists)
+
+
+def test_a_folder_of_data_has_one_name(project):
+    settings = {"PROFILE": "full", "TASKS": "udpos", "ORDERS": "original"}
+    names = ("dd", "./dd/", f"{project}/dd")
+    plans = [run_all(project, "--dry-run", cwd=project, DATA=name, **settings).stdout for name in names]
+    assert plans[0] == plans[1] == plans[2] and "--data-dir dd/udpos" in plans[0]
+
+
+def test_the_sample_tries_one_of_the_languages_that_there_are(project):
+    made = conditions(plan(project, LANGS="fr", TASKS="xnli pawsx"))
+    assert [run for run in made if "/fr-" in run] == ["xnli/fr-pretrained-1", "pawsx/fr-pretrained-1"]
 
 
 def test_what_a_condition_is(project):
@@ -243,6 +278,10 @@ def test_awesome_is_the_joint_aligner_trained_on_its_own_orders(project):
     # It is tuned where no order asks for its links too.
     commands = plan(project, MODELS="some/encoder awesome", ORDERS="original", SEEDS="1", TASKS="udpos")
     assert [option(words, "--output") for words in commands if "finetune_aligner.py" in words] == [joint]
+    # Where there is no text to tune it on, it is left out.
+    done = run_all(project, "--dry-run", MODELS="some/encoder awesome", ORDERS="original", TASKS="udpos", LANGS="es")
+    assert done.returncode == 0 and "udpos: no text in es to tune joint-udpos on, so no awesome\n" in done.stderr
+    assert "awesome" not in done.stdout and "finetune_aligner" not in done.stdout
 
 
 def test_random_without_a_language_beside_it_is_that_of_each(project):
@@ -255,6 +294,8 @@ def test_aligners_of_full_are_tuned_on_xnli_only_where_it_has_the_language(proje
     settings = {"PROFILE": "full", "TASKS": "pawsx", "ALIGNERS": "joint", "LANGS": "ja fr", "SEEDS": "1"}
     commands = plan(project, **settings, ORDERS="original ja")
     assert not [words for words in commands if "xnli/test-ja.tsv" in " ".join(words)]
+    untuned = plan(project, **{**settings, "ALIGNERS": "pretrained"}, ORDERS="original ja")
+    assert not [words for words in untuned if "xnli/test-" in " ".join(words)]
     tuned = next(words for words in commands if "finetune_aligner.py" in words)
     assert "runs/full/data/pawsx/train-en-ja.txt" in tuned and "runs/full/data/parallel/en-fr.txt" in tuned
 
@@ -288,6 +329,9 @@ def test_data_that_lie_there_are_not_fetched(project, tmp_path):
         ([], {"ORDERS": "original ja"}, "ORDERS: unknown ja; expected one of original identity reverse rdrop"),
         ([], {"ORDERS": "hi+some"}, "ORDERS: unknown some; expected one of consistency both previous nearest"),
         ([], {"ORDERS": "original rdrop+consistency"}, "rdrop+consistency: rdrop stands alone"),
+        ([], {"ORDERS": "hi+both+consistency"}, "hi+both+consistency: consistency or both, previous or nearest"),
+        ([], {"ORDERS": "identity", "TASKS": "udpos"}, 'nothing to train is left by ORDERS="identity" TASKS="udpos"'),
+        ([], {"DATA": "/usr"}, "DATA=/usr: the sample has its own; expected PROFILE=human or full"),
         ([], {"PROFILE": "human"}, "PROFILE=human needs DATA=DIR"),
         ([], {"PROFILE": "human", "DATA": "/usr", "TASKS": "qa"}, "unknown qa; expected one of udpos xnli pawsx"),
         ([], {"TASKS": "ner"}, "TASKS: unknown ner"),

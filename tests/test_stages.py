@@ -13,6 +13,8 @@ import time
 import pytest
 from conftest import ROOT
 
+from lib.contents import Contents
+
 # ./python SCRIPT --input FILE ... --output FILE: writes what SCRIPT names and its inputs hold, and FILE.json beside it;
 # notes in made.txt what it has made; waits while a file `hold` is there; fails if its script says so.
 STUB = """#!/bin/sh
@@ -259,8 +261,9 @@ def test_waves_and_shares_do_the_whole(project):
     shares = [project.start("--wave", "first", "--share", f"{k}/2") for k in (1, 2)]
     project.wait_for("out/a.txt")
     project.wait_for("out/c.txt")  # both at the same time
-    again = project.run("--wave", "first", "--share", "1/2")
-    assert again.returncode == 2 and "is at work in runs/try" in again.stderr
+    for other in ("1/2", "1/1"):  # of another number of shares, it would run the same stages
+        again = project.run("--wave", "first", "--share", other)
+        assert again.returncode == 2 and "is at work in runs/try" in again.stderr and project.made == []
     os.remove(project.folder / "hold")
     for process in shares:
         assert process.communicate(timeout=120) and process.returncode == 0
@@ -354,6 +357,16 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_results(project, done):
             process.communicate(timeout=120)
         assert project.run().returncode == 0 and project.left() == ""
         assert {path.name: path.read_text() for path in (project.folder / "out").iterdir()} == results
+
+
+def test_what_a_file_manager_leaves_is_no_content(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("1")
+    before = Contents(str(tmp_path / "x.json")).of(str(tmp_path / "model"))
+    (tmp_path / "model" / ".DS_Store").write_text("windows")
+    assert Contents(str(tmp_path / "x.json")).of(str(tmp_path / "model")) == before
+    (tmp_path / "model" / "more").write_text("2")
+    assert Contents(str(tmp_path / "x.json")).of(str(tmp_path / "model")) != before
 
 
 def test_a_gpu_each_or_a_share_of_the_cores(project, monkeypatch):
