@@ -10,7 +10,7 @@ from lib.figures import examples, forest_plot, tau_plot
 from lib.tables import NAMES, alignment_table, gap_lines, left_over, overview_table
 
 TITLE = "Does the word order of the English training data matter for zero-shot cross-lingual transfer?"
-LINES = "Primary contrast", "It says", "Other contrasts and limits"  # of a verdict
+LINES = "Primary contrast", "What it says", "Other contrasts and limits"  # of a verdict
 HOW_TO_READ = (
     "±: half a 95 % confidence interval of one comparison, which covers chance in training (the seeds) and the choice "
     "of test sentences. A star marks a significant difference: p below 0.05, adjusted for the number of comparisons of "
@@ -157,9 +157,9 @@ def result_section(result):
     if plot := tau_plot(result):
         parts.append(
             "<h3>Effect against Kendall's tau to English order</h3>"
-            '<p class="muted">Full, blue: an order on its own language. Open, orange: the random order with its tau, '
-            "on the same language. Grey: others, on the average without English. Circles without a label: the same by "
-            "another aligner. Upright lines: 95 % intervals.</p>" + plot
+            '<p class="muted">Full, blue: an order on its own language, significant or not. Open, orange: the random '
+            "order with its tau, on the same language. Grey: others, on the average without English. Circles without a "
+            "label: the same by another aligner. Upright lines: 95 % intervals.</p>" + plot
         )
     parts += map(html_table, maps)
     if shown := examples(result):

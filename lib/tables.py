@@ -5,7 +5,7 @@ A table is {"title", "note", "header": [text], "rows": [[cell]]}, a cell {"text"
 its colour). Tables with "words" hold text. Markdown, HTML and results.json have the same ones.
 """
 
-from lib.contrasts import condition_name
+from lib.contrasts import condition_name, split_order
 from lib.figures import clear, points, row_name
 
 NAMES = {"accuracy": "accuracy", "f1": "F1", "exact_match": "exact match"}
@@ -46,16 +46,27 @@ def unlearnt_lines(unlearnt, constant):
     ]
 
 
-def tally(contrasts):
-    """Return how many contrasts are higher, lower and cannot be told, as text."""
-    higher, lower = (sum(clear(one) and sign * one["value"] > 0 for one in contrasts) for sign in (1, -1))
-    return f"{higher} higher, {lower} lower, {len(contrasts) - higher - lower} cannot be told"
+def tally(contrasts, names=False):
+    """Return how many contrasts are higher, lower and cannot be told, as text; with `names`, which are."""
+    parts, left = [], len(contrasts)
+    for word, sign in (("higher", 1), ("lower", -1)):
+        found = [one for one in contrasts if clear(one) and sign * one["value"] > 0]
+        said = ", ".join(f"{one['order']} {one['aligner']}".removesuffix(" none") for one in found) if names else ""
+        parts.append(f"{len(found)} {word}" + f" ({said})" * bool(said))
+        left -= len(found)
+    return ", ".join([*parts, f"{left} cannot be told"])
 
 
 def unseen(contrasts):
-    """Return which differences even the most precise contrast that cannot be told may have missed; '' without any."""
-    least = [one["detectable"] for one in contrasts if not clear(one) and one["detectable"] is not None]
-    return f" (where {missed(min(least))})" if least else ""
+    """Return which differences the contrasts that cannot be told may have missed; '' where all can be told."""
+    unclear = [one for one in contrasts if not clear(one)]
+    limits = sorted(one["detectable"] for one in unclear if one["detectable"] is not None)
+    if not limits:
+        return " (one seed has no interval)" if unclear and unclear[0]["seeds"] == 1 else ""
+    low, high = (f"{100 * min(1, limit):.1f}" for limit in (limits[0], limits[-1]))
+    if low == high:
+        return f" (where {missed(limits[0])})"
+    return f" (where differences below {low} to {high} points, by comparison, would not reliably have been seen)"
 
 
 def missed(detectable):
@@ -69,21 +80,23 @@ def verdict(result):
     """Return three texts on one task and model: what the primary contrast is, what it says, what else there is to
     say."""
     primary = named(result, "primary")
+    langs = ", ".join(dict.fromkeys(row["target"] for row in result["rows"] if row["target"]))
+    orders = f" (the orders: {langs})" if langs else ""
     asked = (
-        "Does training in a language's word order help that language more than it helps others? The score after an "
-        "order less that after its random order, on its own language, less the mean of the same difference on the "
-        "other languages whose orders were tried; averaged over the orders."
+        f"English training sentences were put in the word order of their translations{orders}, and in random orders as "
+        "far from English. Does an order help its own language more than it helps the others? What training in the "
+        "order gains over its random order, on its own language, minus the mean of what it gains on the other orders' "
+        "languages; averaged over the orders."
     )
-    numbers = [f"{one['aligner']} {points(one)}{p_text(one)}" for one in primary]
+    kind = "adjusted p" if len(primary) > 1 else "p"
+    numbers = [
+        f"{one['aligner']} {points(one)}" + ("" if one["p"] is None else f" ({kind} = {one['p_adjusted']:.2g})")
+        for one in primary
+    ]
     if numbers:
         asked += f" In percentage points of {NAMES[result['metric']]}, by aligner: {'; '.join(numbers)}."
     said = primary_verdict(primary) if result["learnt"] else UNLEARNT
     return [asked, said, secondary_verdict(result)]
-
-
-def p_text(contrast):
-    """Return a contrast's adjusted p value as text, '' where there is none."""
-    return "" if contrast["p"] is None else f" (p = {contrast['p_adjusted']:.2g})"
 
 
 def primary_verdict(primary):
@@ -115,14 +128,18 @@ def primary_verdict(primary):
 def secondary_verdict(result):
     """Return what the primary contrast does not say: the other contrasts, and what they are limited to."""
     text = []
-    for name, compared in (
-        ("own language", "Orders on their own language against original English"),
-        ("own language against control", "Orders on their own language against their random order"),
+    random = [one for one in named(result, "average") if split_order(one["order"])[0]]
+    others = [one for one in named(result, "average") if one not in random]
+    for found, compared in (
+        (named(result, "own language"), "Orders on their own language against original English"),
+        (named(result, "own language against control"), "Orders on their own language against their random order"),
+        (random, "Random orders on the average of the languages without English, against original English"),
+        (others, "All other trainings on this average, against the same"),
     ):
-        if found := named(result, name):
-            text.append(f"{compared}: {count_of(len(found), 'comparison')}, {tally(found)}{unseen(found)}.")
+        if found:
+            text.append(f"{compared}: {count_of(len(found), 'comparison')}, {tally(found, True)}{unseen(found)}.")
     least = min(result["examples"].values())
-    text.append(f"Nothing is said of other models and data; here are {least:,} test examples a language or more.")
+    text.append(f"Nothing is said of other models and data. Each language has {least:,} test examples or more.")
     return " ".join(text)
 
 
@@ -296,7 +313,7 @@ def overview_table(results):
         "title": "All tasks and models",
         "note": "",
         "words": True,
-        "header": ["task", "model", "seeds", "primary contrast", "score of original English, average without en"]
+        "header": ["task", "model", "seeds", "primary contrast", "original English, average without en"]
         + ["own language, against original", "own language, against random order"],
         "rows": rows,
     }
