@@ -58,15 +58,13 @@ def tally(contrasts, names=False):
 
 
 def unseen(contrasts):
-    """Return which differences the contrasts that cannot be told may have missed; '' where all can be told."""
+    """Return the limits below which the contrasts that cannot be told may have missed a difference; '' without any."""
     unclear = [one for one in contrasts if not clear(one)]
     limits = sorted(one["detectable"] for one in unclear if one["detectable"] is not None)
     if not limits:
         return " (one seed has no interval)" if unclear and unclear[0]["seeds"] == 1 else ""
     low, high = (f"{100 * min(1, limit):.1f}" for limit in (limits[0], limits[-1]))
-    if low == high:
-        return f" (where {missed(limits[0])})"
-    return f" (where differences below {low} to {high} points, by comparison, would not reliably have been seen)"
+    return f" (limit {low} points)" if low == high else f" (limits {low} to {high} points)"
 
 
 def missed(detectable):
@@ -131,10 +129,10 @@ def secondary_verdict(result):
     random = [one for one in named(result, "average") if split_order(one["order"])[0]]
     others = [one for one in named(result, "average") if one not in random]
     for found, compared in (
-        (named(result, "own language"), "Orders on their own language against original English"),
-        (named(result, "own language against control"), "Orders on their own language against their random order"),
-        (random, "Random orders on the average of the languages without English, against original English"),
-        (others, "All other trainings on this average, against the same"),
+        (named(result, "own language"), "Orders on their own language, against original English"),
+        (named(result, "own language against control"), "Orders on their own language, against their random order"),
+        (random, "Random orders on the average without English, against original English"),
+        (others, "All other trainings on this average, against original English"),
     ):
         if found:
             text.append(f"{compared}: {count_of(len(found), 'comparison')}, {tally(found, True)}{unseen(found)}.")
