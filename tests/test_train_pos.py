@@ -216,3 +216,9 @@ def test_the_fitted_head_is_logistic_regression(tiny_bert, small):
     assert layer.weight.grad.abs().max() < 0.02 and not any(p.grad is not None for p in model.base_model.parameters())
     size = [len(words) for words, _ in sentences]
     assert sum(size) == len(tags) < train_pos.FITTED_WORDS
+
+
+def test_the_rate_rises_in_the_warm_up_and_falls_to_0():
+    rates = [[training.linear_schedule(step, 10, warmup) for step in range(10)] for warmup in (0, 0.2)]
+    assert rates[0] == pytest.approx([1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])  # transformers', without any
+    assert rates[1] == pytest.approx([0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
