@@ -14,12 +14,12 @@ LINES = "Primary contrast", "What it says", "Other contrasts and limits"  # of a
 HOW_TO_READ = (
     "±: half a 95 % confidence interval of one comparison, which covers chance in training (the seeds) and the choice "
     "of test sentences. A star marks a significant difference: p below 0.05, adjusted for the number of comparisons of "
-    "its kind (Holm), so that an interval may leave out 0 and have no star. Cannot be told: not significant. Limit: a "
-    "smaller difference would not reliably, with a power of 80 %, have been seen. With one seed there is no interval "
-    "and no star, since chance in training cannot be seen. Random order: sentences permuted at random, with the same "
-    "mean Kendall's tau to English order (1 is English, -1 its reverse); aligners within 0.02 of each other share it. "
-    "By aligner: what linked the words; pretrained is the encoder as it is, joint and separate are fine-tuned (one for "
-    "all languages, one for each), manual are people's links."
+    "its kind (Holm), so that an interval may leave out 0 and have no star. Cannot be told: not significant. "
+    "Detectable: a smaller difference would not reliably, with a power of 80 %, have been seen. With one seed there is "
+    "no interval and no star, since chance in training cannot be seen. Random order: sentences permuted at random, "
+    "with the same mean Kendall's tau to English order (1 is English, -1 its reverse); aligners within 0.02 of each "
+    "other share it. By aligner: what linked the words; pretrained is the encoder as it is, joint and separate are "
+    "fine-tuned (one for all languages, one for each), manual are people's links."
 )
 
 

@@ -58,13 +58,13 @@ def tally(contrasts, names=False):
 
 
 def unseen(contrasts):
-    """Return the limits below which the contrasts that cannot be told may have missed a difference; '' without any."""
+    """Return the smallest differences that would have been seen by the contrasts that cannot be told, as text."""
     unclear = [one for one in contrasts if not clear(one)]
     limits = sorted(one["detectable"] for one in unclear if one["detectable"] is not None)
     if not limits:
         return " (one seed has no interval)" if unclear and unclear[0]["seeds"] == 1 else ""
     low, high = (f"{100 * min(1, limit):.1f}" for limit in (limits[0], limits[-1]))
-    return f" (limit {low} points)" if low == high else f" (limits {low} to {high} points)"
+    return f" (detectable: {low} points)" if low == high else f" (detectable: {low} to {high} points)"
 
 
 def missed(detectable):
@@ -92,7 +92,8 @@ def verdict(result):
         for one in primary
     ]
     if numbers:
-        asked += f" In percentage points of {NAMES[result['metric']]}, by aligner: {'; '.join(numbers)}."
+        unit = f"percentage points of {NAMES[result['metric']]} with 95 % intervals"
+        asked += f" In {unit}, by aligner: {'; '.join(numbers)}."
     said = primary_verdict(primary) if result["learnt"] else UNLEARNT
     return [asked, said, secondary_verdict(result)]
 
@@ -101,8 +102,8 @@ def primary_verdict(primary):
     """Return what the primary contrasts of a result allow to say."""
     if not primary:
         return (
-            "Nothing: it was not computed, which takes the orders of two languages or more that have dev sets, each "
-            "with its random control, and a seed that all of these share."
+            "Nothing: it was not computed. It takes the orders of two languages or more that have dev sets, each with "
+            "its random control, and a seed that all of these share."
         )
     parts = []
     for one in primary:
@@ -131,8 +132,8 @@ def secondary_verdict(result):
     for found, compared in (
         (named(result, "own language"), "Orders on their own language, against original English"),
         (named(result, "own language against control"), "Orders on their own language, against their random order"),
-        (random, "Random orders on the average without English, against original English"),
-        (others, "All other trainings on this average, against original English"),
+        (random, "Random orders on the average of the other languages than English, against original English"),
+        (others, "Orders and other trainings on this average, against original English"),
     ):
         if found:
             text.append(f"{compared}: {count_of(len(found), 'comparison')}, {tally(found, True)}{unseen(found)}.")

@@ -341,7 +341,7 @@ def test_a_control_at_another_distance_and_none_are_named(report, runs):
     gaps = " ".join(content["results"][0]["gaps"])
     assert "Kendall's tau 0.43, not 0.40" in gaps and "zh (pretrained) has no random control" in gaps
     assert content["results"][0]["contrasts"][0]["name"] == "own language"  # one control makes no primary contrast
-    assert "which takes the orders of two languages" in text and gaps[:40] in text
+    assert "It takes the orders of two languages" in text and gaps[:40] in text
 
 
 def test_statistics_are_means_over_the_seeds_files(report, runs):
@@ -397,8 +397,8 @@ def test_the_verdict_says_which_way_the_primary_contrast_goes_and_when_it_cannot
     two = [{**one, "order": "hi"}, {**one, "order": "rdrop", "aligner": "none"}, {**worse, "order": "zh"}]
     assert tables.tally(two, names=True) == "2 higher (hi joint, rdrop), 1 lower (zh joint), 0 cannot be told"
     limits = [unclear, {**unclear, "detectable": 0.07}, {**one, "detectable": 0.5}]
-    assert tables.unseen(limits) == " (limits 2.5 to 7.0 points)"
-    assert tables.unseen([unclear]) == " (limit 2.5 points)" and tables.unseen([one]) == ""
+    assert tables.unseen(limits) == " (detectable: 2.5 to 7.0 points)"
+    assert tables.unseen([unclear]) == " (detectable: 2.5 points)" and tables.unseen([one]) == ""
     alone = {**unclear, "low": None, "p_adjusted": None, "detectable": None, "seeds": 1}
     assert tables.unseen([alone]) == " (one seed has no interval)"
 
