@@ -85,7 +85,8 @@ owner() {   # owner TASK LANG ALIGNERS: the first of these aligners that can fin
 }
 tried() { case " $ORDERS " in *" $1"[+\ ]*) ;; *) return 1 ;; esac; }   # tried LANG: whether its order is
 far() {   # far FILE FILE: whether the mean tau of two orders is known and differs by more than 0.02
-  [ -f $1 ] && [ -f $2 ] && LC_ALL=C awk -F '"kendall_tau": ' '{ t[NR] = $2 + 0 } END { exit (t[1] - t[2]) ^ 2 <= 4e-4 }' $1 $2
+  [ -f $1 ] && [ -f $2 ] &&
+    LC_ALL=C awk -F '"kendall_tau": ' '{ t[NR] = $2 + 0 } END { exit (t[1] - t[2]) ^ 2 <= 4e-4 }' $1 $2
 }
 condition() {   # whether there is a run of $model $task $aligner $order $seed; sets what its stages need
   local main=${ALIGNERS%% *} shown=hi   # the language of the sample's pairs and questions
