@@ -8,22 +8,28 @@ Out:  the links of each line as `i-j` pairs, 0-indexed and sorted (Pharaoh forma
     python align.py --model M --input - --output - --method itermax < pairs > links       # a stream of any length
     torchrun --nproc_per_node 4 align.py ...                                              # shared out over four GPUs
 
-Both sentences go through the first layers of the encoder; the similarity of their pieces is a matrix, to which evidence
-of neighbours and of a lexicon is added, and the method picks links from it (lib/extraction.py holds the formulas). The
-lexicon is counted on the text itself: lines are read in chunks of CHUNK, on every device and for all processes
-together; a chunk is aligned with its own counts and those carried on from the chunks before. So one pass is enough,
-memory is bounded, and a stream has its links at once.
+Both sentences go through the first layers of the encoder; the similarity of their subwords is a matrix, to which
+evidence of neighbours and of a lexicon is added, and the method picks links from it (links.py). The lexicon is counted
+on the text itself: lines are read in chunks of links.CHUNK; a chunk is aligned with its own counts and those carried on
+from the chunks before. So one pass is enough, memory is bounded, and a stream has its links at once.
 
-Where tokenizers of the XLM-R type put a bare `▁` before a word, that piece says nothing about the word and is left out.
---keep-bare-pieces keeps it and compares by plain cosine without evidence: SimAlign's links. softmax and entmax on a
-model that brings no other default compare by raw dot products: awesome-align's links.
+Every method, argmax too, gets that similarity and evidence, without the bare `▁` that XLM-R's tokenizers put before
+some words. The links of other aligners are presets, which add nothing and keep every subword:
+
+    --preset simalign --method argmax     SimAlign's own: plain cosines; also itermax and match
+    --preset awesome                      awesome-align's own: dot products, softmax; --method entmax for its other one
+
+Sources: Jalili Sabet et al. 2020 (SimAlign); Dou and Neubig 2021 (awesome-align); Peters et al. 2019 (entmax).
 """
 
 import collections
 import functools
+import html
 import itertools
 import json
 import os
+import pickle
+import re
 import tempfile
 
 import numpy as np
@@ -32,144 +38,235 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 import common
-from data.cli import Arguments, InputError, check_outputs, fraction, open_output, positive, run_script, warn
-from data.files import fit_gold, format_links, links_inside, read_gold, read_parallel
-from data.metrics import alignment_scores, link_counts
-from lib import encoding, extraction
-from lib.links_page import links_page
+import links
+from data.files import (
+    Arguments, InputError, check_count, check_outputs, error_at, format_links, fraction, open_output, positive,
+    read_lines, read_parallel, run_script, split_words, warn,
+)  # fmt: skip
 
-CHUNK = 1024  # lines in memory at a time, over all processes; the lexicon makes it part of the method
-CELLS, PAIRS = 1 << 20, 128  # cells of similarity matrices and pairs in a batch
 HTML_PAIRS = 200
-EVIDENCE = ("neighbours", "lexicon")
 # What --scores compares, by the same similarity: the methods without evidence, then what each kind of it brings.
 SCORED = {
     **{method: (method, ()) for method in ("argmax", "itermax", "softmax", "grow-diag")},
     "grow-diag + neighbours": ("grow-diag", ("neighbours",)),
-    "grow-diag + neighbours + lexicon": ("grow-diag", EVIDENCE),
+    "grow-diag + neighbours + lexicon": ("grow-diag", links.EVIDENCE),
 }
 
 
-# ---- vectors to links ----------------------------------------------------------------------------
+# ---- methods: a similarity (B, S, T) and cells (B, S, T) bool to links (B, S, T) bool, as in links.py ---------------
 
 
-def like_sized(sizes):
-    """Yield pair numbers in batches of like size, of at most CELLS padded cells and PAIRS pairs. sizes: (pairs, 2)."""
-    order = np.lexsort((sizes[:, 1], sizes[:, 0]))
-    order = order[sizes[order].min(1) > 0]  # a sentence all of whose characters the tokenizer drops has no unit
-    begin = 0
-    while begin < len(order):
-        end, width = begin + 1, sizes[order[begin]]
-        while end < len(order) and end - begin < PAIRS:
-            wider = np.maximum(width, sizes[order[end]])
-            if wider.prod() * (end + 1 - begin) > CELLS:
-                break
-            width, end = wider, end + 1
-        yield order[begin:end]
-        begin = end
+def itermax(similarity, cells, alpha=0.9):
+    """Return mutual argmax and one more round over what it left (SimAlign's itermax with two iterations).
 
-
-def similarity_batches(vectors, start, word, types, sides, kind):
-    """Yield the similarity matrices of pairs: dicts of 'pairs' (B,), their numbers, 'similarity' and 'cells' (B, S, T).
-
-    'words' and 'types' are the words' indices and types, (B, S) and (B, T). sides: (pairs, 2) sentence numbers;
-    vectors, start, word: encode's; types: (units + 1,) a unit's type; kind: similarity_matrix's.
+    In the second round a cell counts in full where neither unit has a link, `alpha` times where one has, not where both
+    have. There is none in pairs with two units or fewer on a side, nor where one side is linked throughout.
     """
-    sizes = np.diff(start)[sides]
-    for batch in like_sized(sizes):
-        rows, masks = [], []
-        for side in (0, 1):
-            place = np.arange(sizes[batch, side].max())[None, :]
-            mask = place < sizes[batch, side][:, None]
-            rows.append(torch.from_numpy(np.where(mask, start[sides[batch, side]][:, None] + place, len(word))))
-            masks.append(torch.from_numpy(mask).to(vectors.device))
-        source, target = (vectors[row.to(vectors.device)] for row in rows)
-        cells = masks[0][:, :, None] & masks[1][:, None, :]
-        yield {
-            "pairs": batch,
-            "similarity": extraction.similarity_matrix(source, target, cells, kind),
-            "cells": cells,
-            "words": [np.append(word, -1)[row] for row in rows],
-            "types": [types[row].to(vectors.device) for row in rows],
-        }
+    linked = links.mutual_argmax(similarity, cells)
+    free_source = ~linked.any(2, keepdim=True) & cells.any(2, keepdim=True)  # (B, S, 1)
+    free_target = ~linked.any(1, keepdim=True) & cells.any(1, keepdim=True)  # (B, 1, T)
+    size = torch.minimum(cells.any(2).sum(1), cells.any(1).sum(1))
+    again = (size > 2) & free_source.any(1)[:, 0] & free_target.any(2)[:, 0]
+    weight = torch.where(free_source & free_target, 1.0, torch.where(free_source | free_target, alpha, 0.0))
+    second = links.mutual_argmax(similarity * weight, cells) & (free_source | free_target)
+    return linked | (second & again[:, None, None])
 
 
-def word_links(linked, words):
-    """Return the links of words that links of their pieces make: (links, place).
+def maximum_match(similarity, cells):
+    """Return the one-to-one links of greatest total similarity (SimAlign's match). Raises InputError."""
+    try:
+        from scipy.optimize import linear_sum_assignment
+    except ImportError:
+        cure = "pip install scipy, or use --method itermax"
+        raise InputError(f"--method match: needs scipy, which is not installed; {cure}") from None
+    linked = torch.zeros_like(cells)
+    for pair, (matrix, inside) in enumerate(zip(similarity.cpu().numpy(), cells.cpu().numpy())):
+        source, target = inside.any(1).sum(), inside.any(0).sum()
+        rows, columns = linear_sum_assignment(matrix[:source, :target], maximize=True)
+        linked[pair, torch.from_numpy(rows), torch.from_numpy(columns)] = True
+    return linked
 
-    linked: (B, S, T) bool; words: [(B, S), (B, T)]. links: (L, 3) numpy, pair, source word and target word, sorted,
-    each once; place: the pair, row and column of the first piece link of each, three (L,).
+
+def entmax15(scores, dim):
+    """Return 1.5-entmax along `dim`, exact, by sorting: max(x / 2 - tau, 0)^2 with tau such that the sum is 1
+    (Peters et al. 2019)."""
+    x = scores / 2
+    x = x - x.amax(dim, keepdim=True)
+    top = x.sort(dim, descending=True).values
+    shape = [1] * x.dim()
+    shape[dim] = -1
+    k = torch.arange(1, x.shape[dim] + 1, device=x.device, dtype=x.dtype).view(shape)
+    mean = top.cumsum(dim) / k
+    variance = (top**2).cumsum(dim) / k - mean**2  # k times this is the sum of squared distances from the mean
+    tau = mean - ((1 - k * variance) / k).clamp(min=0).sqrt()
+    support = (tau <= top).sum(dim, keepdim=True)
+    return (x - tau.gather(dim, support - 1)).clamp(min=0) ** 2
+
+
+def pick_links(similarity, cells, method, threshold, temperature):
+    """Return the links of one of links.METHODS. softmax and entmax link where the probability, that of similarity /
+    `temperature`, exceeds `threshold` in both directions (awesome-align)."""
+    if method == "grow-diag":
+        return links.grow_diag(similarity, cells, threshold, temperature)
+    if method in ("softmax", "entmax"):
+        probabilities = entmax15 if method == "entmax" else torch.softmax
+        forward, backward = links.both_directions(similarity / temperature, cells, probabilities)
+        return (forward > threshold) & (backward > threshold)
+    # SimAlign's scale, in which nothing that itermax weighs is negative
+    simaligns = {"argmax": links.mutual_argmax, "itermax": itermax, "match": maximum_match}
+    return simaligns[method]((similarity + 1) / 2, cells)
+
+
+def average_words(vectors, start, word):
+    """Return the mean vector of each word's subwords: (vectors, start, word) of links.encode, with words for units."""
+    new = np.diff(word, prepend=-1) != 0
+    new[start[start < len(word)]] = True
+    group = torch.from_numpy(np.cumsum(new) - 1).to(vectors.device)
+    total = torch.zeros(int(new.sum()) + 1, vectors.shape[1], device=vectors.device).index_add_(0, group, vectors[:-1])
+    count = torch.bincount(group, minlength=len(total)).clamp(min=1)
+    return total / count[:, None], np.append(0, np.cumsum(new))[start], word[new]
+
+
+# ---- gold links ------------------------------------------------------------------------------------
+
+
+def read_gold(path, index):
+    """Read gold links, `i-j` sure and `ipj` possible, as a list of two sets (sure, possible) of links from 0.
+
+    possible includes sure; index: number of the first word in the file, 0 or 1. Raises InputError.
     """
-    pair, i, j = linked.nonzero().cpu().numpy().T
-    links, first = np.unique(np.stack([pair, words[0][pair, i], words[1][pair, j]], 1), axis=0, return_index=True)
-    return links, (pair[first], i[first], j[first])
+    gold = []
+    for number, line in enumerate(read_lines(path), 1):
+        gold.append((set(), set()))
+        for item in split_words(line.removesuffix("\r")):
+            match = re.fullmatch(r"([0-9]{1,9})([-p])([0-9]{1,9})", item)
+            if not match:
+                raise error_at(path, number, f"{item!r} is no gold link; expected i-j (sure) or ipj (possible)")
+            link = int(match[1]) - index, int(match[3]) - index
+            if min(link) < 0:
+                raise error_at(path, number, f"link {item} counts words from 0; use --gold-index 0")
+            for links_of in gold[-1] if match[2] == "-" else gold[-1][1:]:
+                links_of.add(link)
+    return gold
 
 
-def align_pairs(model, tokenizer, pairs, ways, lexicons, similarity, limit, keep_bare, level, precision, sum_counts):
-    """Return the word links of a chunk of (source words, target words) pairs without empty sides, found in each of
-    `ways`.
+def links_inside(gold, lengths):
+    """Return the (sure, possible) links of one pair that lie inside it. lengths: its source and target words."""
+    return tuple({(i, j) for i, j in found if i < lengths[0] and j < lengths[1]} for found in gold)
 
-    ways: dicts of pick_links' 'method', 'threshold', 'temperature' and the kinds of 'evidence'; lexicons: {kinds: that
-    of the text so far}, {} at first, which is carried on; similarity, limit, keep_bare: similarity_matrix's and
-    flatten's; level: 'subword' or 'word'; sum_counts: add_evidence's. Returns (links, evidence, lost): for each way a
-    list with, for each pair, a sorted list of (i, j); of the first way's links, {'similarity', 'neighbours',
-    'lexicon'}; for each pair, whether it is truncated, and how many of its words are dropped.
+
+def check_inside(path, gold, lengths, index):
+    """Return a note of the gold links that lie outside their pairs, as published data has them, None without any.
+
+    lengths: (source words, target words) of every pair. Raises InputError where the file is likely not of these pairs:
+    more than 1 in 100 links lie outside (a single one may, beside others of its pair that do not), or `index` is 0 and
+    words look counted from 1.
     """
-    sentences = list(dict.fromkeys(map(tuple, itertools.chain.from_iterable(pairs))))
-    number = {sentence: n for n, sentence in enumerate(sentences)}
-    distinct = list(dict.fromkeys((number[tuple(source)], number[tuple(target)]) for source, target in pairs))
-    batches = []
-    if pairs:
-        pieces, truncated, dropped = encoding.flatten(tokenizer, list(map(list, sentences)), limit, keep_bare)
-        vectors, start, word = encoding.encode(model, pieces, tokenizer.pad_token_id, precision)
-        if level == "word":
-            vectors, start, word = encoding.average_words(vectors, start, word)
-        type_of = np.array([extraction.word_type(word) for sentence in sentences for word in sentence])
-        first_word = np.cumsum([0] + [len(sentence) for sentence in sentences[:-1]])
-        types = torch.from_numpy(np.append(type_of[np.repeat(first_word, np.diff(start)) + word], 0))
-        batches = list(similarity_batches(vectors, start, word, types, np.array(distinct), similarity))
-    found = [{pair: [] for pair in distinct} for _ in ways]
-    evidence = {pair: [] for pair in distinct}
-    added = {}
-    for kinds in dict.fromkeys(way["evidence"] for way in ways):
-        if "lexicon" in kinds and kinds not in lexicons:  # of each kinds its own: counts are added to it
-            lexicons[kinds] = extraction.new_lexicon(model.device)
-        added[kinds] = extraction.add_evidence(batches, kinds, lexicons.get(kinds), sum_counts)
-    for n, batch in enumerate(batches):
-        for way, links_of in zip(ways, found):
-            parts = {"similarity": batch["similarity"], **added[way["evidence"]][n]}
-            settings = way["method"], way["threshold"], way["temperature"]
-            linked = extraction.pick_links(sum(parts.values()), batch["cells"], *settings)
-            links, place = word_links(linked, batch["words"])
-            for pair, i, j in links.tolist():
-                links_of[distinct[batch["pairs"][pair]]].append((i, j))
-            if way is ways[0]:
-                values = [[round(value, 3) for value in part[place].tolist()] for part in parts.values()]
-                for pair, *numbers in zip(links[:, 0].tolist(), *values):
-                    evidence[distinct[batch["pairs"][pair]]].append(dict(zip(parts, numbers)))
-    keys = [(number[tuple(source)], number[tuple(target)]) for source, target in pairs]
-    lost = [(bool(truncated[one] or truncated[other]), int(dropped[one] + dropped[other])) for one, other in keys]
-    return [[links_of[key] for key in keys] for links_of in found], [evidence[key] for key in keys], lost
+    every = [(n, link) for n, (_, possible) in enumerate(gold) for link in sorted(possible)]
+    outside = [(n, link) for n, link in every if link[0] >= lengths[n][0] or link[1] >= lengths[n][1]]
+    if not outside:
+        return None
+    first, (i, j) = outside[0]
+    shifted = index == 0 and any(
+        all(link[side] for _, link in every) and any(link[side] >= lengths[n][side] for n, link in outside)
+        for side in (0, 1)
+    )
+    single = len(outside) == 1 and len(gold[first][1]) > 1
+    if shifted or len(outside) * 100 > len(every) and not single:
+        wrong = "link {}-{} is outside the pair of {} and {} words".format(i + index, j + index, *lengths[first])
+        raise error_at(path, first + 1, f"{wrong}; expected words numbered from {index} (--gold-index), source first")
+    count = f"{len(outside)} of {len(every)} links"
+    return f"{path}: {count} lie outside their pairs and are left out, the first in line {first + 1}"
 
 
-def align_shared(align, pairs, rank, world):
-    """Return align(pairs) with the pairs shared out over `world` processes; every one returns the results of all."""
-    if world == 1:
-        return align(pairs)
-    gathered = [None] * world
-    dist.all_gather_object(gathered, align(pairs[rank::world]))
-
-    def merge(parts):
-        merged = [None] * len(pairs)
-        for first, part in enumerate(parts):
-            merged[first::world] = part
-        return merged
-
-    links, evidence, lost = zip(*gathered)
-    return [merge(parts) for parts in zip(*links)], merge(evidence), merge(lost)
+def link_counts(found, gold):
+    """Return |A & S|, |A & P|, |A|, |S| of a pair's links A against its gold links (sure, possible)."""
+    return np.array([len(gold[0].intersection(found)), len(gold[1].intersection(found)), len(found), len(gold[0])])
 
 
-# ---- files ---------------------------------------------------------------------------------------
+def alignment_scores(counts):
+    """Return AER = 1 - (|A & S| + |A & P|) / (|A| + |S|) (Och and Ney 2003), precision, recall and F1 of the sums of
+    link_counts."""
+    sure_hits, hits, found, sure = counts
+    aer = 1 - (sure_hits + hits) / (found + sure) if found + sure else 0.0
+    precision, recall = hits / found if found else 0.0, sure_hits / sure if sure else 0.0
+    f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    return {"aer": aer, "precision": precision, "recall": recall, "f1": f1}
+
+
+# ---- the page of --html ----------------------------------------------------------------------------
+
+PAGE = """<!doctype html>
+<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Word alignments</title>
+<style>
+body { font: 16px/1.5 system-ui, "Noto Sans", "Noto Sans Devanagari", "Noto Sans CJK SC", sans-serif; margin: 2rem;
+  color: #222; background: #fff }
+h1 { font-size: 1.3rem } .note { color: #666 }
+.pair { position: relative; overflow: auto hidden; padding: .6rem 0 .3rem; border-bottom: 1px solid #ddd }
+.row { display: flex; gap: .3rem; width: max-content; position: relative } .row + .row { margin-top: 3.2rem }
+.row span { padding: .05rem .4rem; border-radius: .3rem; background: #f1f3f6; white-space: nowrap }
+.number, .evidence { color: #777; font-size: .8rem } .evidence { min-height: 1.2rem }
+svg { position: absolute; left: 0; top: 0; pointer-events: none }
+line { stroke: #4a7fb5; stroke-width: 1.6; pointer-events: stroke }
+.wrong { stroke: #d2554a } .missed { stroke: #999; stroke-dasharray: 4 4 }
+span.on { background: #ffe08a } line.on { stroke-width: 3.5 }
+</style>
+<h1>Word alignments</h1>
+<p class="note">NOTE</p>
+PAIRS
+<script>
+const pairs = [...document.querySelectorAll(".pair")].map(pair => {
+  const rows = [...pair.querySelectorAll(".row")].map(row => [...row.children]), svg = pair.querySelector("svg");
+  // a line and the words at its ends, then the evidence
+  const links = [...svg.children].map(line => [line, rows[0][line.dataset.i], rows[1][line.dataset.j]]);
+  for (const part of [...rows.flat(), ...svg.children]) {
+    const own = links.filter(link => link.includes(part));
+    const light = on => {
+      [part, ...own.flat()].forEach(each => each.classList.toggle("on", on));
+      pair.querySelector(".evidence").textContent = on ? own.map(([line]) => line.dataset.evidence).join("; ") : "" };
+    part.onmouseenter = () => light(true); part.onmouseleave = () => light(false) }
+  return {pair, svg, links} });
+const draw = () => pairs.forEach(({pair, svg, links}) => {
+  svg.setAttribute("width", pair.scrollWidth); svg.setAttribute("height", pair.scrollHeight);
+  const base = svg.getBoundingClientRect();
+  links.forEach(([line, ...words]) => words.forEach((word, side) => {
+    const box = word.getBoundingClientRect(), y = side ? box.top - 2 : box.bottom + 2;
+    line.setAttribute("x" + (side + 1), box.left + box.width / 2 - base.left);
+    line.setAttribute("y" + (side + 1), y - base.top) })) });
+addEventListener("resize", draw); document.fonts.ready.then(draw); draw();
+</script>
+"""
+
+
+def links_page(shown, total, name):
+    """Return an HTML page of pairs with lines between the words.
+
+    shown: the first of `total` pairs of the file `name`, each (words of both sides, links, evidence, gold or None);
+    evidence: for each link {kind: value}.
+    """
+    pairs = []
+    for number, (sides, found, evidence, gold) in enumerate(shown, 1):
+        lines = []
+        for link, parts in zip(found, evidence):
+            why = " + ".join(f"{kind} {value:.2f}" for kind, value in parts.items())
+            lines.append((*link, "wrong" if gold and link not in gold[1] else "linked", why))
+        lines += [(*link, "missed", "missed") for link in sorted((gold[0] if gold else set()) - set(found))]
+        svg = ""
+        for i, j, kind, why in lines:
+            why = html.escape(f"{sides[0][i]} – {sides[1][j]}: {why}")
+            svg += f'<line class="{kind}" data-i="{i}" data-j="{j}" data-evidence="{why}"/>'
+        words = [[f"<span>{html.escape(word)}</span>" for word in side] for side in sides]
+        rows = "".join(f'<div class="row" dir="auto">{"".join(row)}</div>' for row in words)
+        evidence = f'<div class="evidence"></div><svg>{svg}</svg>'
+        pairs.append(f'<div class="pair"><div class="number">{number}</div>{rows}{evidence}</div>')
+    note = f"{name}: the first {len(shown):,} of {total:,} pairs. Point at a word or a line to see its evidence."
+    if any(gold for *_, gold in shown):
+        note += " Blue: in the gold alignment. Red: not in it. Dashed: a sure link that was not found."
+    before, after = PAGE.split("PAIRS")
+    return before.replace("NOTE", html.escape(note)) + "\n".join(pairs) + after
+
+
+# ---- files -----------------------------------------------------------------------------------------
 
 
 def first_occurrences(path):
@@ -182,126 +279,61 @@ def first_occurrences(path):
     return first[which.reshape(-1)]
 
 
-def align_lines(lines, align, first, counts):
-    """Yield (pair, links, evidence) for each of `lines`, pairs of word lists: align_pairs' results for the pair, None
-    if it is empty.
+def align_lines(lines, align, first):
+    """Yield (pair, result) for each pair of word lists in `lines`; result: of align, None where a side is empty.
 
-    align: the function of a chunk's pairs; first: first_occurrences, None for a stream; counts: a Counter of what
-    happened. A pair that stood there before gets the links that it got there, which are kept in a temporary file so
-    that memory stays level.
+    align: links.align_pairs of a chunk's pairs; first: first_occurrences, None for a stream. A pair that stood there
+    before gets the result of then, which is kept in a temporary file so that memory stays level.
     """
-    number_of = enumerate(lines)
-    recurs = np.zeros(0 if first is None else len(first), bool)
-    recurs[first[first < np.arange(len(first))] if len(recurs) else []] = True
-    place = np.zeros(len(recurs), np.int64)
-    with tempfile.TemporaryFile() as kept:
-        while chunk := list(itertools.islice(number_of, CHUNK)):
+    lines, kept = enumerate(lines), {}  # where in the file the result of a line that comes again is kept
+    if first is not None:
+        kept = dict.fromkeys(first[first < np.arange(len(first))].tolist())
+    with tempfile.TemporaryFile() as file:
+        while chunk := list(itertools.islice(lines, links.CHUNK)):
             new = {n: pair for n, pair in chunk if all(pair) and (first is None or first[n] == n)}
-            links, evidence, lost = align(list(new.values())) if new else ([], [], [])
-            found = dict(zip(new, zip(zip(*links), evidence, lost)))
+            results = dict(zip(new, align(list(new.values())))) if new else {}
             for n, pair in chunk:
-                if n in found and len(recurs) and recurs[n]:
-                    place[n] = kept.seek(0, os.SEEK_END)
-                    kept.write(json.dumps(found[n]).encode() + b"\n")
-                elif n not in found and all(pair):
-                    kept.seek(place[first[n]])
-                    links, evidence, lost = json.loads(kept.readline())
-                    found[n] = [[tuple(link) for link in way] for way in links], evidence, lost
-                links, evidence, (truncated, dropped) = found.get(n, (None, None, (False, 0)))
-                counts.update(empty=not all(pair), truncated=truncated, dropped=dropped)
-                yield pair, links, evidence
+                result = results.get(n)
+                if n in kept and result:
+                    kept[n] = file.seek(0, os.SEEK_END)
+                    pickle.dump(result, file)
+                elif all(pair) and not result:
+                    file.seek(kept[first[n]])
+                    result = pickle.load(file)
+                yield pair, result
 
 
-def check_length(path, gold, lines, name):
-    """Raise InputError where the gold file `path` has not one line for each of the `lines` pairs of the file `name`."""
-    if len(gold) != lines:
-        raise InputError(f"{path}: {len(gold)} lines, but {name} has {lines}; expected one line for each pair")
-
-
-# ---- settings ------------------------------------------------------------------------------------
-
-
-def read_align_json(name, layers):
-    """Return what a model folder's align.json says of aligning with it, {} where it has none. Raises InputError.
-
-    layers: how many the model has. A 'diagonal', which aligners of earlier versions have, is not used.
-    """
-    path = os.path.join(name, "align.json")
-    if not os.path.isfile(path):
-        return {}
-
-    def number(most):
-        return lambda value: type(value) in (int, float) and 0 <= value < most
-
-    right = {
-        "layer": lambda value: type(value) is int and 1 <= value <= layers,
-        "method": extraction.METHODS.__contains__,
-        "similarity": extraction.SIMILARITIES.__contains__,
-        "threshold": number(1),
-        "temperature": lambda value: number(float("inf"))(value) and value > 0,
-        "evidence": lambda value: type(value) is list and all(kind in EVIDENCE for kind in value),
-        "diagonal": number(float("inf")),
-    }
-    try:
-        with open(path, encoding="utf-8") as stream:
-            own = json.load(stream)
-        wrong = [key for key, value in own.items() if key in right and not right[key](value)]
-    except (ValueError, AttributeError):
-        own, wrong = {}, ["content"]
-    if wrong:
-        raise InputError(
-            f'{path}: expected a JSON object such as {{"layer": 7, "method": "grow-diag", "threshold": 0.45}}, its '
-            f"layer from 1 to {layers}, its method of {', '.join(extraction.METHODS)}, its similarity of "
-            f"{', '.join(extraction.SIMILARITIES)}, its evidence of {', '.join(EVIDENCE)}; wrong is its {wrong[0]}"
-        )
-    return own
-
-
-def align_layer(own, layers):
-    """Return the layer whose states are compared by default: align.json's, else 8 of 12, or 2 of 3, and so on."""
-    return own.get("layer", max(1, round(layers * 8 / 12)))
-
-
-def way_of(method, similarity, evidence, own, threshold=None):
-    """Return how links are picked, a dict for align_pairs: 'method', 'evidence', 'threshold' and 'temperature'.
-
-    What is not given is align.json's (own) where that is of this method and similarity, else what suits them best.
-    """
-    same = own.get("method", method) == method and own.get("similarity", similarity) == similarity
-    usual = {"entmax": 0.0}.get(method, 1e-3 if similarity == "dot" else 0.45)
-    warmth = 1.0 if similarity == "dot" else extraction.TEMPERATURE if method == "grow-diag" else 0.05
-    return {
-        "method": method,
-        "evidence": evidence,
-        "threshold": threshold or (own.get("threshold", usual) if same else usual),
-        "temperature": own.get("temperature", warmth) if same else warmth,
-    }
+# ---- settings --------------------------------------------------------------------------------------
 
 
 def pick_ways(args, own):
-    """Return (similarity, ways) of the command line and align.json (own): the way that is asked for, then with --scores
-    SCORED's.
-
-    Raises InputError for evidence that goes with csls alone.
-    """
-    method = args.method or ("argmax" if args.keep_bare_pieces else own.get("method", "grow-diag"))
+    """Return (similarity, ways) for links.align_pairs from the command line and align.json (own): the way that is asked
+    for, then with --scores SCORED's. Raises InputError for options that do not go together."""
+    usual = {"simalign": "argmax", "awesome": "softmax", None: own.get("method", "grow-diag")}
+    method = args.method or usual[args.preset]
+    if args.preset == "awesome":
+        own = {}
+        if method not in ("softmax", "entmax"):
+            raise InputError(f"--method {method}: --preset awesome has softmax and entmax; expected one of them")
     if args.threshold and method in ("argmax", "itermax", "match"):
         raise InputError(f"--threshold {args.threshold}: method {method} has none; softmax, entmax and grow-diag have")
-    similarity = args.similarity or (None if args.keep_bare_pieces else own.get("similarity"))
-    if similarity is None:
-        similarity = "dot" if method in ("softmax", "entmax") else "cosine" if args.keep_bare_pieces else "csls"
-    asked = {"neighbours": args.neighbours, "lexicon": args.lexicon}
-    possible = EVIDENCE if similarity == "csls" and not args.keep_bare_pieces else ()
-    for kind, choice in asked.items():
-        if choice not in (None, "none") and kind not in possible:
-            raise InputError(f"--{kind} {choice}: goes with --similarity csls, without --keep-bare-pieces")
-    own_evidence = own.get("evidence", EVIDENCE)
-    evidence = tuple(
-        kind for kind in possible if asked[kind] != "none" and (asked[kind] is not None or kind in own_evidence)
-    )
-    scored = [(name, kinds) for name, kinds in SCORED.values() if set(kinds) <= set(possible)] if args.scores else []
-    ways = [way_of(method, similarity, evidence, own, args.threshold)]
-    return similarity, ways + [way_of(name, similarity, kinds, own) for name, kinds in scored]
+    similarity = "dot" if method in ("softmax", "entmax") else "cosine" if args.preset else "csls"
+    similarity = similarity if args.preset else own.get("similarity", similarity)
+    possible = links.EVIDENCE if similarity == "csls" else ()
+
+    def way(method, evidence, threshold=None):
+        """Return a way; settings are align.json's where it is of this method and similarity, else what suits them."""
+        settings = {"threshold": links.THRESHOLD, "temperature": links.TEMPERATURE if method == "grow-diag" else 0.05}
+        settings |= {"threshold": 1e-3, "temperature": 1.0} if similarity == "dot" else {}
+        settings |= {"threshold": 0.0} if method == "entmax" else {}
+        if own.get("method", method) == method and own.get("similarity", similarity) == similarity:
+            settings |= {key: own[key] for key in settings if key in own}
+        settings |= {"threshold": threshold} if threshold else {}
+        return {"pick": functools.partial(pick_links, method=method, **settings), "evidence": evidence}
+
+    asked = way(method, tuple(kind for kind in possible if kind in own.get("evidence", possible)), args.threshold)
+    scored = SCORED.values() if args.scores else ()
+    return similarity, [asked, *(way(name, kinds) for name, kinds in scored if set(kinds) <= set(possible))]
 
 
 def parse_arguments():
@@ -311,17 +343,16 @@ def parse_arguments():
     add("--model", required=True, help="Hugging Face folder or hub name of an encoder")
     add("--input", required=True, metavar="FILE", help="`source ||| target` a line; - is stdin")
     add("--output", required=True, metavar="FILE", help="Pharaoh file to write; - is stdout")
-    add("--method", choices=extraction.METHODS, help="how links are picked (default: align.json's, else grow-diag)")
+    add("--preset", choices=["simalign", "awesome"], help="give another aligner's own links, without evidence and with "
+        "bare `▁` kept: simalign's by cosine and --method argmax (default), itermax or match; awesome-align's by dot "
+        "products and --method softmax (default) or entmax")  # fmt: skip
+    add("--keep-bare-pieces", dest="preset", action="store_const", const="simalign", help="means --preset simalign")
+    add("--method", choices=links.METHODS, help="how links are picked, argmax from csls and evidence too; SimAlign's "
+        "own is --preset simalign --method argmax (default: align.json's, else grow-diag)")  # fmt: skip
     add("--layer", type=positive, metavar="N", help="hidden layer to compare (default: align.json's, else 8 of 12)")
-    add("--level", choices=["subword", "word"], default="subword", help="link pieces, or the mean vectors of words")
+    add("--level", choices=["subword", "word"], default="subword", help="link subwords, or the mean vectors of words")
     add("--threshold", type=fraction, help="probability that a link of softmax, entmax or grow-diag must exceed "
-        "(default: align.json's, else 0.45; 0.001 for softmax with dot, 0 for entmax)")  # fmt: skip
-    add("--similarity", choices=extraction.SIMILARITIES, help="what is compared (default: align.json's, else dot for "
-        "softmax and entmax, cosine with --keep-bare-pieces, csls otherwise)")  # fmt: skip
-    add("--neighbours", choices=["kernel", "none"], help="evidence of neighbouring cells (default: with csls)")
-    add("--lexicon", choices=["text", "none"], help="evidence of the input's other links (default: with csls)")
-    add("--keep-bare-pieces", action="store_true", help="compare bare `▁` pieces too and by cosine, without evidence, "
-        "and by argmax where no method is given: what SimAlign gives")  # fmt: skip
+        "(default: align.json's, else 0.45; 0.001 for softmax with dot products, 0 for entmax)")  # fmt: skip
     add("--gold", metavar="FILE", help="gold alignments, i-j sure and ipj possible; prints AER, precision, recall and "
         "F1 as JSON")  # fmt: skip
     add("--gold-index", type=int, choices=[0, 1], default=1, help="number of the first word in the gold file")
@@ -345,11 +376,11 @@ def main():
     # Reading a file once before costs seconds a million lines, and finds a malformed one before hours of work.
     first = first_occurrences(args.input) if os.path.isfile(args.input) else None
     if gold is not None and first is not None:
-        check_length(args.gold, gold, len(first), args.input)
+        check_count(args.gold, len(gold), len(first), args.input)
     config = common.load_config(args.model)
-    own = read_align_json(args.model, config.num_hidden_layers)
+    own = links.read_align_json(args.model, config.num_hidden_layers)
     similarity, ways = pick_ways(args, own)
-    layer = args.layer or align_layer(own, config.num_hidden_layers)
+    layer = args.layer or links.align_layer(own, config.num_hidden_layers)
     if layer > config.num_hidden_layers:
         raise InputError(f"--layer {layer}: {args.model} has {config.num_hidden_layers} layers")
     tokenizer, device = common.load_tokenizer(args.model), common.pick_device()
@@ -357,38 +388,34 @@ def main():
     if world > 1 and first is None:
         raise InputError(f"--input {args.input}: is no regular file, which the processes of torchrun cannot all read")
     precision = args.precision or common.pick_precision(device)
-    attention = "eager" if device.type == "cpu" else None  # the faster one on a CPU
-    model = common.load_encoder(args.model, layer, attention).to(device)
-    if precision == "bf16":
-        common.store_linear_in_bf16(model)
-    limit = common.piece_limit(tokenizer, config)
+    model = common.load_encoder(args.model, layer).to(device)
+    common.store_linear(model, precision)
+    limit = common.subword_limit(tokenizer, config)
 
-    align = functools.partial(
-        align_pairs, model, tokenizer, ways=ways, lexicons={}, similarity=similarity, limit=limit,
-        keep_bare=args.keep_bare_pieces, level=args.level, precision=precision,
-        sum_counts=dist.all_reduce if world > 1 else None,
+    find = functools.partial(
+        links.align_pairs, model, tokenizer, ways=ways, lexicons={}, similarity=similarity, limit=limit,
+        precision=precision, keep_bare=bool(args.preset), pool=average_words if args.level == "word" else None,
     )  # fmt: skip
-    counts, hits, shown, lines = collections.Counter(), np.zeros((len(ways), 4), np.int64), [], 0
-    lengths, note = [], None  # (source words, target words) of every pair that has gold links
+    empty = {"links": [[] for _ in ways], "evidence": [], "truncated": False, "dropped": 0}
+    counts, hits, shown, lengths = collections.Counter(), np.zeros((len(ways), 4), np.int64), [], []
     path, quiet = (args.output, None) if rank == 0 else (os.devnull, True)  # the first process writes
     total = None if first is None else len(first)
     with open_output(path) as stream, torch.inference_mode(), tqdm(total=total, unit=" pairs", disable=quiet) as bar:
-        results = align_lines(
-            read_parallel(args.input), lambda pairs: align_shared(align, pairs, rank, world), first, counts
-        )
-        for lines, (pair, links, evidence) in enumerate(results, 1):
-            links, truth = links or [[]] * len(ways), None
-            stream.write(format_links(links[0]) + "\n")
-            if gold is not None and lines <= len(gold):
+        for pair, found in align_lines(read_parallel(args.input), functools.partial(links.align_shared, find), first):
+            counts.update(lines=1, empty=not found)
+            found, truth = found or empty, None
+            counts.update(truncated=found["truncated"], dropped=found["dropped"])
+            stream.write(format_links(found["links"][0]) + "\n")
+            if gold is not None and len(lengths) < len(gold):
                 lengths.append((len(pair[0]), len(pair[1])))
-                truth = links_inside(gold[lines - 1], lengths[-1])
-                hits += [link_counts(way, truth) for way in links]
+                truth = links_inside(gold[len(lengths) - 1], lengths[-1])
+                hits += [link_counts(way, truth) for way in found["links"]]
             if len(shown) < HTML_PAIRS:
-                shown.append((*pair, links[0], truth, evidence or []))
+                shown.append((pair, found["links"][0], found["evidence"], truth))
             bar.update()
-        if gold is not None:
-            check_length(args.gold, gold, lines, args.input)
-            _, note = fit_gold(args.gold, gold, lengths, args.gold_index)
+        if gold is not None:  # an error here leaves no output
+            check_count(args.gold, len(gold), counts["lines"], args.input)
+            note = check_inside(args.gold, gold, lengths, args.gold_index)
     if world > 1:
         dist.destroy_process_group()
     if rank > 0:
@@ -396,18 +423,19 @@ def main():
 
     if args.html:
         with open_output(args.html) as stream:
-            stream.write(links_page(shown, lines, args.input))
-    for name, what in (
-        ("empty", "lines have an empty side and got no links"),
-        ("truncated", f"lines are longer than the model's {limit} pieces; the words beyond got no links"),
-        ("dropped", "words hold only characters that the tokenizer drops, and got no links"),
-    ):
+            stream.write(links_page(shown, counts["lines"], args.input))
+    reasons = {
+        "empty": "lines have an empty side and got no links",
+        "truncated": f"lines are longer than the model's {limit} subwords; the words beyond got no links",
+        "dropped": "words hold only characters that the tokenizer drops, and got no links",
+    }
+    for name, what in reasons.items():
         if counts[name]:
             warn(f"{counts[name]} {what}")
-    if note:
-        warn(note)
     if gold is not None:
-        scores = [{**alignment_scores(way), "pairs": lines} for way in hits.tolist()]
+        if note:
+            warn(note)
+        scores = [{**alignment_scores(way), "pairs": counts["lines"]} for way in hits.tolist()]
         if args.scores:
             methods = dict(zip(SCORED, scores[1:]))
             with open_output(args.scores) as stream:

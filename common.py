@@ -1,11 +1,12 @@
-"""What several scripts share: loading an encoder and its tokenizer, length-sorted batches, precision.
+"""What the scripts that run an encoder share: loading it and its tokenizer, subwords, batches, the machine.
 
-A piece is a token of the model's vocabulary. Encoders are plain transformers models:
-every one that AutoModel loads without code of its own and that has a hidden state for every piece.
+An encoder is any model that transformers' AutoModel loads without code of its own and that has a hidden state for every
+subword. Sentences are lists of words.
 """
 
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib.util
 import inspect
@@ -18,66 +19,47 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from data.cli import InputError
+from data.files import InputError, one_line
 
-SENTENCEPIECE = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}  # readers of such files: modules
+# transformers imports scikit-learn where it is installed: a second of every start, and only generation uses it.
+sys.modules.setdefault("sklearn", None)
+SENTENCEPIECE = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}  # packages that read it: modules
 ENCODER = (
     "expected the Hugging Face folder of an encoder (config.json, model.safetensors, tokenizer.json), or its name on a "
     "hub that is reachable"
 )
 MOST_LAYERS = 1000  # of an encoder: more would take minutes to build and are a damaged config.json
-USUAL_NAMES = {  # of the special pieces in a tokenizer.json, where no other file names them
-    "unk_token": ("[UNK]", "<unk>"),
-    "pad_token": ("[PAD]", "<pad>"),
-    "mask_token": ("[MASK]", "<mask>"),
-    "cls_token": ("[CLS]", "<s>"),
-    "sep_token": ("[SEP]", "</s>"),
-}
+USUAL_NAMES = {  # of the special subwords in a tokenizer.json that no other file names
+    "unk_token": ("[UNK]", "<unk>"), "pad_token": ("[PAD]", "<pad>"), "mask_token": ("[MASK]", "<mask>"),
+    "cls_token": ("[CLS]", "<s>"), "sep_token": ("[SEP]", "</s>"),
+}  # fmt: skip
 
 
 # ---- loading -------------------------------------------------------------------------------------
 
 
 def load_pretrained(name, load, expected=ENCODER):
-    """Return load(). Raises InputError, with what was `expected`, for all that can be wrong with a folder or hub
-    name."""
+    """Return load(). Raises InputError, ending in `expected`, for anything wrong with a folder or hub name."""
     if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "config.json")):
         raise InputError(f"{name}: no config.json in this folder; {expected}")
     if not os.path.isdir(name) and (os.path.exists(name) or name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise InputError(f"{name}: no such model folder; {expected}")
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; the error below says what came of them
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it reports retries; the error below is enough
     try:
-        with without_sklearn():
-            from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+        from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-            set_verbosity_error()  # it reports every weight that it was told not to load
-            disable_progress_bar()
-            return load()
+        set_verbosity_error()  # it reports every weight that it was told not to load
+        disable_progress_bar()
+        return load()
     except InputError:
         raise
     except Exception as error:  # transformers and its parts raise dozens of types
-        reason = " ".join((str(error).strip() or type(error).__name__).split())
+        reason = one_line(error) or type(error).__name__
     missing = [package for package, module in SENTENCEPIECE.items() if not importable(module)]
-    words = ("sentencepiece", "tiktoken", "protobuf")  # transformers may name another one than it lacks
-    if missing and any(word in reason.lower() for word in words):
-        raise InputError(
-            f"{name}: its tokenizer is a SentencePiece file; run `pip install {' '.join(missing)}` to read it"
-        )
+    if missing and any(word in reason.lower() for word in ("sentencepiece", "tiktoken", "protobuf")):
+        cure = f"run `pip install {' '.join(missing)}` to read it"
+        raise InputError(f"{name}: its tokenizer is a SentencePiece file; {cure}")
     raise InputError(f"{name}: cannot be loaded as a model ({reason[:160]}); {expected}")
-
-
-@contextlib.contextmanager
-def without_sklearn():
-    """Import transformers without scikit-learn: it takes a second where it is installed, and only generation uses
-    it."""
-    hidden = sys.modules.get("sklearn", False)
-    sys.modules["sklearn"] = None
-    try:
-        yield
-    finally:
-        del sys.modules["sklearn"]
-        if hidden is not False:
-            sys.modules["sklearn"] = hidden
 
 
 def importable(module):
@@ -96,50 +78,47 @@ def release_memory(collect=True):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
+def find_file(name, file):
+    """Return the path of a file of a Hugging Face folder or hub name, None where it has none."""
+    from transformers.utils import cached_file
+
+    return cached_file(name, file, _raise_exceptions_for_missing_entries=False)
+
+
 def load_tokenizer(name):
     """Return the fast tokenizer of a Hugging Face folder or hub name, as its tokenizer.json says. Raises InputError."""
-
-    def load():
-        tokenizer = read_tokenizer(name)
-        unknown = tokenizer.mask_token_id if tokenizer.unk_token_id is None else tokenizer.unk_token_id
-        return tokenizer, tokenizer.is_fast and None not in (tokenizer.pad_token_id, unknown)
-
-    tokenizer, fit = load_pretrained(name, load)
+    tokenizer = load_pretrained(name, lambda: read_tokenizer(name))
     release_memory(collect=False)  # loading made a second copy of 280 MB
-    if not fit:
-        raise InputError(f"{name}: no fast tokenizer with a pad piece and an unknown or mask piece; {ENCODER}")
+    if not tokenizer.is_fast or None in (tokenizer.pad_token_id, unknown_subword(tokenizer)):
+        raise InputError(f"{name}: no fast tokenizer with a padding and an unknown or mask subword; {ENCODER}")
     return tokenizer
 
 
 def read_tokenizer(name):
-    """Read tokenizer.json, and the names of its special pieces from the files beside it; AutoTokenizer converts older
-    files.
+    """Return the tokenizer of a tokenizer.json, its special subwords named by the files beside it.
 
-    AutoTokenizer would take three times as long, and lower-case for a cased BERT that has no tokenizer_config.json.
+    AutoTokenizer, which converts older files, would take three times as long, and lower-case for a cased BERT that has
+    no tokenizer_config.json.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
-    from transformers.utils import cached_file
 
-    def find(file):
-        return cached_file(name, file, _raise_exceptions_for_missing_entries=False)
-
-    path = find("tokenizer.json")
+    path = find_file(name, "tokenizer.json")
     if path is None:
         return AutoTokenizer.from_pretrained(name)
     found = {}
-    for beside in filter(None, map(find, ("special_tokens_map.json", "tokenizer_config.json"))):
-        with open(beside, encoding="utf-8") as stream:  # the first one is of transformers 4
-            found |= {key: value for key, value in json.load(stream).items() if value is not None}
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):  # the first one is of transformers 4
+        if beside := find_file(name, file):
+            with open(beside, encoding="utf-8") as stream:
+                found |= {key: value for key, value in json.load(stream).items() if value is not None}
     names = {key: found[key] for key in (*USUAL_NAMES, "bos_token", "eos_token") if key in found}
     names = {key: value["content"] if isinstance(value, dict) else value for key, value in names.items()}
-    limit = {key: found[key] for key in ("model_max_length",) if key in found}
-    if not all(type(value) in (int, float) and value >= 1 for value in limit.values()):
-        raise ValueError(f"model_max_length {limit['model_max_length']!r}: expected a number of pieces")
-    limit = {key: int(min(value, 10**30)) for key, value in limit.items()}  # files may have floats, such as 1e30
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=path, **names, **limit)
-    for key, contents in USUAL_NAMES.items():
+    limit = found.get("model_max_length", 1e30)
+    if type(limit) not in (int, float) or not limit >= 1:
+        raise ValueError(f"model_max_length {limit!r}: expected a number of subwords")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=path, model_max_length=int(min(limit, 1e30)), **names)
+    for key, contents in USUAL_NAMES.items() if not names else ():
         usual = [content for content in contents if tokenizer.backend_tokenizer.token_to_id(content) is not None]
-        if not names and usual:
+        if usual:
             setattr(tokenizer, key, usual[0])
     return tokenizer
 
@@ -157,11 +136,10 @@ def load_config(name):
 
 
 def load_weights(name, auto_class, **settings):
-    """Return (model, missing): auto_class.from_pretrained in float32 on the CPU, and the names of what the folder
-    lacks.
+    """Return (model, missing): auto_class.from_pretrained in float32 on the CPU, and the weights that the folder lacks.
 
-    Weights stay on disk until they are touched (safetensors are memory-mapped). Raises InputError, also where the
-    encoder's own weights are not all there.
+    Weights stay on disk until they are touched (safetensors are memory-mapped). Raises InputError, also where some of
+    the encoder's own weights are missing.
     """
     settings |= {"dtype": torch.float32, "output_loading_info": True}
     model, info = load_pretrained(name, lambda: auto_class.from_pretrained(name, **settings))
@@ -174,13 +152,16 @@ def load_weights(name, auto_class, **settings):
     return model.eval(), lost
 
 
-def load_encoder(name, layers=None, attention=None):
+def pick_attention():
+    """Return transformers' attn_implementation that is faster on short inputs."""
+    return None if torch.cuda.is_available() else "eager"
+
+
+def load_encoder(name, layers=None):
     """Return the encoder in float32 on the CPU; with `layers` only its first layers are built.
 
-    attention: transformers' attn_implementation (None: 'eager' without a GPU, where it is the faster one on short
-    inputs, else transformers' choice). The last hidden state of an encoder cut to N layers is the whole one's hidden
-    state N, without the normalisation that some families (ModernBERT, XLM-R XL) have after their last layer. Raises
-    InputError.
+    The last hidden state of an encoder cut to N layers is the whole one's hidden state N, without the normalisation
+    that some families (ModernBERT, XLM-R XL) have after their last layer. Raises InputError.
     """
     from transformers import MODEL_MAPPING, AutoModel
 
@@ -190,51 +171,37 @@ def load_encoder(name, layers=None, attention=None):
     model_class = MODEL_MAPPING[type(config)]
     parameters = inspect.signature(getattr(model_class, "__init__", model_class)).parameters
     settings = {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
-    whole, layers = config.num_hidden_layers, min(layers or config.num_hidden_layers, config.num_hidden_layers)
-    config.num_hidden_layers = layers
+    full = config.num_hidden_layers
+    config.num_hidden_layers = layers = min(layers or full, full)
     if getattr(config, "layer_types", None):  # of each layer
         config.layer_types = config.layer_types[:layers]
-    settings |= {"config": config, "attn_implementation": attention or pick_attention()}
-    encoder, _ = load_weights(name, AutoModel, **settings)
+    encoder, _ = load_weights(name, AutoModel, config=config, attn_implementation=pick_attention(), **settings)
     norm = final_norm(name, encoder)
-    if norm and layers < whole:
+    if norm and layers < full:
         encoder.set_submodule(norm, torch.nn.Identity())
     return encoder
 
 
-def pick_attention():
-    """Return transformers' attn_implementation that is the faster one on short inputs."""
-    return None if torch.cuda.is_available() else "eager"
-
-
-# ---- inside an encoder -----------------------------------------------------------------------------
-
-
 def final_norm(name, encoder):
-    """Return the path of the layer norm between the last layer and the last hidden state, None where the family has
-    none.
+    """Return the path of the layer norm between the last layer and the last hidden state, None without one.
 
-    It is found by a run on two pieces, which also shows that the encoder has a hidden state for each. Raises InputError
-    if not.
+    A run on two subwords finds it, and shows that the encoder has a hidden state for each. Raises InputError if not.
     """
     calls = {}  # path of a module: its input and its output
 
-    def note(path):
-        def hook(_, inputs, output):
-            output = output[0] if isinstance(output, tuple) and output else output
-            calls[path] = inputs[0] if inputs else None, output
+    def note(path, _, inputs, output):
+        output = output[0] if isinstance(output, tuple) and output else output
+        calls[path] = inputs[0] if inputs else None, output
 
-        return hook
-
-    hooks = [module.register_forward_hook(note(path)) for path, module in encoder.named_modules()]
+    hooks = [module.register_forward_hook(functools.partial(note, path)) for path, module in encoder.named_modules()]
     try:
         with torch.inference_mode():
             state = encoder(input_ids=torch.tensor([[0, 2]]), attention_mask=torch.ones(1, 2).long()).last_hidden_state
         if state.shape != (1, 2, encoder.config.hidden_size):
             raise ValueError(f"its states have the shape {tuple(state.shape)}")
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(f"{name}: has no hidden state for each piece of a text ({reason}); {ENCODER}") from None
+        wrong = f"has no hidden state for each subword of a text ({one_line(error)[:160]})"
+        raise InputError(f"{name}: {wrong}; {ENCODER}") from None
     finally:
         for hook in hooks:
             hook.remove()
@@ -245,45 +212,20 @@ def final_norm(name, encoder):
 
 
 def layer_list(encoder):
-    """Return (path, ModuleList) of an encoder's layers: the largest list of the configured length, (None, None) without
-    one."""
+    """Return (path, ModuleList) of an encoder's layers: the largest list of the configured length, else two None."""
     count = encoder.config.num_hidden_layers
     lists = [(path, module) for path, module in encoder.named_modules() if isinstance(module, torch.nn.ModuleList)]
     sized = [item for item in lists if len(item[1]) == count]
     return max(sized, key=lambda item: sum(p.numel() for p in item[1].parameters()), default=(None, None))
 
 
-@contextlib.contextmanager
-def first_layers(encoder, depth, norm):
-    """Let an encoder run its first `depth` layers alone: in this context its last hidden state is the hidden state
-    `depth`.
-
-    norm: what final_norm says of it. The state dict within lacks what does not run.
-    """
-    path, layers = layer_list(encoder)
-    if depth == len(layers):
-        yield
-        return
-    kept = encoder.get_submodule(norm) if norm else None
-    try:
-        encoder.set_submodule(path, layers[:depth])
-        if norm:
-            encoder.set_submodule(norm, torch.nn.Identity())
-        yield
-    finally:
-        encoder.set_submodule(path, layers)
-        if norm:
-            encoder.set_submodule(norm, kept)
-
-
 def token_types(config, types):
-    """Return the argument of an encoder that tells sentences apart, {} where it knows none. types: (B, L) of 0 and
-    1."""
+    """Return the argument that tells an encoder which sentence a subword is of, {} if it has none. types: (B, L)."""
     return {"token_type_ids": types} if (getattr(config, "type_vocab_size", 0) or 0) > 1 else {}
 
 
-def piece_limit(tokenizer, config):
-    """Return how many pieces, special ones included, the encoder can take."""
+def subword_limit(tokenizer, config):
+    """Return the most subwords, special ones included, that the encoder can take."""
     from transformers import AutoModel
 
     with torch.device("meta"):  # no memory, no time
@@ -293,16 +235,24 @@ def piece_limit(tokenizer, config):
 
 
 def first_position(encoder):
-    """Return the number of the first position: XLM-R's families count positions from the pad id + 1, others from 0."""
+    """Return the number of the first position: XLM-R's family counts positions from the pad id + 1, others from 0."""
     embeddings = [m for path, m in encoder.named_modules() if path.endswith("position_embeddings")]
     return next((m.padding_idx + 1 for m in embeddings if getattr(m, "padding_idx", None) is not None), 0)
 
 
+def check_fits(encoder, subword):
+    """Raise InputError where `subword`, the highest id in use, has no embedding."""
+    rows = encoder.get_input_embeddings().num_embeddings
+    if subword >= rows:
+        wrong = f"its tokenizer has subword {subword}, but its encoder {rows} embeddings"
+        raise InputError(f"{encoder.name_or_path}: {wrong}; expected a tokenizer that fits")
+
+
 def trim_embeddings(encoder, used):
-    """Keep only the embedding rows of the pieces in `used` and return the array that maps old ids to new ones.
+    """Keep only the embedding rows of the subwords in `used` and return the array that maps old ids to new ones.
 
     Rows that no file of a run mentions get no gradient and cannot change a score; without them AdamW walks a few
-    thousand rows instead of XLM-R's 250,002. Where positions are counted by the pad id, ids up to it keep their number.
+    thousand rows instead of XLM-R's 250,002. Where positions are counted from the pad id, ids up to it stay.
     """
     embeddings = encoder.get_input_embeddings()
     pad_id = embeddings.padding_idx if embeddings.padding_idx is not None else encoder.config.pad_token_id or 0
@@ -319,22 +269,91 @@ def trim_embeddings(encoder, used):
     return new_id
 
 
-def check_fits(encoder, piece):
-    """Raise InputError where `piece`, the highest id that is used, has no embedding."""
-    rows = encoder.get_input_embeddings().num_embeddings
-    if piece >= rows:
-        raise InputError(
-            f"{encoder.name_or_path}: its tokenizer has piece {piece}, but its encoder {rows} embeddings; "
-            "expected a tokenizer that fits"
-        )
+def trim_inputs(encoder, inputs, pad_id):
+    """Trim an encoder to the subwords of `inputs`, lists of ids that are renumbered in place. Returns trim_embeddings'
+    array and the new pad id."""
+    new_id = trim_embeddings(encoder, {pad_id, *(id for ids in inputs for id in ids)})
+    for ids in inputs:
+        ids[:] = new_id[ids].tolist()
+    return new_id, int(new_id[pad_id])
+
+
+# ---- subwords ------------------------------------------------------------------------------------
+
+
+def tokenize(tokenizer, texts, words=False):
+    """Return the subwords of texts, or of lists of `words`, without special ones: a list of tokenizers.Encoding.
+
+    Text stays text: `</s>` in it is never the special subword of that name. A unigram vocabulary holds such names, so
+    that it would still find them; they become their letters, see spell_out.
+    """
+    settings = {"is_split_into_words": words, "add_special_tokens": False, "split_special_tokens": True}
+    return tokenizer(texts, verbose=False, **settings).encodings
+
+
+def spell_out(tokenizer, ids, *others):
+    """Replace special subwords among the ids of a text by the subwords of their letters.
+
+    others: lists beside `ids`, such as the words of its subwords, whose values are repeated. Returns all these lists.
+    """
+    special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special} - {tokenizer.unk_token_id}
+    if special.isdisjoint(ids):
+        return (ids, *others)
+    rows = []
+    for id, *values in zip(ids, *others):
+        letters = tokenizer.convert_tokens_to_ids(list(tokenizer.convert_ids_to_tokens(id))) if id in special else [id]
+        rows += [(unknown_subword(tokenizer) if letter is None else letter, *values) for letter in letters]
+    return tuple(map(list, zip(*rows)))
+
+
+def words_to_subwords(tokenizer, sentences):
+    """Return (ids, word) for each sentence, a list of words: its subwords without special ones, and the index of the
+    word of each. Characters that the tokenizer drops have no subword.
+
+    Byte-level tokenizers, which know a word's beginning by the space before it, are given that space.
+    """
+    if tokenize(tokenizer, ["a a"])[0].ids != tokenize(tokenizer, [["a", "a"]], words=True)[0].ids:
+        sentences = [[" " + word for word in words] for words in sentences]
+    return [spell_out(tokenizer, part.ids, part.word_ids) for part in tokenize(tokenizer, sentences, words=True)]
+
+
+def texts_to_subwords(tokenizer, texts):
+    """Return for each text the ids of its subwords without special ones."""
+    return [spell_out(tokenizer, part.ids)[0] for part in tokenize(tokenizer, texts)]
+
+
+def special_subwords(tokenizer):
+    """Return the ids before and after a single sentence, two lists: ([CLS], [SEP]) or (<s>, </s>)."""
+    encoded = tokenizer([["a"]], is_split_into_words=True, verbose=False)
+    inside = [k for k, index in enumerate(encoded.word_ids(0)) if index is not None]
+    ids = encoded["input_ids"][0]
+    return ids[: inside[0]], ids[inside[-1] + 1 :]
+
+
+def special_pair_subwords(tokenizer):
+    """Return the ids before, between and after two sentences, three lists, and the second one's token type."""
+    encoded = tokenizer("a", "b", return_token_type_ids=True)
+    sequence, ids = encoded.sequence_ids(0), encoded["input_ids"]
+    a, b = ([k for k, of in enumerate(sequence) if of == side] for side in (0, 1))
+    return ids[: a[0]], ids[a[-1] + 1 : b[0]], ids[b[-1] + 1 :], encoded["token_type_ids"][b[0]]
+
+
+def bare_subword(tokenizer):
+    """Return the id of the bare `▁`, which XLM-R's tokenizers put before words without a joined subword, or None."""
+    index = tokenizer.convert_tokens_to_ids("\u2581")
+    return None if index is None or index == tokenizer.unk_token_id else index
+
+
+def unknown_subword(tokenizer):
+    """Return the id for text that no subword covers: <unk>, or <mask> in byte-level vocabularies without it."""
+    return tokenizer.mask_token_id if tokenizer.unk_token_id is None else tokenizer.unk_token_id
 
 
 # ---- batches -------------------------------------------------------------------------------------
 
 
 def length_sorted(lengths, budget):
-    """Cut the indices of `lengths`, shortest first, into batches of at most `budget` padded pieces (at least one
-    item)."""
+    """Cut the indices of `lengths`, shortest first, into batches of at most `budget` padded subwords, or one item."""
     batches, batch = [], []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batch and lengths[index] * (len(batch) + 1) > budget:
@@ -345,9 +364,9 @@ def length_sorted(lengths, budget):
 
 
 def shuffled_batches(lengths, size, generator):
-    """Return random batches of `size` items of like length: sorted within random pools of 50 batches, then shuffled.
+    """Return batches of `size` items of similar length, in random order: sorted within random pools of 50 batches.
 
-    Padding nearly vanishes, and the order stays random from epoch to epoch. `generator` is a numpy Generator.
+    Padding nearly vanishes, and batches differ from epoch to epoch. `generator` is a numpy Generator.
     """
     order = generator.permutation(len(lengths))
     pools = [order[i : i + 50 * size] for i in range(0, len(order), 50 * size)]
@@ -356,16 +375,16 @@ def shuffled_batches(lengths, size, generator):
     return [batches[i] for i in generator.permutation(len(batches))]
 
 
-def place_batch(pieces, batch):
-    """Find a batch of sentences in flat arrays of pieces: (index, inside), two numpy (len(batch), longest).
+def place_batch(flat, batch):
+    """Return (index, mask), both numpy (B, L), that gather a padded batch of sentences from flat arrays of subwords.
 
-    pieces.first, pieces.lengths: where each sentence begins, and how many pieces it has. Outside its sentence `inside`
-    is False and `index` 0.
+    flat.first, flat.lengths: where each sentence begins, and how many subwords it has. Outside its sentence `mask` is
+    False and `index` 0.
     """
-    lengths = pieces.lengths[batch][:, None]
+    lengths = flat.lengths[batch][:, None]
     place = np.arange(lengths.max())
-    inside = place < lengths
-    return np.where(inside, pieces.first[batch][:, None] + place, 0), inside
+    mask = place < lengths
+    return np.where(mask, flat.first[batch][:, None] + place, 0), mask
 
 
 def pad(sequences, value):
@@ -399,10 +418,8 @@ def pick_precision(device):
     """Return 'bf16' where the machine multiplies bfloat16 natively, else 'f32'."""
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "f32"
-    flags = (
-        getattr(torch.cpu, "_is_avx512_bf16_supported", bool)() or getattr(torch.cpu, "_is_amx_tile_supported", bool)()
-    )
-    return "bf16" if flags else "f32"
+    native = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return "bf16" if any(getattr(torch.cpu, name, bool)() for name in native) else "f32"
 
 
 def autocast(device, precision):
@@ -410,11 +427,8 @@ def autocast(device, precision):
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
 
 
-def store_linear_in_bf16(model):
-    """Keep the weights of linear layers in bfloat16, for testing alone: autocast would cast them anew for every
-    batch."""
+def store_linear(model, precision):
+    """Keep the weights of linear layers in `precision`, for testing alone: autocast would cast them for every batch."""
     for module in model.modules():
-        if isinstance(module, torch.nn.Linear):
+        if precision == "bf16" and isinstance(module, torch.nn.Linear):
             module.to(torch.bfloat16)
-
-

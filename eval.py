@@ -8,14 +8,12 @@ Out:  OUTPUT/results.json   everything, for programs
     python eval.py --runs runs/sample --output report/sample
 
 Every condition (a training order made by an aligner) is a row, every language a column. Scores are means over seeds.
-A difference from original English, or from the random control that is as far from English order, comes with a 95 %
-confidence interval of chance in training and of the choice of dev examples (lib/intervals.py says how), once there
-are two seeds. The contrasts that answer the question were named before any run (docs/methods.md); their p values are
-adjusted for their number.
+With two or more seeds, differences from original English and from the random control with the same Kendall's tau come
+with 95 % confidence intervals for chance in training and the choice of dev examples (evaluation/intervals.py). The
+contrasts that answer the question were named before any run (docs/methods.md); p values are adjusted for their number.
 
-Beside a run's training file FILE, FILE.json (what reorder.py prints) is read for its statistics where it is there.
-With --alignments the error rates of the word aligners stand beside the scores of the tasks; --missing names what had
-no data.
+If FILE.json (what reorder.py prints) lies beside a run's training file FILE, its statistics are in the report.
+--alignments adds the error rates of the word aligners, --missing what the data lack.
 """
 
 import collections
@@ -25,40 +23,24 @@ import os
 
 import numpy as np
 
-from data.cli import Arguments, open_output, run_script
-from data.metrics import metric_ratios, task_metrics
-from data.tasks import TASKS
-from lib import report
-from lib.contrasts import (
-    BASELINE,
-    differences,
-    find_contrasts,
-    find_control,
-    find_gaps,
-    judge,
-    row_rank,
-    split_order,
-)
-from lib.intervals import LEVEL, normal_quantile, score_with_influence
-from lib.runs import (
-    check_comparable,
-    count_run,
-    describe_run,
-    find_runs,
-    read_alignments,
-    read_dev,
-    read_missing,
-    read_statistics,
-    run_settings,
-)
-from lib.tables import result_tables, unlearnt_lines, verdict
+from data.files import Arguments, open_output, run_script
+from evaluation import page
+from evaluation.contrasts import (
+    BASELINE, condition_name, differences, find_contrasts, find_control, find_gaps, row_rank, split_order,
+)  # fmt: skip
+from evaluation.intervals import LEVEL, normal_quantile, score_with_influence
+from evaluation.runs import (
+    KINDS, METRICS, check_comparable, count_run, describe_run, find_runs, metric_ratios, read_alignments, read_dev,
+    read_missing, read_statistics, task_metrics,
+)  # fmt: skip
+from evaluation.tables import missing_lines, result_tables, verdict
 
 
 def mean_scores(scores, columns, seeds):
     """Return a condition's {column: {metric: mean over seeds}} and {column: {metric: deviation between seeds}}.
 
-    scores: {(seed, language): {metric: number}}. A column of several languages needs all of them, each seed's mean
-    first.
+    scores: {(seed, language): {metric: number}}; columns: {name: the languages that it averages}. A seed counts in a
+    column if it has all of its languages, whose mean is taken first.
     """
     means, deviations = {}, {}
     for column, langs in columns.items():
@@ -73,40 +55,44 @@ def mean_scores(scores, columns, seeds):
 
 
 def score_runs(runs, dev, clusters):
-    """Return {condition: {(seed, language): {metric: score}}} and {metric: data.intervals.estimate's cells} of runs."""
+    """Return {condition: {(seed, language): {metric: score}}} and {metric: cells of intervals.estimate} of runs."""
     scores, cells = collections.defaultdict(dict), collections.defaultdict(lambda: collections.defaultdict(dict))
     for run in runs:
         key = run["order"], run["aligner"]
         for lang, counts in count_run(run, dev).items():
-            scores[key][run["seed"], lang] = {name: float(n) for name, n in task_metrics(counts.sum(0)).items()}
+            scores[key][run["seed"], lang] = task_metrics(counts.sum(0))
             for name, ratio in metric_ratios(counts).items():
                 cells[name][key, lang][run["seed"]] = score_with_influence(*ratio, clusters[lang])
     return scores, cells
 
 
 def find_unlearnt(task, dev, langs, scores):
-    """Return (unlearnt, constant): {condition: {seed: accuracy}} of the runs that answer pairs not clearly better than
-    one label for all would, and its accuracy; averages over `langs`.
+    """Return ({condition: {seed: accuracy}} of unlearnt runs, sentences on them). scores: score_runs'.
 
-    scores: score_runs'. Clearly: by more than 1.96 standard errors of guesses, as often right as that label, on the
-    pairs of one language, since those of the others are their translations.
+    A run on pairs is unlearnt if its accuracy is at most 1.96 standard errors above that of the majority labels, both
+    averaged over `langs`, for the pairs of one language, since those of the others are their translations.
     """
-    if TASKS[task].kind != "pairs" or not langs:
-        return {}, None
+    if KINDS[task] != "pairs" or not langs:
+        return {}, []
     golds, unlearnt = [dev[lang][1] for lang in langs], collections.defaultdict(dict)
-    constant = float(np.mean([max(collections.Counter(gold).values()) / len(gold) for gold in golds]))
-    limit = constant + normal_quantile(LEVEL) * math.sqrt(constant * (1 - constant) / min(map(len, golds)))
+    majority = float(np.mean([max(collections.Counter(gold).values()) / len(gold) for gold in golds]))
+    limit = majority + normal_quantile(LEVEL) * math.sqrt(majority * (1 - majority) / min(map(len, golds)))
     for key, found in scores.items():
         for seed in dict.fromkeys(seed for seed, _ in found):
             accuracy = float(np.mean([found[seed, lang]["accuracy"] for lang in langs]))
             if accuracy <= limit:
                 unlearnt[key][seed] = accuracy
-    return unlearnt, constant
+    lines = []
+    for key, found in unlearnt.items():
+        texts = ", ".join(f"{100 * accuracy:.1f} % with seed {seed}" for seed, accuracy in found.items())
+        wrong = f"is not clearly more accurate than the majority label ({100 * majority:.1f} %)"
+        lines.append(f"{condition_name(key)} {wrong}: {texts}.")
+    return unlearnt, lines
 
 
 def compare(runs):
     """Return the results of one task and model, with a row for each condition. `runs` as find_runs returns them."""
-    check_comparable(runs)
+    settings, notes = check_comparable(runs)
     runs = sorted(runs, key=lambda run: (row_rank((run["order"], run["aligner"])), run["seed"]))
     task, first = runs[0]["task"], runs[0]["args"]
     conditions = collections.defaultdict(list)
@@ -120,7 +106,7 @@ def compare(runs):
 
     dev, clusters = read_dev(task, first["data_dir"], first.get("max_dev"), langs)
     scores, cells = score_runs(runs, dev, clusters)
-    metric = TASKS[task].metrics[0]
+    metric = METRICS[KINDS[task]][0]
     statistics = {key: read_statistics(members) for key, members in conditions.items()}
     tau = {key: found.get("kendall_tau") for key, found in statistics.items()}
     controls = {key: find_control(key, tau) for key in conditions}
@@ -130,94 +116,77 @@ def compare(runs):
         means, deviations = mean_scores(scores[key], columns, [run["seed"] for run in members])
         baseline, control = BASELINE if BASELINE in conditions else None, controls[key]
         rows.append({
-            "order": key[0],
-            "aligner": key[1],
-            "seeds": [run["seed"] for run in members],
+            "order": key[0], "aligner": key[1], "seeds": [run["seed"] for run in members],
             "target": lang if lang in langs and not random else None,
             "train": members[0]["args"].get("reordered") or members[0]["args"]["train"],
             "statistics": statistics[key],
             "tokens_per_second": float(np.mean([run["train"]["tokens_per_second"] for run in members])),
-            "scores": means,
-            "seed_deviation": deviations,
+            "scores": means, "seed_deviation": deviations,
             "difference": differences(key, baseline, columns, cells, clusters),
-            "control": control and {"order": control[0], "aligner": control[1]},
+            "control": control and {"order": control[0], "aligner": control[1], "kendall_tau": tau[control]},
             "against_control": differences(key, control, columns, cells, clusters),
         })  # fmt: skip
-    contrasts = judge(find_contrasts(list(conditions), controls, langs, averages), cells[metric], clusters)
-    unlearnt, constant = find_unlearnt(task, dev, shared, scores)
+    averaged = averages.get("mean_not_english", [])
+    contrasts = find_contrasts(list(conditions), controls, langs, averaged, cells[metric], clusters)
+    unlearnt, unlearnt_lines = find_unlearnt(task, dev, shared, scores)
     tested = {key: {run["seed"]: list(run["dev"]) for run in members} for key, members in conditions.items()}
     return {
-        "task": task,
-        "model": runs[0]["model"],
-        "metric": metric,
-        "languages": langs,
-        "averaged": shared,
-        "columns": list(columns),
+        "task": task, "model": runs[0]["model"], "metric": metric,
+        "languages": langs, "averaged": shared, "columns": list(columns),
         "examples": {lang: len(clusters[lang]) for lang in langs},
         "clusters": {lang: len(np.unique(clusters[lang])) for lang in langs},
-        "settings": run_settings(runs[0]),
-        "machines": machines(runs),
-        "rows": rows,
+        "settings": settings, "machines": machines(runs), "rows": rows,
         "runs": [
             describe_run(run, {lang: scores[run["order"], run["aligner"]][run["seed"], lang] for lang in run["dev"]})
             for run in runs
         ],
         "contrasts": [{**row, "metric": metric} for row in contrasts],
         "learnt": BASELINE not in conditions or len(unlearnt.get(BASELINE, ())) < len(conditions[BASELINE]),
-        "gaps": find_gaps(tested, langs, controls, tau) + unlearnt_lines(unlearnt, constant),
-    }
+        "gaps": find_gaps(tested, langs, controls, statistics) + unlearnt_lines + notes,
+    }  # fmt: skip
 
 
 def machines(runs):
-    """Return {'torch': [versions], 'device': …} of what runs were trained on, each value once."""
+    """Return {'torch': [versions], 'device': …, 'commit': …} of what runs were trained with, each value once."""
     found = collections.defaultdict(list)
     for run in runs:
-        for name, value in run.get("machine", {}).items():
-            if value not in found[name]:
+        for name, value in {**run.get("machine", {}), "commit": run.get("commit")}.items():
+            if value is not None and value not in found[name]:
                 found[name].append(value)
     return dict(found)
 
 
 def main():
     parser = Arguments(__doc__)
-    parser.add_argument(
-        "--runs",
-        required=True,
-        nargs="+",
-        metavar="DIR",
-        help="folders that hold the runs, at any depth; run eval.py where they were trained",
-    )
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write the report to")
-    parser.add_argument(
-        "--alignments",
-        nargs="+",
-        metavar="FILE",
-        help="the aligners' scores that align.py --scores wrote, named MODEL/ALIGNER/PAIR.json at their end",
-    )
-    parser.add_argument(
-        "--missing", metavar="FILE", help="what the data lacks, which the report says: data/human.py writes this list"
-    )
+    add = parser.add_argument
+    add("--runs", required=True, nargs="+", metavar="DIR",
+        help="folders that hold the runs, at any depth; run eval.py where they were trained")  # fmt: skip
+    add("--output", required=True, metavar="DIR", help="folder to write the report to")
+    add("--alignments", nargs="+", metavar="FILE",
+        help="the aligners' scores that align.py --scores wrote; their paths end in MODEL/ALIGNER/PAIR.json"
+    )  # fmt: skip
+    add("--missing", metavar="FILE", help="list of what the data lack, for the report, as data/human.py writes it")
     args = parser.parse_args()
 
     groups = collections.defaultdict(list)
-    for folder in args.runs:
-        for run in find_runs(folder):
-            groups[run["task"], run["model"]].append(run)
+    for run in find_runs(*args.runs):
+        groups[run["task"], run["model"]].append(run)
     alignments = read_alignments(args.alignments or [])
     missing = read_missing(args.missing) if args.missing else []
 
     results = [compare(runs) for runs in groups.values()]
     for result in results:
         result["missing"] = [row for row in missing if row["task"] == result["task"]]
+        result["gaps"] = missing_lines(result["missing"]) + result["gaps"]
         result["verdict"] = verdict(result)
         result["tables"] = result_tables(result)
     content = {"results": results, "alignments": alignments, "missing": missing}
 
-    text = report.markdown(**content)
+    text = page.markdown(**content)
     with open_output(os.path.join(args.output, "results.json")) as stream:
         json.dump(content, stream, indent=1)
     with open_output(os.path.join(args.output, "results.html")) as stream:
-        stream.write(report.results_page(**content))
+        stream.write(page.results_page(**content))
     with open_output(os.path.join(args.output, "results.md")) as stream:
         stream.write(text)
     print(text)

@@ -10,106 +10,186 @@ Out:  OUTPUT/                 a Hugging Face folder for `align.py --model` and f
     python finetune_aligner.py --model M --train en-fr.txt corpus.txt --output aligners/corpus   # also on its own text
     torchrun --nproc_per_node 4 finetune_aligner.py ...      # the same batches, shared out over four GPUs
 
-Self-training (so) makes links more probable that are found before the training: by the model itself as align.py finds
-them, with the evidence of neighbours and of a lexicon, which the encoder so learns to need less; or by another aligner
-(--links). Of several files each gets the same number of batches, taken in turn; a small one is begun again the sooner.
-A killed run goes on from OUTPUT.checkpoint when it is started again and ends with the same weights.
+Self-training (so) makes links more probable that the model itself finds before the training, as align.py does: with the
+evidence of neighbours and of a lexicon, which the encoder so learns to need less. Of several files each gets the same
+number of batches, taken in turn; a small one is begun again the sooner. A killed run goes on from OUTPUT.checkpoint
+when it is started again and ends with the same weights.
 
-Sources: Dou and Neubig 2021 (awesome-align); lib/objectives.py holds the formulas.
+S and T are the numbers of source and target subwords. A file is read_training's dict, a batch a list of pair numbers.
+
+Sources: Dou and Neubig 2021 (awesome-align) for so, co, psi, mlm, tlm; Khattab and Zaharia 2020 (ColBERT's similarity
+of sentences) with van den Oord et al. 2018 (InfoNCE) for contrast.
 """
 
+import collections
+import contextlib
 import functools
 import itertools
 import json
 import math
 import os
-import shutil
 import time
 
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from tqdm import tqdm
 
-import align
 import common
-from data.cli import (
-    Arguments,
-    InputError,
-    check_writable,
-    error_at,
-    non_negative,
-    open_output,
-    positive,
-    positive_float,
-    random_seed,
-    run_script,
-    warn,
-)
-from data.files import file_style, read_lines, read_parallel, read_pharaoh
-from lib import checkpoints, encoding, heads, objectives, training
+import links
+import training
+import versions
+from data.files import (
+    Arguments, InputError, check_writable, file_style, positive, positive_float, random_seed, read_parallel, remove,
+    run_script, warn,
+)  # fmt: skip
 
 OBJECTIVES = ["so", "co", "psi", "contrast", "mlm", "tlm"]
-# How align.py finds links after training: by our evidence, or, where dot products were trained, by awesome-align's
-# rule.
-EXTRACTION = {"cosine": ("grow-diag", "csls", align.EVIDENCE), "dot": ("softmax", "dot", ())}
+# How align.py finds links after training: with our evidence, or, after training dot products, as awesome-align does.
+EXTRACTION = {
+    "cosine": {
+        "similarity": "csls", "method": "grow-diag", "evidence": links.EVIDENCE, "threshold": links.THRESHOLD,
+        "temperature": links.TEMPERATURE,
+    },
+    "dot": {"similarity": "dot", "method": "softmax", "evidence": (), "threshold": 1e-3, "temperature": 1.0},
+}  # fmt: skip
+TEMPERATURE = {"cosine": 0.05, "dot": 1.0}  # divides the similarity in so and co; 0.05 also in contrast
+MASKED = 0.15  # fraction of the subwords that masked language modelling predicts (Devlin et al. 2019)
 WARMUP = 0.1  # fraction of the steps in which the rate rises
-MAX_LENGTH = 128  # most pieces of a sentence, special ones included; the rest is cut off
+MAX_LENGTH = 128  # most subwords of a sentence, special ones included; the rest is cut off
 READ = 20_000  # pairs that are tokenised at a time
 
 
-# ---- batches --------------------------------------------------------------------------------------
+# ---- objectives: each returns the losses of a batch's B pairs, (B,) ----------------------------------------------
+
+
+def self_training(forward, backward, targets, cells):
+    """Return SO, by which links that were found get more probable in both directions (Dou and Neubig 2021, 2.2):
+    - sum_ij targets_ij * (forward_ij / S + backward_ij / T).
+
+    forward, backward: (B, S, T), links.both_directions; targets: (B, S, T) bool, the links; cells: (B, S, T) bool.
+    """
+    source, target = cells.any(2).sum(1), cells.any(1).sum(1)  # (B,) subwords
+    return -(forward * targets).sum((1, 2)) / source - (backward * targets).sum((1, 2)) / target
+
+
+def consistency(forward, backward, cells):
+    """Return CO, by which both directions agree: - trace(forward^T backward) / min(S, T). Shapes as in SO."""
+    size = torch.minimum(cells.any(2).sum(1), cells.any(1).sum(1))
+    return -(forward * backward).sum((1, 2)) / size
+
+
+def sentence_identification(scores, labels):
+    """Return PSI, the loss of telling whether the two sentences of an input are translations. scores: (2 B, 2), of a
+    parallel (label 1) and a random (label 0) input for each pair; labels: (2 B,)."""
+    return F.cross_entropy(scores, labels, reduction="none").view(-1, 2).mean(1)
+
+
+def contrast(source, target, source_mask, target_mask, temperature):
+    """Return the loss of finding each sentence's translation among those of the batch.
+
+    The score of a sentence with another is the mean over its subwords of their highest cosine with a subword of the
+    other (ColBERT); the loss is the cross-entropy of scores / temperature over the batch (InfoNCE), averaged over the
+    two directions. So subwords come to tell their translations from other words. source: (B, S, H), target: (B, T, H),
+    masks: (B, S) and (B, T) bool; sentences of one row are translations.
+    """
+    cosine = torch.einsum("ash,bth->abst", F.normalize(source, dim=2), F.normalize(target, dim=2))
+    there = cosine.masked_fill(~target_mask[None, :, None, :], -1.0).amax(3)  # (B sources, B targets, S)
+    back = cosine.masked_fill(~source_mask[:, None, :, None], -1.0).amax(2)  # (B sources, B targets, T)
+    there = (there * source_mask[:, None, :]).sum(2) / source_mask.sum(1)[:, None]
+    back = (back * target_mask[None, :, :]).sum(2) / target_mask.sum(1)[None, :]
+    own = torch.arange(len(source), device=source.device)
+    return sum(F.cross_entropy(score / temperature, own, reduction="none") for score in (there, back.T)) / 2
+
+
+def masked_language_model(scores, labels, row, rows):
+    """Return MLM or TLM: cross-entropy of the M masked subwords, averaged within each of the `rows` inputs. scores:
+    (M, vocabulary); labels: (M,) true ids; row: (M,) the inputs they stand in."""
+    losses = F.cross_entropy(scores, labels, reduction="none")
+    count = torch.bincount(row, minlength=rows).clamp(min=1)
+    return losses.new_zeros(rows).index_add(0, row, losses / count[row])
+
+
+def mask_subwords(ids, allowed, mask_id, vocabulary, generator):
+    """Draw MASKED of the `allowed` (list of bool) among the ids of an input: 80 % become the mask, 10 % a random id,
+    10 % stay (Devlin et al. 2019). Return (ids, chosen), two lists; chosen: bool, what is to be predicted."""
+    ids, draws = np.array(ids), generator.random((2, len(ids)))
+    chosen = (draws[0] < MASKED) & np.array(allowed)
+    random = generator.integers(vocabulary, size=len(ids))
+    replaced = np.where(draws[1] < 0.8, mask_id, np.where(draws[1] < 0.9, random, ids))
+    return np.where(chosen, replaced, ids).tolist(), chosen.tolist()
+
+
+class Gather(torch.autograd.Function):
+    """Gather (B, ...) from all processes as (world * B, ...); backward sums the gradients of all processes."""
+
+    @staticmethod
+    def forward(ctx, tensor):
+        parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)
+        return gradient.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def gather(tensor):
+    """Gather a float (B, L, ...) tensor of every process as (world * B, longest L, ...), gradients included."""
+    if not dist.is_initialized():
+        return tensor
+    length = torch.tensor(tensor.shape[1], device=tensor.device)
+    dist.all_reduce(length, dist.ReduceOp.MAX)
+    return Gather.apply(F.pad(tensor, (0, 0) * (tensor.dim() - 2) + (0, int(length) - tensor.shape[1])))
+
+
+# ---- the text --------------------------------------------------------------------------------------
 
 
 def read_training(path, tokenizer, limit, most, generator):
-    """Return the pairs of a training file as flat arrays: a dict of 'path', 'sides', 'lengths', 'lines', 'pairs' and
-    'links'. Of more than `most` pairs that many are drawn.
-
-    'sides': encoding.Pieces of the sources and of the targets; 'lengths': the pieces of both sides of a pair; 'lines':
-    their line numbers from 0, as pairs with an empty side are left out; 'pairs': numbers of the pairs to use; 'links':
-    None. Raises InputError.
-    """
+    """Return the pairs of a training file, of more than `most` that many, drawn: a dict of 'path', 'sides' (two
+    FlatSubwords), 'lengths' (subwords of both sides of a pair), 'lines' (the pairs' line numbers from 0) and 'pairs'
+    (numbers of those to use). Raises InputError."""
     file_style(path)  # it is read more than once
-    full, total = [], 0
-    for total, pair in enumerate(read_parallel(path), 1):
-        if all(pair):
-            full.append(total - 1)
-    if len(full) < total:
-        warn(f"{path}: {total - len(full)} lines have an empty side and are left out")
-    if not full:
+    empty = np.array([not all(pair) for pair in read_parallel(path)])
+    if empty.all():
         raise InputError(f"{path}: no pairs; expected `source words ||| target words` a line")
-    lines, parts, cut = np.sort(generator.permutation(full)[:most]), ([], []), 0
+    if empty.any():
+        warn(f"{path}: {empty.sum()} lines have an empty side and are left out")
+    lines, parts, cut = np.sort(generator.permutation(np.flatnonzero(~empty))[:most]), ([], []), 0
     wanted = set(lines.tolist())
     chosen = (pair for number, pair in enumerate(read_parallel(path)) if number in wanted)
     while chunk := list(itertools.islice(chosen, READ)):
-        for side, part in enumerate(parts):
-            pieces, truncated, _ = encoding.flatten(tokenizer, [pair[side] for pair in chunk], limit)
-            part.append(pieces)
+        for part, sentences in zip(parts, zip(*chunk)):
+            flat, truncated, _ = links.flatten(tokenizer, sentences, limit)
+            part.append(flat)
             cut += int(truncated.sum())
     sides = []
     for part in parts:
         ids, word, keep, _, lengths = (np.concatenate(arrays) for arrays in zip(*part))
-        sides.append(encoding.Pieces(ids, word, keep, np.cumsum(lengths) - lengths, lengths))
+        sides.append(links.FlatSubwords(ids, word, keep, np.cumsum(lengths) - lengths, lengths))
     units = [np.add.reduceat(side.keep.astype(int), side.first) for side in sides]
     pairs = np.flatnonzero(np.minimum(*units))  # without those all of whose characters the tokenizer drops
+    dropped = "the tokenizer drops every character of a side"
     if not len(pairs):
-        raise InputError(
-            f"{path}: the model's tokenizer drops every character of a side in every pair; expected another model"
-        )
+        raise InputError(f"{path}: {dropped} of every pair; expected another model")
     if len(pairs) < len(lines):
-        warn(f"{path}: of {len(lines) - len(pairs)} pairs the tokenizer drops every character of a side; left out")
+        warn(f"{path}: {dropped} of {len(lines) - len(pairs)} pairs, which are left out")
     if cut:
-        warn(f"{path}: {cut} sentences have more than {limit} pieces and are cut")
+        warn(f"{path}: {cut} sentences have more than {limit} subwords and are cut")
     lengths = sides[0].lengths + sides[1].lengths
-    return {"path": path, "sides": sides, "lengths": lengths, "lines": lines, "pairs": pairs, "links": None}
+    return {"path": path, "sides": sides, "lengths": lengths, "lines": lines, "pairs": pairs}
 
 
-def read_files(paths, tokenizer, limit, steps, batch_size, seed, world):
-    """Return read_training's files, of each no more pairs than `steps` can draw, with the 'size' of its batches too."""
-    files, most = [], -(-steps // len(paths)) * batch_size
-    for which, path in enumerate(paths):
-        file = read_training(path, tokenizer, limit, most, np.random.default_rng([seed, which]))
-        file["size"] = min(batch_size, len(file["pairs"])) // world * world
+def read_files(args, tokenizer, limit, world):
+    """Return read_training's files, each with no more pairs than can be drawn, and the 'size' of its batches."""
+    files, most = [], -(-args.max_steps // len(args.train)) * args.batch_size
+    for which, path in enumerate(args.train):
+        file = read_training(path, tokenizer, limit, most, np.random.default_rng([args.seed, which]))
+        file["size"] = min(args.batch_size, len(file["pairs"])) // world * world
         if not file["size"]:
             raise InputError(f"{path}: fewer pairs than the {world} processes; expected more of them")
         files.append(file)
@@ -117,11 +197,10 @@ def read_files(paths, tokenizer, limit, steps, batch_size, seed, world):
 
 
 def training_batch(files, number, seed):
-    """Return batch `number` of the training, from 0: (file, pairs). It depends on the seed alone, so a run can go on
-    from any step.
+    """Return batch `number` of the training, from 0: (file, pairs). It depends on the seed alone, so a run can go on.
 
-    Files take turns. Within a file an epoch's batches are of like length and in random order; each has file["size"]
-    pairs, the last ones of an epoch, too few for a batch, being left out.
+    Files take turns. An epoch's batches are of like length and in random order; each has file["size"] pairs. The last
+    pairs of an epoch, too few for a batch, are left out.
     """
     turn, which = divmod(number, len(files))
     file, size = files[which], files[which]["size"]
@@ -133,77 +212,94 @@ def training_batch(files, number, seed):
     return file, file["pairs"][file["batches"][place]].tolist()
 
 
-def load_aligner(name, tokenizer, layer, limit, precision, device, rank, world):
-    """Return the function of a chunk of pairs that finds their links as align.py does by default."""
-    model = common.load_encoder(name, layer).to(device)
-    if precision == "bf16":
-        common.store_linear_in_bf16(model)
-    find = functools.partial(
-        align.align_pairs, model, tokenizer, ways=[align.way_of(*EXTRACTION["cosine"], {})], similarity="csls",
-        limit=limit, lexicons={}, keep_bare=False, level="subword", precision=precision,
-        sum_counts=dist.all_reduce if world > 1 else None,
-    )  # fmt: skip
-    return functools.partial(align.align_shared, find, rank=rank, world=world)
-
-
-def read_links(path, file, pairs):
-    """Return {pair: links} of `pairs` of a training file from the Pharaoh file at `path`. Raises InputError."""
-    file_style(path)  # it is read more than once
-    wanted, links, lines = dict(zip(file["lines"][pairs].tolist(), pairs)), {}, 0
-    for lines, (found, (source, target)) in enumerate(zip(read_pharaoh(path), read_parallel(file["path"])), 1):
-        if any(i >= len(source) or j >= len(target) for i, j in found):
-            size = f"{len(source)} and {len(target)} words"
-            raise error_at(path, lines, f"a link is outside the pair of {size}; expected words numbered from 0")
-        if lines - 1 in wanted:
-            links[wanted[lines - 1]] = found
-    found, expected = (sum(1 for _ in read_lines(name)) for name in (path, file["path"]))
-    if found != expected:
-        raise InputError(f"{path}: {found} lines, but {file['path']} has {expected}; expected one line for each pair")
-    return links
-
-
-def find_links(align_chunk, file, pairs):
-    """Return {pair: links} of `pairs` of a training file, in the order of the file. align_chunk:
-    align.align_shared's function.
-    """
+def find_links(find, file, pairs):
+    """Return {pair: links} of `pairs` of a file, in the order of the file. find: links.align_pairs of a chunk."""
     wanted = dict(zip(file["lines"][pairs].tolist(), pairs))
     chosen = ((wanted[n], pair) for n, pair in enumerate(read_parallel(file["path"])) if n in wanted)
-    links = {}
+    found = {}
     with torch.inference_mode(), tqdm(total=len(pairs), unit=" pairs", desc="links", disable=None) as bar:
-        while chunk := list(itertools.islice(chosen, align.CHUNK)):
-            [found], *_ = align_chunk([pair for _, pair in chunk])
-            links |= dict(zip((number for number, _ in chunk), found))
+        while chunk := list(itertools.islice(chosen, links.CHUNK)):
+            results = links.align_shared(find, [pair for _, pair in chunk])
+            found |= {number: result["links"][0] for (number, _), result in zip(chunk, results)}
             bar.update(len(chunk))
-    return links
+    return found
 
 
-def add_links(files, steps, seed, paths, load):
-    """Put into each file the links of those pairs alone that the training draws: from `paths`, a file for each, or,
-    where these are None, as found by what load() returns, load_aligner's function. Raises InputError."""
-    drawn = [training_batch(files, step, seed) for step in range(steps)]
-    align_chunk = None if paths else load()
-    for file, path in zip(files, paths or files):
-        pairs = sorted({pair for of, batch in drawn if of is file for pair in batch})
-        file["links"] = read_links(path, file, pairs) if paths else find_links(align_chunk, file, pairs)
+def add_links(files, args, tokenizer, limit, device):
+    """Put into each file its 'links', those of the pairs that the training draws, found as align.py does by default."""
+    model = common.load_encoder(args.model, args.layer).to(device)
+    common.store_linear(model, args.precision)
+    find = functools.partial(
+        links.align_pairs, model, tokenizer, ways=[{"pick": links.grow_diag, "evidence": links.EVIDENCE}], lexicons={},
+        similarity="csls", limit=limit, precision=args.precision,
+    )  # fmt: skip
+    drawn = [training_batch(files, step, args.seed) for step in range(args.max_steps)]
+    for file in files:
+        file["links"] = find_links(find, file, sorted({pair for of, batch in drawn if of is file for pair in batch}))
 
 
-# ---- model and output -------------------------------------------------------------------------------
+def link_targets(file, batch):
+    """Return the links, (B, S, T) bool, of all subwords of two words that are linked, for a batch of pairs."""
+    words = []
+    for side in file["sides"]:
+        index, inside = common.place_batch(side, batch)
+        words.append(np.where(inside, side.word[index], -1))
+    found = np.zeros((len(batch), words[0].shape[1], words[1].shape[1]), bool)
+    for row, pair in enumerate(batch):
+        for i, j in file["links"][pair]:
+            found[row] |= (words[0][row] == i)[:, None] & (words[1][row] == j)[None, :]
+    return torch.from_numpy(found)
+
+
+def join_sides(file, pair, order, most):
+    """Return the sentences of (pair, pair) numbers as one input, each of `most` subwords or fewer: (ids, sides).
+
+    order: (0, 1) puts the source first, (1,) is the target alone. ids: <s> a </s> <s> b </s>, as awesome-align joins
+    them; sides: of each subword the side it is of (0 or 1), -1 for special ones.
+    """
+    ids, sides = [], []
+    for side in order:
+        flat = file["sides"][side]
+        place = np.arange(flat.lengths[pair[side]]) + flat.first[pair[side]]
+        place = np.append(place[:-1][: most - 1], place[-1])
+        ids += flat.ids[place].tolist()
+        sides += np.where(flat.word[place] < 0, -1, side).tolist()
+    return ids, sides
+
+
+# ---- the model -------------------------------------------------------------------------------------
+
+
+def load_whole(name, masked=False):
+    """Return (model, missing): the model in float32 with all that its folder holds, or, `masked`, with its MLM head.
+
+    missing: the names of the weights that the class has and the folder lacks; these are random. Raises InputError.
+    """
+    from transformers import AutoModel
+
+    config = common.load_config(name)
+    classes = [training.auto_class_for(config, kind) for kind in ["PreTraining"] * (not masked) + ["MaskedLM"]]
+    if masked and None in classes:
+        kind = f"a masked-language-model head for models of type {config.model_type}"
+        raise InputError(f"{name}: transformers has no {kind}; {common.ENCODER}")
+    for auto_class in filter(None, classes):  # BERT's of pretraining has a second head, which a folder may lack
+        model, missing = common.load_weights(name, auto_class)
+        if masked or all(key.startswith(model.base_model_prefix + ".") for key in missing):
+            return model, missing
+    return common.load_weights(name, AutoModel)
 
 
 def load_model(name, depth, masked, used):
-    """Return (model, new_id): what is trained, cut to the layers and embedding rows that the training can change.
+    """Return (model, new_id): what is trained, cut to the first `depth` layers and the embedding rows that are `used`.
 
-    Masked language modelling predicts any piece, so there all rows stay and the head too. used: pieces of the text;
-    new_id: trim_embeddings' array, None where all rows stay. Raises InputError for a checkpoint without the head that
-    it needs.
+    `masked` language modelling predicts any subword, so there everything stays, the head too. new_id: trim_embeddings'
+    array, None where all rows stay. Raises InputError for a checkpoint without the head.
     """
     if masked:
-        model, missing = heads.load_whole(name, masked=True)
+        model, missing = load_whole(name, masked=True)
         if any(not key.startswith(model.base_model_prefix + ".") for key in missing):
-            raise InputError(
-                f"{name}: has no masked-language-model head, which mlm and tlm need; expected a checkpoint with one, "
-                "such as xlm-roberta-base, or --objectives of so, co, psi and contrast, which work with this one"
-            )
+            wrong = f"{name}: has no masked-language-model head, which mlm and tlm need"
+            raise InputError(f"{wrong}; use xlm-roberta-base, for one, or --objectives of so, co, psi and contrast")
         new_id = None
     else:
         model = common.load_encoder(name, depth)
@@ -214,48 +310,140 @@ def load_model(name, depth, masked, used):
     return model.train(), new_id
 
 
-def record_loss(state, bar):
-    """Add the mean loss since the last record to state["history"] and show it."""
-    state["history"].append({"step": state["step"], "train_loss": state["loss"] / state["steps"]})
-    state |= {"loss": 0.0, "steps": 0}
-    bar.set_postfix(loss=f"{state['history'][-1]['train_loss']:.3f}")
+def identification_head(config):
+    """Return psi's classifier of the first position's state: two layers, new."""
+    size = config.hidden_size
+    head = torch.nn.Sequential(torch.nn.Linear(size, size), torch.nn.Tanh(), torch.nn.Linear(size, 2))
+    for layer in (head[0], head[2]):
+        torch.nn.init.normal_(layer.weight, std=getattr(config, "initializer_range", 0.02))
+        torch.nn.init.zeros_(layer.bias)
+    return head
 
 
-def describe(args, files, history, layer, seconds):
-    """Return what the folder tells of itself, {file name: what its JSON holds}."""
-    method, similarity, evidence = EXTRACTION[args.similarity]
-    drawn = sum(files[step % len(files)]["size"] for step in range(args.max_steps))
-    report = {
-        "model": args.model, "pairs": [len(file["pairs"]) for file in files], "steps": args.max_steps,
-        "batch_sizes": [file["size"] for file in files], "history": history, "seconds": seconds,
-        "pairs_per_second": drawn / seconds, "args": vars(args),
-    }  # fmt: skip
-    settings = {"layer": layer, "similarity": similarity, **align.way_of(method, similarity, evidence, {})}
-    return {"align.json": settings, "finetuning.json": report}
-
-
-def save_aligner(name, weights, new_id, contents, folder):
-    """Write a whole Hugging Face folder: the checkpoint `name` with the trained weights put in its place.
-
-    new_id: load_model's; contents: describe()'s.
-    """
-    folder = os.path.realpath(folder)  # a link stays what it is
-    whole, missing = heads.load_whole(name)
-    heads.put_weights(whole, weights, new_id)
-    temporary = checkpoints.temporary_path(folder)
+@contextlib.contextmanager
+def first_layers(encoder, depth, norm):
+    """Let an encoder run its first `depth` layers alone in this context. norm: what common.final_norm says of it."""
+    path, layers = common.layer_list(encoder)
+    replaced = {} if depth == len(layers) else {path: layers[:depth]} | ({norm: torch.nn.Identity()} if norm else {})
+    kept = {name: encoder.get_submodule(name) for name in replaced}
     try:
-        kept = {key: value for key, value in whole.state_dict().items() if key not in missing}
-        whole.save_pretrained(temporary, state_dict=kept)
-        common.load_tokenizer(name).save_pretrained(temporary)
-        for file, content in contents.items():
-            with open_output(os.path.join(temporary, file)) as stream:
-                json.dump(content, stream, indent=1)
-        training.replace_folder(temporary, folder)
-    except Exception as error:  # safetensors and tokenizers have their own types for a full disk
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(f"{folder}: cannot be written ({reason})") from None
+        for name, module in replaced.items():
+            encoder.set_submodule(name, module)
+        yield
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for name, module in kept.items():
+            encoder.set_submodule(name, module)
+
+
+def apply_head(model, states):
+    """Return a model's scores for hidden states (N, H), (N, scores). They take the encoder's place, whatever the head
+    is called."""
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    output = BaseModelOutputWithPooling(last_hidden_state=states[None], pooler_output=states[:1])
+    encoder, forward = model.base_model, model.base_model.forward
+    encoder.forward = lambda *_, **__: output
+    try:
+        made = model(input_ids=torch.zeros(1, len(states), dtype=torch.long, device=states.device))
+        return (made.prediction_logits if "prediction_logits" in made else made.logits)[0]
+    finally:
+        encoder.forward = forward
+
+
+# ---- the losses of a batch, (B,): each objective of a Setup, a file, a batch and a random generator for each pair ----
+
+# model: load_model's; norm: its common.final_norm; head: psi's; asked: objectives; similarity: of TEMPERATURE;
+# layer: the one to train for; limit: most subwords of an input
+Setup = collections.namedtuple("Setup", "model norm head asked similarity layer limit precision pad_id mask_id")
+
+
+def hidden_states(setup, depth, ids, mask):
+    """Return hidden states after the first `depth` layers, (B, L, H) float32; the layers above do not run. ids, mask:
+    (B, L)."""
+    device, encoder = setup.model.device, setup.model.base_model
+    with first_layers(encoder, depth, setup.norm), common.autocast(device, setup.precision):
+        return encoder(input_ids=ids.to(device), attention_mask=mask.long().to(device)).last_hidden_state.float()
+
+
+def alignment_losses(setup, file, batch, _):
+    """Return the sum of so, co and contrast. In data-parallel training contrast sees all processes' sentences."""
+    states, units = [], []
+    for side in file["sides"]:
+        index, inside = common.place_batch(side, batch)
+        ids, mask = torch.from_numpy(np.where(inside, side.ids[index], setup.pad_id)), torch.from_numpy(inside)
+        states.append(hidden_states(setup, setup.layer, ids, mask))
+        units.append(torch.from_numpy(inside & side.keep[index]).to(states[0].device))
+    cells = units[0][:, :, None] & units[1][:, None, :]
+    losses = states[0].new_zeros(len(batch))
+    if setup.asked & {"so", "co"}:
+        scores = links.similarity_matrix(*states, cells, setup.similarity) / TEMPERATURE[setup.similarity]
+        forward, backward = links.both_directions(scores, cells)
+    if "so" in setup.asked:  # with dot products the links that the model finds at this step, as awesome-align has it
+        found = link_targets(file, batch).to(cells.device) & cells if "links" in file else None
+        found = (forward > 1e-3) & (backward > 1e-3) if found is None else found
+        losses = losses + self_training(forward, backward, found, cells)
+    if "co" in setup.asked:
+        losses = losses + consistency(forward, backward, cells)
+    if "contrast" in setup.asked:
+        masks = (gather(side.float()).bool() for side in units)
+        everyone = contrast(*map(gather, states), *masks, TEMPERATURE["cosine"])
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        losses = losses + everyone[rank * len(batch) : (rank + 1) * len(batch)]
+    return losses
+
+
+def padded(inputs, pad_id):
+    """Return (ids, mask), (B, L) each, of lists of ids."""
+    return common.pad(inputs, pad_id), common.pad([[1] * len(ids) for ids in inputs], 0)
+
+
+def predict_masked(setup, joined, side, generators):
+    """Return masked-language-model losses of join_sides' inputs, masked in one side, by the checkpoint's own head."""
+    config, masked = setup.model.config, []
+    for (ids, sides), generator in zip(joined, generators):
+        allowed = [of == side for of in sides]
+        masked.append(mask_subwords(ids, allowed, setup.mask_id, config.vocab_size, generator))
+    hidden = hidden_states(setup, config.num_hidden_layers, *padded([ids for ids, _ in masked], setup.pad_id))
+    chosen = common.pad([chosen for _, chosen in masked], False).bool()
+    labels = common.pad([ids for ids, _ in joined], setup.pad_id)[chosen].to(hidden.device)
+    with common.autocast(hidden.device, setup.precision):
+        scores = apply_head(setup.model, hidden[chosen.to(hidden.device)]).float()
+    return masked_language_model(scores, labels, chosen.nonzero()[:, 0].to(hidden.device), len(joined))
+
+
+def monolingual_losses(setup, file, batch, generators):
+    """Return mlm: each sentence alone."""
+    losses = 0.0
+    for side in (0, 1):
+        joined = [join_sides(file, (pair, pair), (side,), setup.limit) for pair in batch]
+        losses = losses + predict_masked(setup, joined, side, generators)
+    return losses
+
+
+def translation_losses(setup, file, batch, generators):
+    """Return tlm: both sentences in random order, one language masked, then the other."""
+    orders = [[(0, 1), (1, 0)][generator.integers(2)] for generator in generators]
+    joined = [join_sides(file, (pair, pair), order, setup.limit // 2) for pair, order in zip(batch, orders)]
+    return sum(predict_masked(setup, joined, side, generators) for side in (0, 1))
+
+
+def identification_losses(setup, file, batch, generators):
+    """Return psi: each pair, and one of its sentences with a random pair's other one, in random order."""
+    inputs = []
+    for pair, generator in zip(batch, generators):
+        other = int(generator.choice(file["pairs"]))
+        while other == pair and len(file["pairs"]) > 1:
+            other = int(generator.choice(file["pairs"]))
+        mixed = [(pair, other), (other, pair)][generator.integers(2)]
+        for numbers in ((pair, pair), mixed):
+            order = [(0, 1), (1, 0)][generator.integers(2)]
+            inputs.append(join_sides(file, numbers, order, setup.limit // 2)[0])
+    depth = min(setup.layer + 1, setup.model.config.num_hidden_layers)
+    states = hidden_states(setup, depth, *padded(inputs, setup.pad_id))[:, 0]
+    return sentence_identification(setup.head(states), torch.tensor([1, 0] * len(batch), device=states.device))
+
+
+# ---- the training ----------------------------------------------------------------------------------
 
 
 def parse_arguments():
@@ -268,30 +456,22 @@ def parse_arguments():
     add("--objectives", default="so,contrast", help="what is trained, a sum of: so (self-training on links), co "
         "(consistency of the two directions), psi (parallel sentence identification), contrast (that within the batch, "
         "by word similarities), mlm, tlm (masked language models, for checkpoints with such a head)")  # fmt: skip
-    add("--links", nargs="+", metavar="FILE", help="links of the --train files, for so (default: the model finds them)")
     add("--similarity", choices=["cosine", "dot"], default="cosine", help="of so and co; dot is awesome-align's, "
         "whose links so then finds anew at each step")  # fmt: skip
     add("--max-steps", type=positive, default=500, metavar="N", help="steps of the optimizer")
     add("--batch-size", type=positive, default=32, help="pairs in a batch, over all processes")
     add("--lr", type=positive_float, default=3e-5, help="highest learning rate of AdamW")
     add("--layer", type=positive, metavar="N", help="hidden layer to train for (default: align.json's, else 8 of 12)")
-    add("--save-every", type=non_negative, default=10.0, metavar="MINUTES", help="time between checkpoints, from which "
-        "a killed run goes on; 0: after every step")  # fmt: skip
     add("--seed", type=random_seed, default=1, help="of the batches, masks, negative examples and new layers")
-    add("--precision", choices=["bf16", "f32"], help="of matrix products (default: bf16 where the machine has it)")
+    training.add_machine_options(parser)
     args = parser.parse_args()
 
     asked = args.objectives.split(",")
     if not set(asked) <= set(OBJECTIVES) or len(set(asked)) < len(asked):
-        raise InputError(
-            f"--objectives {args.objectives}: expected some of {','.join(OBJECTIVES)}, each once, separated by commas"
-        )
-    if args.links and len(args.links) != len(args.train):
-        raise InputError(f"--links: {len(args.links)} files for {len(args.train)} of --train; expected one for each")
-    if args.links and "so" not in asked:
-        raise InputError(f"--links: is for the objective so, which --objectives {args.objectives} lacks")
+        expected = f"expected some of {','.join(OBJECTIVES)}, each once, separated by commas"
+        raise InputError(f"--objectives {args.objectives}: {expected}")
     args.output = args.output.rstrip("/")
-    check_writable(checkpoints.path_of(args.output))
+    check_writable(training.checkpoint_path(args.output))
     if os.path.exists(args.output) and not os.path.isdir(args.output):
         raise InputError(f"{args.output}: is a file; expected the name of a folder to write")
     if os.path.realpath(args.output) == os.getcwd() or os.path.ismount(args.output):
@@ -299,8 +479,6 @@ def parse_arguments():
     own = os.path.isfile(os.path.join(args.output, "finetuning.json"))
     if os.path.isdir(args.output) and os.listdir(args.output) and not own:
         raise InputError(f"{args.output}: a folder that this script did not write; expected a new folder")
-    for path in (args.output, args.output + ".old", checkpoints.path_of(args.output)):
-        checkpoints.sweep(path)
     return args
 
 
@@ -309,69 +487,55 @@ def main():
     config, tokenizer, device = common.load_config(args.model), common.load_tokenizer(args.model), common.pick_device()
     rank, world = common.start_distributed(device)
     if args.batch_size % world:
-        raise InputError(
-            f"--batch-size {args.batch_size}: does not divide by {world} processes; expected a multiple of {world}"
-        )
+        cure = f"expected a multiple of {world}"
+        raise InputError(f"--batch-size {args.batch_size}: does not divide by {world} processes; {cure}")
     asked, depth = set(args.objectives.split(",")), config.num_hidden_layers
-    masked = bool(asked & {"mlm", "tlm"})
-    if masked and tokenizer.mask_token_id is None:
+    masked, mask_id = bool(asked & {"mlm", "tlm"}), tokenizer.mask_token_id
+    if masked and mask_id is None:
         raise InputError(f"{args.model}: its tokenizer has no mask, which mlm and tlm need; expected another model")
-    layer = args.layer or align.align_layer(align.read_align_json(args.model, depth), depth)
-    if layer > depth:
-        raise InputError(f"--layer {layer}: {args.model} has {depth} layers")
-    precision = args.precision or common.pick_precision(device)
-    limit = min(MAX_LENGTH, common.piece_limit(tokenizer, config))
+    args.layer = args.layer or links.align_layer(links.read_align_json(args.model, depth), depth)
+    if args.layer > depth:
+        raise InputError(f"--layer {args.layer}: {args.model} has {depth} layers")
+    args.precision = args.precision or common.pick_precision(device)
+    limit = min(MAX_LENGTH, common.subword_limit(tokenizer, config))
     training.seed_everything(args.seed)
 
-    # Data, and the links that so trains on.
-    files = read_files(args.train, tokenizer, limit, args.max_steps, args.batch_size, args.seed, world)
-    if "so" in asked and (args.links or args.similarity == "cosine"):
-        load = functools.partial(load_aligner, args.model, tokenizer, layer, limit, precision, device, rank, world)
-        add_links(files, args.max_steps, args.seed, args.links, load)
+    # Text, and the links that so trains on.
+    files = read_files(args, tokenizer, limit, world)
+    if "so" in asked and args.similarity == "cosine":
+        add_links(files, args, tokenizer, limit, device)
+    data = [side.ids for file in files for side in file["sides"]]
+    used = {tokenizer.pad_token_id, *np.unique(np.concatenate(data)).tolist()}
+    found = [file.get("links", {}) for file in files]
+    data += [np.array([(pair, *link) for pair in of for link in of[pair]]) for of in found]
 
     # Model.
-    sides = [side.ids for file in files for side in file["sides"]]
-    used = {tokenizer.pad_token_id, *np.unique(np.concatenate([np.unique(ids) for ids in sides])).tolist()}
-    deepest = depth if masked else min(layer + ("psi" in asked), depth)
-    model, new_id = load_model(args.model, deepest, masked, used)
+    model, new_id = load_model(args.model, depth if masked else min(args.layer + ("psi" in asked), depth), masked, used)
     pad_id = tokenizer.pad_token_id
     if new_id is not None:
         pad_id = int(new_id[pad_id])
         for file in files:
             file["sides"] = [side._replace(ids=new_id[side.ids]) for side in file["sides"]]
-    encoder = model.base_model
-    encode = encoder, common.final_norm(args.model, encoder), precision
-    modules = {"model": model} | ({"psi_head": objectives.identification_head(config)} if "psi" in asked else {})
-    common.release_memory()
-    losses_of = []  # of one objective after the other, so that each graph is freed before the next is built
-    if asked & {"so", "co", "contrast"}:
-        losses_of.append(
-            functools.partial(objectives.alignment_losses, encode, asked, layer, args.similarity, pad_id, device, rank)
-        )
-    predict = functools.partial(objectives.predict_masked, encode, model, tokenizer.mask_token_id, pad_id, device)
-    losses_of += [functools.partial(objectives.monolingual_losses, predict, limit)] * ("mlm" in asked)
-    losses_of += [functools.partial(objectives.translation_losses, predict, limit)] * ("tlm" in asked)
+    norm, modules = common.final_norm(args.model, model.base_model), {"model": model.to(device)}
     if "psi" in asked:
-        head = modules["psi_head"].to(device)
-        above = min(layer + 1, depth)
-        losses_of.append(
-            functools.partial(objectives.identification_losses, encode, head, above, pad_id, device, limit)
-        )
-    parameters = [parameter for module in modules.values() for parameter in module.to(device).parameters()]
+        modules["psi_head"] = identification_head(config).to(device)
+    heads = norm, modules.get("psi_head")
+    setup = Setup(model, *heads, asked, args.similarity, args.layer, limit, args.precision, pad_id, mask_id)
+    # One after the other, so that each graph is freed before the next is built.
+    objectives = [alignment_losses] * bool(asked & {"so", "co", "contrast"}) + [monolingual_losses] * ("mlm" in asked)
+    objectives += [translation_losses] * ("tlm" in asked) + [identification_losses] * ("psi" in asked)
+    common.release_memory()
+    parameters = [parameter for module in modules.values() for parameter in module.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=0.0, fused=True)
 
     # Training, from where a killed run of the same code, settings, data and model stood.
-    found = [file["links"] or {} for file in files]
-    links = [np.array([(pair, *link) for pair in of for link in of[pair]]) for of in found]
-    options = {**vars(args), "precision": precision, "layer": layer}
-    crc = checkpoints.training_crc(__file__, options, [*sides, *links, *checkpoints.weights(model)])
-    path = checkpoints.path_of(args.output)
-    state = {"history": [], "loss": 0.0, "steps": 0, **checkpoints.load(path, crc, modules, optimizer)}
+    state, save = training.resume(__file__, args, data, modules, optimizer)
     for file in files if rank == 0 else ():
         if file["size"] < args.batch_size:
             less = f"its batches are of {file['size']}"
             warn(f"{file['path']}: has fewer pairs than --batch-size {args.batch_size}; {less}")
     started = saved = time.perf_counter()
+    started -= state["seconds"]
     with tqdm(total=args.max_steps, initial=state["step"], unit=" steps", disable=None if rank == 0 else True) as bar:
         for step in range(state["step"], args.max_steps):
             training.seed_step(args.seed, step, rank)
@@ -379,35 +543,43 @@ def main():
             size, loss = len(batch), torch.zeros((), device=device)
             local_batch = batch[rank * size // world : (rank + 1) * size // world]
             generators = [np.random.default_rng([args.seed, step, pair]) for pair in local_batch]
-            for losses in (function(file, local_batch, generators) for function in losses_of):
+            for losses in (objective(setup, file, local_batch, generators) for objective in objectives):
                 (losses.sum() / size).backward()
                 loss += losses.detach().sum() / size
             if world > 1:
                 dist.all_reduce(loss)
-            training.update(optimizer, parameters, args.lr * training.linear_schedule(step, args.max_steps, WARMUP))
-            state |= {"step": step + 1, "steps": state["steps"] + 1, "loss": state["loss"] + float(loss)}
-            if (step + 1) % -(-args.max_steps // 5) == 0 or step + 1 == args.max_steps:
-                record_loss(state, bar)
+            rate = args.lr * training.linear_schedule(step, args.max_steps, WARMUP)
+            training.update(optimizer, rate)
+            state |= {"step": step + 1, "loss": loss, "seconds": time.perf_counter() - started}
+            training.record_loss(state, args.max_steps, rate, bar)
             bar.update()
             if rank == 0 and time.perf_counter() - saved >= 60 * args.save_every:
+                save()
                 saved = time.perf_counter()
-                seconds = state["seconds"] + saved - started
-                checkpoints.save(path, crc, modules, optimizer, {**state, "seconds": seconds})
-    seconds = state["seconds"] + time.perf_counter() - started
-    if not math.isfinite(state["history"][-1]["train_loss"]):
-        raise InputError(f"--lr {args.lr}: the loss is no number any more; expected a lower rate")
-
-    if rank == 0:
-        contents = describe(args, files, state["history"], layer, seconds)
-        weights = {key: value.detach().cpu() for key, value in model.state_dict().items()}
-        del optimizer, files
-        save_aligner(args.model, weights, new_id, contents, args.output)
-        if os.path.exists(path):
-            os.remove(path)
-        report = contents["finetuning.json"]
-        print(json.dumps({key: report[key] for key in ("steps", "seconds", "pairs_per_second")} | state["history"][-1]))
+    seconds, history = time.perf_counter() - started, state["history"]
     if world > 1:
         dist.destroy_process_group()
+    if not math.isfinite(history[-1]["loss"]):
+        raise InputError(f"--lr {args.lr}: the loss is no number any more; expected a lower rate")
+    if rank > 0:
+        return
+
+    # The whole checkpoint with the trained weights put in their place.
+    drawn = sum(files[step % len(files)]["size"] for step in range(args.max_steps))
+    report = {
+        "model": args.model, "pairs": [len(file["pairs"]) for file in files], "steps": args.max_steps,
+        "batch_sizes": [file["size"] for file in files], "history": history, "seconds": seconds,
+        "pairs_per_second": drawn / seconds, "commit": versions.commit(), "args": vars(args),
+    }  # fmt: skip
+    contents = {"align.json": {"layer": args.layer, **EXTRACTION[args.similarity]}, "finetuning.json": report}
+    weights = {key: value.detach().cpu() for key, value in model.state_dict().items()}
+    del optimizer, files
+    full, missing = load_whole(args.model)
+    training.put_weights(full, weights, new_id)
+    kept = {key: value for key, value in full.state_dict().items() if key not in missing}
+    training.save_folder(full, args.model, args.output, contents, state_dict=kept)
+    remove(training.checkpoint_path(args.output))
+    print(json.dumps({key: report[key] for key in ("steps", "seconds", "pairs_per_second")} | history[-1]))
 
 
 if __name__ == "__main__":

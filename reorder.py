@@ -15,11 +15,10 @@ word that has one: English words that a translation lacks are mostly articles, a
 stand before the word they belong to. Where no linked word follows (with --unaligned previous: precedes), it stays at
 that end of the sentence; --unaligned nearest counts both ends as linked neighbours.
 
-Three controls read the same files. --random tells order from disorder: every sentence gets a random permutation with
-exactly as many inversions as its reordering has, drawn uniformly from all of these (in sentences of more than 128
-words nearly so), so Kendall's tau to the English order is the same in every sentence. --identity keeps the English
-order: what is left is the effect of splitting text into words and joining them again. --reverse turns every sentence
-backwards.
+Three controls read the same files. --random is the control with the same Kendall's tau: every sentence gets a random
+permutation with exactly as many inversions as its reordering has, drawn uniformly from all of these (in sentences of
+more than 128 words nearly so). --identity keeps the English order: what is left is the effect of splitting text into
+words and joining them again. --reverse turns every sentence backwards.
 
 Question answering (--task qa, SQuAD's JSON): every sentence of a context and every question is put in order, a line of
 links each: the sentences of paragraph 1, its questions, the sentences of paragraph 2, ... The words of an answer move
@@ -30,6 +29,7 @@ Sentences of xnli and pawsx are text: they are split by the rule in data/words.p
 keep the spaces around them that they had. Pairs and text are read and written a line at a time.
 """
 
+import collections
 import contextlib
 import functools
 import json
@@ -37,9 +37,11 @@ import math
 
 import numpy as np
 
-from data.cli import Arguments, InputError, check_outputs, error_at, open_output, random_seed, run_script
-from data.files import read_pharaoh, write_lines
-from data.tasks import FORMATS
+from data.files import (
+    Arguments, InputError, check_count, check_outputs, error_at, open_output, random_seed, read_pharaoh, run_script,
+    write_lines,
+)  # fmt: skip
+from data.formats import FORMATS
 
 EXACT = 128  # longest sentence whose random permutations are exactly uniform; the table grows with its cube
 CONTROLS = {
@@ -64,8 +66,8 @@ def last_linked(places, end):
 def target_places(length, links, unaligned="next"):
     """Return the place of each of `length` source words in the translation, numbers that sort into its order.
 
-    links: (source, target) pairs, 0-indexed. unaligned: 'previous', 'next' or 'nearest', whom words without links
-    follow.
+    links: (source, target) pairs, 0-indexed. unaligned: 'previous', 'next' or 'nearest', the word that one without
+    links goes with.
     """
     targets = [[] for _ in range(length)]
     for i, j in set(links):
@@ -79,7 +81,7 @@ def target_places(length, links, unaligned="next"):
 
 
 def reordering(length, links, unaligned="next"):
-    """Return the permutation that puts `length` words in the translation's order: the k-th entry comes k-th."""
+    """Return the permutation that puts `length` words in the translation's order: its k-th entry is the k-th word."""
     places = target_places(length, links, unaligned)
     return sorted(range(length), key=places.__getitem__)  # stable: equal places keep the English order
 
@@ -156,14 +158,14 @@ def mallows_tilt(n, k):
 def order_rule(control, unaligned, seed):
     """Return the function (length, links) -> permutation of one of CONTROLS, of the translation's order for None."""
     generator = np.random.default_rng(seed)
-    return {
-        None: lambda length, links: reordering(length, links, unaligned),
-        "identity": lambda length, links: list(range(length)),
-        "reverse": lambda length, links: list(range(length))[::-1],
-        "random": lambda length, links: random_permutation(
-            length, inversions(reordering(length, links, unaligned)), generator
-        ),
-    }[control]
+
+    def rule(length, links):
+        if control in ("identity", "reverse"):
+            return list(range(length))[:: 1 if control == "identity" else -1]
+        order = reordering(length, links, unaligned)
+        return random_permutation(length, inversions(order), generator) if control == "random" else order
+
+    return rule
 
 
 # ---- files ---------------------------------------------------------------------------------------------------
@@ -174,32 +176,23 @@ def read_alignment(path, sentences, sentences_path):
 
     Raises InputError for another number of lines and for a word that is not there.
     """
-    lines, number = read_pharaoh(path), 0
+    lines, number, name = read_pharaoh(path), 0, f"the list of sentences in {sentences_path}"
     for number, (words, units, rest) in enumerate(sentences, 1):
         links = next(lines, None)
         if links is None:
-            count = number + sum(1 for _ in sentences)
-            raise InputError(
-                f"{path}: {number - 1} lines, but {sentences_path} has {count} sentences; expected one for each"
-            )
+            check_count(path, number - 1, number + sum(1 for _ in sentences), name)
         for i, j in links:
             if i >= len(words):
-                raise error_at(
-                    path,
-                    number,
-                    f"link {i}-{j}: sentence {number} of {sentences_path} has {len(words)} words (the first is 0)",
-                )
+                has = f"sentence {number} of {sentences_path} has {len(words)} words (the first is 0)"
+                raise error_at(path, number, f"link {i}-{j}: {has}")
         yield words, units, {(units[i], j) for i, j in links}, rest
-    if next(lines, None) is not None:
-        raise error_at(
-            path, number + 1, f"more lines than the {number} sentences of {sentences_path}; expected one for each"
-        )
+    check_count(path, number + sum(1 for _ in lines), number, name)
 
 
 def put_in_order(sentences, rule, counts, listed):
     """Yield (words, order, rest) of read_alignment's sentences, `rule` giving the order of the units.
 
-    Sums what summarise needs in `counts`, a dict of zeros; writes each order to the stream `listed`, None for none.
+    Sums in `counts` what summarise needs; writes each order to the stream `listed`, if there is one.
     """
     for words, units, links, rest in sentences:
         length = units[-1] + 1 if words else 0
@@ -228,57 +221,35 @@ def summarise(counts):
     }
 
 
-def check_paths(inputs, outputs):
-    """Raise InputError for standard input or output, and as check_outputs does."""
-    if "-" in (*inputs, *outputs):
-        raise InputError("-: standard input and output are taken by the statistics; expected the names of files")
-    check_outputs(outputs, inputs)
-
-
 def main():
     parser = Arguments(__doc__)
-    parser.add_argument(
-        "--task",
-        choices=list(FORMATS),
-        required=True,
-        help="format of the input; text is a tokenised sentence a line, qa is SQuAD's JSON",
-    )
-    parser.add_argument("--input", required=True, metavar="FILE", help="English sentences")
-    parser.add_argument(
-        "--alignment",
-        required=True,
-        metavar="FILE",
-        help="`i-j` links, English word - word of the translation, a line a sentence",
-    )
-    parser.add_argument("--output", required=True, metavar="FILE", help="file to write")
-    parser.add_argument(
-        "--unaligned",
-        choices=["previous", "next", "nearest"],
-        default="next",
-        help="which neighbour words without links go with",
-    )
+    add = parser.add_argument
+    add("--task", choices=list(FORMATS), required=True, help="format of the input; text is a tokenised sentence a "
+        "line, qa is SQuAD's JSON")  # fmt: skip
+    add("--input", required=True, metavar="FILE", help="English sentences")
+    add("--alignment", required=True, metavar="FILE", help="`i-j` links, English word - word of the translation, a "
+        "line for each sentence")  # fmt: skip
+    add("--output", required=True, metavar="FILE", help="file to write")
+    add("--unaligned", choices=["previous", "next", "nearest"], default="next", help="which neighbour words without "
+        "links go with")  # fmt: skip
+    controls = parser.add_mutually_exclusive_group()
     for name, text in CONTROLS.items():
-        parser.add_argument(f"--{name}", action="store_true", help=text)
-    parser.add_argument(
-        "--seed", type=random_seed, default=1, help="of the random permutations: that of the training they are for"
-    )
-    parser.add_argument(
-        "--permutations",
-        metavar="FILE",
-        help="write each sentence's order too, a line of word numbers from 0, for --consistency in training",
-    )
-    parser.add_argument(
-        "--stats", metavar="FILE", help="write the statistics to this file too; eval.py reads them from TRAIN_FILE.json"
-    )
+        controls.add_argument(f"--{name}", action="store_const", const=name, dest="control", help=text)
+    add("--seed", type=random_seed, default=1, help="of the random permutations: that of the training they are for")
+    add("--permutations", metavar="FILE", help="write each sentence's order too, a line of word numbers from 0, for "
+        "--consistency in training")  # fmt: skip
+    add("--stats", metavar="FILE", help="write the statistics to this file too; eval.py reads them from "
+        "TRAIN_FILE.json")  # fmt: skip
     args = parser.parse_args()
 
-    check_paths([args.input, args.alignment], [path for path in (args.output, args.stats, args.permutations) if path])
-    controls = [name for name in CONTROLS if getattr(args, name)]
-    if len(controls) > 1:
-        raise InputError(f"--{controls[-1]} and --{controls[0]} are two controls; expected one of them")
-    form, rule = FORMATS[args.task], order_rule(controls[0] if controls else None, args.unaligned, args.seed)
+    inputs = [args.input, args.alignment]
+    outputs = [path for path in (args.output, args.stats, args.permutations) if path]
+    if "-" in inputs + outputs:
+        raise InputError("-: standard output is taken by the statistics; expected the names of files")
+    check_outputs(outputs, inputs)
 
-    counts = dict.fromkeys(("sentences", "words", "aligned", "moved", "several", "tau"), 0)
+    form, counts = FORMATS[args.task], collections.Counter()
+    rule = order_rule(args.control, args.unaligned, args.seed)
     with open_output(args.permutations) if args.permutations else contextlib.nullcontext() as listed:
         sentences = read_alignment(args.alignment, form.sentences(args.input), args.input)
         form.write(args.output, put_in_order(sentences, rule, counts, listed), args.input)

@@ -9,10 +9,10 @@ The model is Helsinki-NLP/opus-mt-en-LANG unless --model names another; its toke
 protobuf`. English words are udpos's own, else those of data/split.py's rule, by which translations are split too. Each
 distinct sentence is translated once. For the translator, natural_text writes the words of udpos as people write them.
 
-A translation has at most 2 n + 20 pieces, n being those of the longest sentence in its batch, of like ones: so a model
-that repeats itself comes to an end. Translations that have as many are counted and told of. A sentence for whose
-translation the model would have no positions left is cut in half between words, halves likewise, and what comes of the
-parts is joined. Nothing is left out; an empty translation is an empty right side.
+A translation has at most 2 n + 20 subwords, n being those of the longest sentence in its batch, so that a model that
+repeats itself comes to an end; a note counts those that have as many. A sentence for whose translation the model would
+have no positions left is cut in half between words, halves likewise, and the translations of the parts are joined.
+Nothing is left out; an empty translation is an empty right side.
 """
 
 import re
@@ -23,12 +23,11 @@ import torch
 from tqdm import tqdm
 
 import common
-from data.cli import Arguments, InputError, check_writable, positive, run_script, warn
-from data.files import split_words, write_lines
-from data.tasks import FORMATS
+from data.files import Arguments, InputError, check_writable, positive, run_script, split_words, warn, write_parallel
+from data.formats import FORMATS
 from data.words import split_text
 
-# Pieces of the translations of a batch, all beams together, each as long as it may become.
+# Subwords of the translations of a batch, all beams together, each as long as it may become.
 BUDGET = {"cpu": 8192, "cuda": 131072}
 BEAMS = 4  # where the model's folder names no number; OPUS-MT's folders say 4 or 6
 EXPECTED = (
@@ -71,14 +70,14 @@ def natural_text(words):
 
 
 def read_english(path, task):
-    """Return the sentences of a file in order: a list of (words with a space between, text to translate).
-
-    Raises InputError for a malformed file and one without sentences.
+    """Return the sentences of a file in order: a list of (words, text to translate); words is None where they are those
+    of the text. Raises InputError for a malformed file and one without sentences.
     """
-    if FORMATS[task].rows is None:  # words without a text
-        rows = [(" ".join(words), natural_text(words)) for words, _, _ in FORMATS[task].sentences(path)]
+    form = FORMATS[task]
+    if form.rows is None:
+        rows = [(words, natural_text(words)) for words, _, _ in form.sentences(path)]
     else:
-        rows = [(" ".join(split_text(text)), text) for row in FORMATS[task].rows(path) for text in row]
+        rows = [(None, text) for row in form.rows(path) for text in row]
     if not rows:
         raise InputError(f"{path}: no sentences; expected one a line")
     return rows
@@ -106,7 +105,7 @@ def target_code(name, tokenizer, lang, code):
 
     code: what the user names, None for CODES' or the language itself. Raises InputError where the model lacks the code.
     """
-    codes = sorted(piece[2:-2] for piece in tokenizer.get_vocab() if re.fullmatch(">>.+<<", piece))
+    codes = sorted(subword[2:-2] for subword in tokenizer.get_vocab() if re.fullmatch(">>.+<<", subword))
     if code is None and len(codes) < 2:
         return ""
     for wanted in [code] if code else [CODES.get(lang), lang]:
@@ -116,15 +115,14 @@ def target_code(name, tokenizer, lang, code):
     raise InputError(f"{wanted}: {name} has no target language of this name; expected --code with one of {known}")
 
 
-def most_pieces(length):
-    """Return the most pieces that the translation of a sentence of `length` pieces may have."""
+def longest_translation(length):
+    """Return the most subwords that the translation of a sentence of `length` subwords may have."""
     return 2 * length + 20
 
 
 def encode(tokenizer, text, code, limit):
-    """Return the pieces of a text, special ones included, a list of arrays: one, or one of each part it is cut into.
-
-    It is cut where it has more than `limit` pieces. code: what the text and each part of it begins with.
+    """Return the subwords of a text, special ones included, as a list of arrays: one, or one of each part that it is
+    cut into where it has more than `limit`. code: what the text and each part of it begins with.
     """
     ids = tokenizer(code + text, verbose=False)["input_ids"]
     if len(ids) <= limit or len(text) < 2:
@@ -137,44 +135,40 @@ def encode(tokenizer, text, code, limit):
     return [part for half in halves for part in encode(tokenizer, half, code, limit)]
 
 
-def translate_batch(model, tokenizer, pieces, beams, precision):
-    """Return (translations, how many have as many pieces as they may) of a list of arrays of pieces."""
-    pad_id, most = model.config.pad_token_id, most_pieces(max(map(len, pieces)))
-    ids = common.pad([array.tolist() for array in pieces], pad_id).to(model.device)
+def translate_batch(model, tokenizer, parts, beams, precision):
+    """Return (translations, how many have as many subwords as they may) of encode's arrays."""
+    pad_id, most = model.config.pad_token_id, longest_translation(max(map(len, parts)))
+    ids = common.pad([array.tolist() for array in parts], pad_id).to(model.device)
+    settings = {"num_beams": beams, "do_sample": False, "max_new_tokens": most}
+    settings["bad_words_ids"] = [[pad_id]]  # the decoder starts with <pad>; Marian never writes it
     with torch.inference_mode(), common.autocast(model.device, precision):
-        made = model.generate(
-            input_ids=ids,
-            attention_mask=ids != pad_id,
-            num_beams=beams,
-            do_sample=False,
-            max_new_tokens=most,
-            bad_words_ids=[[pad_id]],  # the decoder starts with <pad>; Marian never writes it
-        )
-    full = int(((made[:, 1:] != pad_id).sum(1) >= most).sum())  # but for the piece that the decoder starts with
+        made = model.generate(input_ids=ids, attention_mask=ids != pad_id, **settings)
+    full = int(((made[:, 1:] != pad_id).sum(1) >= most).sum())  # without the subword that the decoder starts with
     return tokenizer.batch_decode(made, skip_special_tokens=True, clean_up_tokenization_spaces=False), full
 
 
 def translate_texts(model, tokenizer, texts, code, beams, precision):
-    """Return ({text: translation}, {what a user should know: of how many sentences}). A batch's are of like length."""
+    """Return ({text: translation}, {what a user should know: of how many sentences}). Batches are of similar length."""
     positions = min(tokenizer.model_max_length, model.config.max_position_embeddings)
-    limit = max(2, (positions - 1 - most_pieces(0)) // 2)  # so that most_pieces(limit) and the decoder's start fit
-    pieces, first = [], [0]  # text k is pieces[first[k] : first[k + 1]], more than one where it was cut
-    for text in tqdm(texts, unit=" sentences", desc="split into pieces", leave=False, disable=None):
-        pieces += encode(tokenizer, text, code, limit)
-        first.append(len(pieces))
-    batches = common.length_sorted([most_pieces(len(array)) for array in pieces], BUDGET[model.device.type] // beams)
-    made, endless = [""] * len(pieces), 0
-    with tqdm(total=len(pieces), unit=" sentences", desc="translate", disable=None) as bar:
+    limit = max(2, (positions - 1 - longest_translation(0)) // 2)  # so that there are positions for its translation
+    parts, first = [], [0]  # text k is parts[first[k] : first[k + 1]], more than one where it was cut
+    for text in tqdm(texts, unit=" sentences", desc="split into subwords", leave=False, disable=None):
+        parts += encode(tokenizer, text, code, limit)
+        first.append(len(parts))
+    lengths = [longest_translation(len(array)) for array in parts]
+    batches = common.length_sorted(lengths, BUDGET[model.device.type] // beams)
+    made, endless = [""] * len(parts), 0
+    with tqdm(total=len(parts), unit=" sentences", desc="translate", disable=None) as bar:
         for batch in reversed(batches):  # the longest first: what memory does not hold shows at once
-            translations, full = translate_batch(model, tokenizer, [pieces[k] for k in batch], beams, precision)
+            translations, full = translate_batch(model, tokenizer, [parts[k] for k in batch], beams, precision)
             for k, translation in zip(batch, translations):
                 made[k] = translation
             endless += full
             bar.update(len(batch))
     spans = list(zip(first, first[1:]))
     counts = {
-        f"sentences have more than {limit} pieces and were translated in parts": sum(b - a > 1 for a, b in spans),
-        "translations have as many pieces as they may (2 n + 20); their end may be missing": endless,
+        f"sentences have more than {limit} subwords and were translated in parts": sum(b - a > 1 for a, b in spans),
+        "translations have as many subwords as they may (2 n + 20); their end may be missing": endless,
     }
     return {text: " ".join(made[a:b]) for text, (a, b) in zip(texts, spans)}, counts
 
@@ -201,14 +195,14 @@ def main():
     precision = args.precision or (common.pick_precision(device) if device.type == "cuda" else "f32")
     beams = args.beams or model.generation_config.num_beams or BEAMS
     model.to(device)
-    if precision == "bf16":
-        common.store_linear_in_bf16(model)
+    common.store_linear(model, precision)
     texts = list(dict.fromkeys(text for _, text in rows if text.strip()))
     translation, counts = translate_texts(model, tokenizer, texts, code, beams, precision)
 
-    sides = [(words, " ".join(split_text(translation.get(text, "")))) for words, text in rows]
-    write_lines(args.output, (" ||| ".join(re.sub(r"\|{3,}", "|", side) for side in pair) for pair in sides))
-    for what, count in {"lines have an empty right side": sum(not made for _, made in sides), **counts}.items():
+    made = [translation.get(text, "") for _, text in rows]
+    sides = ((split_text(text) if words is None else words, split_text(one)) for (words, text), one in zip(rows, made))
+    write_parallel(args.output, sides)
+    for what, count in {"lines have an empty right side": sum(not one.strip() for one in made), **counts}.items():
         if count:
             warn(f"{count} {what}")
 

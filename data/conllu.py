@@ -13,11 +13,11 @@ but one, are dropped.
 """
 
 import os
+import re
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data.cli import Arguments, InputError, error_at, run_script
-from data.files import UPOS, read_lines, write_udpos
+from data.files import UPOS, Arguments, InputError, check_label, error_at, read_lines, run_script, write_udpos
 
 TAG_PRECEDENCE = {
     "default": "VERB NOUN PROPN PRON ADJ NUM ADV INTJ AUX ADP DET PART CCONJ SCONJ X PUNCT".split(),
@@ -40,17 +40,13 @@ def read_conllu(path):
     def sentence():
         if spans and headless:
             raise error_at(path, headless, "head '_' in column 7, beside multiword tokens; expected a word's number")
-        for first, last, _ in spans:
-            if last > len(words):
-                raise error_at(
-                    path,
-                    number,
-                    f"multiword token {first}-{last} in a sentence of {len(words)} words; expected its last word there",
-                )
+        if spans and spans[-1][1] > len(words):
+            wrong = f"multiword token {spans[-1][0]}-{spans[-1][1]} in a sentence of {len(words)} words"
+            raise error_at(path, number, f"{wrong}; expected its last word there")
         return comments, words, spans
 
     for number, line in enumerate(read_lines(path), 1):
-        line = line.removesuffix("\r")
+        line, following = line.removesuffix("\r"), str(len(words) + 1)
         if line.startswith("#"):
             key, _, value = line[1:].partition("=")
             comments[key.strip()] = value.strip()
@@ -69,21 +65,18 @@ def read_conllu(path):
         if not plain(form):
             raise error_at(path, number, f"the form {form!r} in column 2 is empty; expected a word")
         if "-" in identifier:
-            first, _, last = identifier.partition("-")
-            ranges = first.isdecimal() and last.isdecimal() and int(first) == len(words) + 1 and int(last) > int(first)
-            if not ranges or spans and int(first) <= spans[-1][1]:
-                raise error_at(
-                    path, number, f"multiword token {identifier!r}; expected {len(words) + 1}-N before its first word"
-                )
-            spans.append((int(first), int(last), form))
+            match = re.fullmatch(rf"{following}-([0-9]{{1,9}})", identifier)
+            if not match or int(match[1]) <= len(words) + 1 or spans and len(words) < spans[-1][1]:
+                expected = f"expected {following}-N before its first word"
+                raise error_at(path, number, f"multiword token {identifier!r}; {expected}")
+            spans.append((len(words) + 1, int(match[1]), form))
             continue
-        if identifier != str(len(words) + 1):
-            raise error_at(path, number, f"word id {identifier!r}; expected {len(words) + 1}")
-        if tag not in UPOS:
-            raise error_at(path, number, f"unknown tag {tag!r} in column 4; expected one of {' '.join(UPOS)}")
+        if identifier != following:
+            raise error_at(path, number, f"word id {identifier!r}; expected {following}")
+        check_label(path, number, tag, UPOS, "tag")
         if head == "_":
             headless, head = headless or number, "0"
-        if not head.isdecimal():
+        if not re.fullmatch("[0-9]{1,9}", head):
             raise error_at(path, number, f"head {head!r} in column 7; expected a word's number, 0 for the root")
         words.append((form, tag, int(head)))
     if words:
@@ -106,18 +99,12 @@ def depth(words, index):
 def merge_multiword(words, spans, lang):
     """Return (words, tags) of a sentence in XTREME's form: fused words in place of their parts, odd spaces removed."""
     order = TAG_PRECEDENCE.get(lang, TAG_PRECEDENCE["default"])
+    rank = {tag: order.index(tag) if tag in order else len(order) for tag in UPOS}
     fused = {first: (last, form) for first, last, form in spans}
     forms, tags, i = [], [], 1
     while i <= len(words):
         last, form = fused.get(i, (i, words[i - 1][0]))
-        parts = range(i - 1, min(last, len(words)))
-        head = min(
-            parts,
-            key=lambda part: (
-                depth(words, part),
-                order.index(words[part][1]) if words[part][1] in order else len(order),
-            ),
-        )
+        head = min(range(i - 1, last), key=lambda part: (depth(words, part), rank[words[part][1]]))
         forms.append(plain(form))
         tags.append(words[head][1])
         i = last + 1
@@ -125,9 +112,7 @@ def merge_multiword(words, spans, lang):
 
 
 def convert(path, lang):
-    """Return (comments, (words, tags)) of each sentence of a CoNLL-U file, words and tags as data.files.read_udpos
-    does.
-    """
+    """Return (comments, (words, tags)) of each sentence of a CoNLL-U file. Raises InputError where none has text."""
     sentences = []
     for comments, words, spans in read_conllu(path):
         forms, tags = merge_multiword(words, spans, lang)
@@ -140,11 +125,10 @@ def convert(path, lang):
 
 def main():
     parser = Arguments(__doc__)
-    parser.add_argument(
-        "--input", nargs="+", required=True, metavar="FILE", help="CoNLL-U files of one language and split"
-    )
-    parser.add_argument("--lang", required=True, help="language code; it picks the tag of multiword tokens")
-    parser.add_argument("--output", required=True, metavar="FILE", help="udpos file to write")
+    add = parser.add_argument
+    add("--input", nargs="+", required=True, metavar="FILE", help="CoNLL-U files of one language and split")
+    add("--lang", required=True, help="language code; it picks the tag of multiword tokens")
+    add("--output", required=True, metavar="FILE", help="udpos file to write")
     args = parser.parse_args()
     files = sorted(args.input, key=os.path.basename)
     write_udpos(args.output, [sentence for path in files for _, sentence in convert(path, args.lang)])

@@ -17,36 +17,44 @@ Out:  below DATA, for each task:
     python data/download.py --output DATA --tasks squad,xquad,translations --jobs 8
     python data/download.py --list              every file, its size, sha256 and addresses, where to put it by hand
 
-Run again after an interruption it goes on where it was: partial downloads stay as DATA/archives/NAME.part, and what is
-written is not made again. What could not be had is named at the end, a line a file, exit code 2. Sizes, sums and
-addresses stand in data/sources.tsv. udpos needs, by estimate, 0.7 GB of memory and 2 GB of disk for a while.
+Run again after an interruption, it goes on from there: partial downloads stay as DATA/archives/NAME.part, and files
+that are written are not made again. What could not be fetched is named at the end, a line a file, with exit code 2.
+data/sources.tsv has a line for each file: name, bytes, sha256 and addresses, tabs between. udpos needs, by estimate,
+0.7 GB of memory and 2 GB of disk for a while.
 
 Text is written as XTREME's utils_preprocess.py writes it, its csv quoting included: a field that holds a quotation mark
-stands in quotation marks, and those inside are doubled. TyDiQA's dev files keep their answers, which XTREME takes away.
+is put in quotation marks, and those inside are doubled. TyDiQA's dev files keep their answers, which XTREME removes.
 """
 
 import contextlib
 import csv
 import functools
-import glob
+import hashlib
 import io
 import itertools
 import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tarfile
-import tempfile
+import time
 import zipfile
 
 from tqdm import tqdm
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data.cli import Arguments, InputError, open_output, positive, run_script
 from data.conllu import convert
-from data.fetch import fetch_all, known_files
-from data.files import PAIR_LABEL_ALIASES, write_udpos
+from data.files import (
+    PAIR_LABEL_ALIASES, Arguments, InputError, one_line, open_output, positive, read_lines, remove, run_script,
+    write_udpos,
+)  # fmt: skip
+
+SOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sources.tsv")
+RETRIES = 3  # attempts that bring nothing new before an address is given up
+PAUSE = 2.0  # seconds between attempts that bring nothing new
+TIMEOUT = 30  # seconds without a byte
 
 WITHOUT_TEXT = {"ar_nyuad", "en_esl", "fr_ftb", "ja_bccwj"}  # UD may not give their words away: every form is `_`
 
@@ -61,8 +69,6 @@ XQUAD_LANGS = "ar de el en es hi ru th tr vi zh".split()
 MLQA_LANGS = "ar de en es hi vi zh".split()
 TASKS = "udpos xnli pawsx pud squad tydiqa xquad mlqa translations".split()
 DEFAULT_TASKS = "udpos,xnli,pawsx,translations"
-
-WORK = ".udpos."  # how the name of a folder for treebanks that are being read begins
 
 
 # ---- what there is to do ---------------------------------------------------------------------------
@@ -79,42 +85,41 @@ def plan(tasks):
         """Add targets, {target: member of the archive}, that write(stream of a member, its targets) makes."""
         steps.append((task, archive, list(targets), functools.partial(convert_members, targets, write)))
 
-    if "udpos" in tasks:
-        targets = [f"udpos/{split}-{lang}.tsv" for split, langs in UDPOS_LANGS.items() for lang in langs]
-        steps.append(("udpos", "ud-treebanks-v2.5.tgz", targets, convert_udpos))
-    if "pud" in tasks:
-        names = [f"{lang}_pud-ud-test.conllu" for lang in ("en", *ORDER_LANGS)]
-        add("pud", "ud-treebanks-v2.5.tgz", copy, {f"pud/{name}": name for name in names})
-    if "xnli" in tasks:
-        tests = itertools.product(("dev", "test"), XNLI_LANGS)
-        targets = {f"xnli/{split}-{lang}.tsv": f"XNLI-1.0/xnli.{split}.tsv" for split, lang in tests}
-        add("xnli", "XNLI-1.0.zip", write_xnli, targets)
-        names, folder = [f"multinli.train.{lang}.tsv" for lang in ORDER_LANGS], "XNLI-MT-1.0/multinli"
-        add("xnli", "XNLI-MT-1.0.zip", write_xnli_train, {"xnli/train-en.tsv": f"{folder}/multinli.train.en.tsv"})
-        add("xnli", "XNLI-MT-1.0.zip", copy, {f"xnli/translate-train/{name}": f"{folder}/{name}" for name in names})
-    if "pawsx" in tasks:
-        tests = itertools.product(("dev", "test"), PAWSX_LANGS)
-        targets = {f"pawsx/{split}-{lang}.tsv": f"x-final/{lang}/{split}_2k.tsv" for split, lang in tests}
-        add("pawsx", "x-final.tar.gz", write_pawsx, {"pawsx/train-en.tsv": "x-final/en/train.tsv", **targets})
-    if "tydiqa" in tasks:
-        train, dev = "tydiqa-goldp-v1.1-train.json", "tydiqa-goldp-v1.1-dev"
-        add("tydiqa", train, write_tydiqa, {"tydiqa/tydiqa.goldp.en.train.json": train})
-        names = {code: f"{dev}/tydiqa-goldp-dev-{lang}.json" for code, lang in TYDIQA_LANGS.items()}
-        targets = {f"tydiqa/tydiqa.goldp.{code}.dev.json": name for code, name in names.items()}
-        add("tydiqa", f"{dev}.tgz", write_tydiqa, targets)
-    if "mlqa" in tasks:
-        names = [f"MLQA_V1/dev/dev-context-{lang}-question-{lang}.json" for lang in MLQA_LANGS]
-        add("mlqa", "MLQA_V1.zip", copy, {f"mlqa/{name}": name for name in names})
-    for name in ("train-v1.1.json", "dev-v1.1.json") if "squad" in tasks else ():
-        add("squad", name, copy, {f"squad/{name}": name})
-    for name in [f"xquad.{lang}.json" for lang in XQUAD_LANGS] if "xquad" in tasks else ():
-        add("xquad", name, copy, {f"xquad/{name}": name})
-    for name in [f"en-{lang}-translated.tsv" for lang in ("fr", "de", "zh")] if "translations" in tasks else ():
-        add("translations", name, copy, {f"pawsx/translate-train/{name}": name})
-    for lang in ("de", "hi", "zh") if {"translations", "squad"} <= set(tasks) else ():
-        name = f"squad.translate.train.en-{lang}.json"
-        add("translations", name, copy, {f"squad/translate-train/{name}": name})
-    return steps
+    def add_copies(task, folder, names):
+        for name in names:
+            add(task, name, copy, {f"{folder}/{name}": name})
+
+    treebanks, mt = "ud-treebanks-v2.5.tgz", "XNLI-MT-1.0/multinli"
+    targets = [f"udpos/{split}-{lang}.tsv" for split, langs in UDPOS_LANGS.items() for lang in langs]
+    steps.append(("udpos", treebanks, targets, convert_udpos))
+    names = [f"{lang}_pud-ud-test.conllu" for lang in ("en", *ORDER_LANGS)]
+    add("pud", treebanks, copy, {f"pud/{name}": name for name in names})
+
+    tests = itertools.product(("dev", "test"), XNLI_LANGS)
+    targets = {f"xnli/{split}-{lang}.tsv": f"XNLI-1.0/xnli.{split}.tsv" for split, lang in tests}
+    add("xnli", "XNLI-1.0.zip", write_xnli, targets)
+    names = [f"multinli.train.{lang}.tsv" for lang in ORDER_LANGS]
+    add("xnli", "XNLI-MT-1.0.zip", write_xnli_train, {"xnli/train-en.tsv": f"{mt}/multinli.train.en.tsv"})
+    add("xnli", "XNLI-MT-1.0.zip", copy, {f"xnli/translate-train/{name}": f"{mt}/{name}" for name in names})
+
+    tests = itertools.product(("dev", "test"), PAWSX_LANGS)
+    targets = {f"pawsx/{split}-{lang}.tsv": f"x-final/{lang}/{split}_2k.tsv" for split, lang in tests}
+    add("pawsx", "x-final.tar.gz", write_pawsx, {"pawsx/train-en.tsv": "x-final/en/train.tsv", **targets})
+    add_copies("translations", "pawsx/translate-train", [f"en-{lang}-translated.tsv" for lang in ("fr", "de", "zh")])
+
+    train, dev = "tydiqa-goldp-v1.1-train.json", "tydiqa-goldp-v1.1-dev"
+    add("tydiqa", train, write_tydiqa, {"tydiqa/tydiqa.goldp.en.train.json": train})
+    names = {code: f"{dev}/tydiqa-goldp-dev-{lang}.json" for code, lang in TYDIQA_LANGS.items()}
+    targets = {f"tydiqa/tydiqa.goldp.{code}.dev.json": name for code, name in names.items()}
+    add("tydiqa", f"{dev}.tgz", write_tydiqa, targets)
+    names = [f"MLQA_V1/dev/dev-context-{lang}-question-{lang}.json" for lang in MLQA_LANGS]
+    add("mlqa", "MLQA_V1.zip", copy, {f"mlqa/{name}": name for name in names})
+    add_copies("squad", "squad", ["train-v1.1.json", "dev-v1.1.json"])
+    add_copies("xquad", "xquad", [f"xquad.{lang}.json" for lang in XQUAD_LANGS])
+    if "squad" in tasks:
+        names = [f"squad.translate.train.en-{lang}.json" for lang in ("de", "hi", "zh")]
+        add_copies("translations", "squad/translate-train", names)
+    return [step for step in steps if step[0] in tasks]
 
 
 # ---- reading archives --------------------------------------------------------------------------------
@@ -141,7 +146,7 @@ def text(stream):
 
 
 def convert_members(names, write, data, path, targets):
-    """Call write(stream, targets) for every member that targets are made of; names: {target: member}."""
+    """Call write(stream, targets) for every member that targets are made from. names: {target: member}."""
     left = {}
     for target in targets:
         left.setdefault(names[target], []).append(os.path.join(data, target))
@@ -164,7 +169,7 @@ def copy(stream, targets):
 
 
 def read_table(stream, columns):
-    """Yield the fields of each line of a table but the first, its header. Raises ValueError for a line with too few."""
+    """Yield the fields of each line of a table after its header. Raises ValueError for a line with too few."""
     for number, line in enumerate(text(stream), 1):
         fields = [field.strip() for field in line.strip().split("\t")]
         if len(fields) < columns:
@@ -222,16 +227,13 @@ def save_sentences(stream, path):
 
     Returns how many these are. Release 2.5 has one, in ru_syntagrus-ud-train.conllu.
     """
-    broken, sentence, whole = 0, [], True
+    broken = 0
     with open(path, "wb") as out:
-        for line in itertools.chain(stream, [b"\n"]):
-            if line.strip():
-                sentence.append(line)
-                whole = whole and (line.startswith(b"#") or line.count(b"\t") == 9)
-            elif sentence:
-                broken += not whole
-                out.writelines([*sentence, b"\n"] if whole else [])
-                sentence, whole = [], True
+        for blank, lines in itertools.groupby(stream, lambda line: not line.strip()):
+            lines = [b"\n"] if blank else list(lines)
+            whole = blank or all(line.startswith(b"#") or line.count(b"\t") == 9 for line in lines)
+            broken += not whole
+            out.writelines(lines if whole else [])
     return broken
 
 
@@ -249,9 +251,12 @@ def unpack_treebanks(archive, parts, folder):
 
 
 def convert_udpos(data, archive, targets):
-    """Write udpos files from UD's archive. What one file raises is raised after the others are written."""
+    """Write udpos files from UD's archive. An error of one file is raised after the others are written."""
     failed, part_of = [], {target: os.path.basename(target).removesuffix(".tsv") for target in targets}
-    with tempfile.TemporaryDirectory(prefix=WORK, dir=os.path.dirname(archive)) as work:
+    work = os.path.join(os.path.dirname(archive), ".udpos")
+    remove(work)  # a killed run may have left it
+    os.mkdir(work)
+    try:
         files = unpack_treebanks(archive, set(part_of.values()), work)
         for target, part in tqdm(part_of.items(), unit=" files", desc="udpos", leave=False, disable=None):
             split, lang = part.split("-")
@@ -263,8 +268,105 @@ def convert_udpos(data, archive, targets):
                 write_udpos(os.path.join(data, target), rows, ("\n", "\n"))
             except InputError as error:
                 failed.append(str(error).replace(work + os.sep, ""))
+    finally:
+        remove(work)
     if failed:
         raise ValueError("; ".join(failed))
+
+
+# ---- fetching ------------------------------------------------------------------------------------------
+
+
+def known_files():
+    """Return every file that can be fetched: {name: (bytes, sha256, addresses)}."""
+    rows = [line.split("\t") for line in read_lines(SOURCES) if not line.startswith("#")]
+    return {name: (int(size), sha256, addresses) for name, size, sha256, *addresses in rows}
+
+
+def flaw(path, size, sha256):
+    """Return what is wrong with a file, in words; None where it has the size and sum."""
+    if size_of(path) != size:
+        return f"it has {size_of(path):,} bytes, not {size:,}"
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return None if digest.hexdigest() == sha256 else f"it has another sha256 than the known {sha256[:16]}..."
+
+
+def size_of(path):
+    """Return a file's bytes, 0 where there is none."""
+    return os.path.getsize(path) if os.path.exists(path) else 0
+
+
+def curl(addresses, jobs):
+    """Fetch files, {path: address}, each from where it ends, `jobs` at a time, in one attempt each.
+
+    Returns {path: (HTTP status, curl's exit code, its message)}. Raises InputError where there is no curl.
+    """
+    meter, errors = ([], None) if sys.stderr.isatty() else (["--silent"], subprocess.DEVNULL)
+    options = [*meter, "--fail", "--location", "--continue-at", "-", "--connect-timeout", str(TIMEOUT)]
+    options += ["--speed-time", str(TIMEOUT), "--speed-limit", "1", "--write-out"]
+    options += ["%{filename_effective}\\t%{http_code}\\t%{exitcode}\\t%{errormsg}\\n"]
+    for path, address in addresses.items():
+        options += ["--output", path, address]
+    try:
+        for parallel in (["--parallel", "--parallel-max", str(jobs)], []):  # before curl 7.66 one at a time
+            done = subprocess.run(["curl", *parallel, *options], stdout=subprocess.PIPE, stderr=errors, text=True)
+            if done.returncode != 2:  # an option that it does not know
+                break
+    except FileNotFoundError:
+        raise InputError("curl: not found; install it, or put the files that --list names there by hand") from None
+    lines = (line.split("\t") for line in done.stdout.splitlines())
+    return {path: (int(status), int(code or -1), message) for path, status, code, message in lines}
+
+
+def fetch_all(names, archives, jobs):
+    """Fetch files into the archives folder, with the known sizes and sums. Returns {name: why} of those that fail.
+
+    A cut connection is taken up where it was cut. An address is given up when RETRIES attempts brought nothing new, or
+    one shows that it has no such file or another one.
+    """
+    known, reasons, left = known_files(), {}, {}  # left: {name: the address of each attempt to come}
+    for name in names:
+        path = os.path.join(archives, name)
+        wrong = flaw(path, *known[name][:2])
+        if wrong:
+            left[name] = [address for address in known[name][2] for _ in range(RETRIES)]
+            reasons[name] = [f"the file there is wrong, {wrong}"] if os.path.exists(path) else []
+    while left:
+        parts = {name: os.path.join(archives, name + ".part") for name in left}
+        before = {name: size_of(part) for name, part in parts.items()}
+        answers = curl({part: left[name][0] for name, part in parts.items()}, jobs)
+        for name, part in parts.items():
+            reason, final = judge(part, before[name], answers.get(part, (0, -1, "")), *known[name][:2])
+            if reason is None:
+                os.replace(part, os.path.join(archives, name))
+                del left[name], reasons[name]
+            elif final or size_of(part) <= before[name]:
+                reasons[name].append(reason)
+                address, *others = left[name]
+                left[name] = [other for other in others if not final or other != address]
+        left = {name: attempts for name, attempts in left.items() if attempts}
+        if any(size_of(parts[name]) <= before[name] for name in left):
+            time.sleep(PAUSE)
+    return {name: ", ".join(dict.fromkeys(why)) for name, why in reasons.items()}
+
+
+def judge(part, before, answer, size, sha256):
+    """Return (why a file is not whole or None, whether to give up the address). Removes what is wrong.
+
+    before: the bytes that were there before the attempt; answer: what curl() returned of it.
+    """
+    (status, code, message), reached = answer, size_of(part)
+    if reached < size and code:
+        if code == 33 or status == 416:  # no ranges there, or a shorter file: from its start
+            remove(part)
+        return message or f"curl ended with code {code}", 400 <= status < 500 and status not in (408, 416, 429)
+    wrong = flaw(part, size, sha256)
+    if wrong:
+        remove(part)
+    return wrong, before == 0 or reached < size  # else its beginning may have been of another file
 
 
 # ---- the run -----------------------------------------------------------------------------------------
@@ -276,30 +378,27 @@ def absent(data, targets):
 
 
 def make(step, data, failures):
-    """Write the missing targets of a step, unless its file is among `failures` ({name: why}). Returns problems."""
+    """Write the missing targets of a step, unless its file is among `failures` ({name: why}). Returns what is wrong."""
     _, name, targets, convert_step = step
     path, missing, addresses = os.path.join(data, "archives", name), absent(data, targets), known_files()[name][2]
     if missing and name in failures:
         where = f"get it from {' or '.join(addresses)} and put it there under this name, then run this again"
-        return [f"{path}: could not be had ({failures[name]}); {where}"]
+        return f"{path}: could not be had ({failures[name]}); {where}"
     try:
-        if missing:
-            convert_step(data, path, missing)
-        return []
+        return convert_step(data, path, missing) if missing else None
     except (ValueError, LookupError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return [f"{path}: cannot be converted ({reason}); expected the file that was at {addresses[0]}"]
+        reason = one_line(error) or type(error).__name__
+        return f"{path}: cannot be converted ({reason}); expected the file that was at {addresses[0]}"
 
 
 def clean(data, steps):
     """Remove the archives whose targets are all written, and their folder where these are all."""
     needed = {name for _, name, targets, _ in steps if absent(data, targets)}
     for name in {name for _, name, _, _ in steps} - needed:
-        for path in (os.path.join(data, "archives", name), os.path.join(data, "archives", name + ".part")):
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(path)
+        for ending in ("", ".part"):
+            remove(os.path.join(data, "archives", name + ending))
     if not needed:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # other tasks' files are there
             os.rmdir(os.path.join(data, "archives"))
 
 
@@ -314,10 +413,11 @@ def print_list(data):
 
 def main():
     parser = Arguments(__doc__)
-    parser.add_argument("--output", metavar="DATA", help="folder to write to")
-    parser.add_argument("--tasks", default=DEFAULT_TASKS, help=f"what to fetch, of {', '.join(TASKS)}")
-    parser.add_argument("--jobs", type=positive, default=4, help="files to fetch at once")
-    parser.add_argument("--list", action="store_true", help="print every file and its addresses, and fetch nothing")
+    add = parser.add_argument
+    add("--output", metavar="DATA", help="folder to write to")
+    add("--tasks", default=DEFAULT_TASKS, help=f"what to fetch, of {', '.join(TASKS)}")
+    add("--jobs", type=positive, default=4, help="files to fetch at once")
+    add("--list", action="store_true", help="print every file and its addresses, and fetch nothing")
     args = parser.parse_args()
     tasks = args.tasks.split(",")
     for task in tasks:
@@ -329,14 +429,12 @@ def main():
         parser.error("the following arguments are required: --output")
 
     steps, archives = plan(tasks), os.path.join(args.output, "archives")
-    for left in glob.glob(os.path.join(glob.escape(archives), WORK + "*")):  # by a killed run
-        shutil.rmtree(left)
     targets = [target for _, _, some, _ in steps for target in some]
     missing = absent(args.output, targets)
     if missing:
         os.makedirs(archives, exist_ok=True)
     failures = fetch_all({name for _, name, some, _ in steps if absent(args.output, some)}, archives, args.jobs)
-    problems = [problem for step in steps for problem in make(step, args.output, failures)]
+    problems = [problem for step in steps if (problem := make(step, args.output, failures))]
 
     clean(args.output, steps)
     left = absent(args.output, missing)

@@ -1,26 +1,234 @@
-"""Read and write every file of the experiment: XTREME's TSV, parallel text, alignments, predictions.
+"""The command line and the files of every script: options, errors of one line, whole files, XTREME's formats.
 
-Readers return plain lists; writers write whole files (a temporary file, then a rename).
-A malformed line raises InputError, whose text names file, line, and what was expected there.
-Text is UTF-8. Lines end at "\\n" and columns at "\\t", words at a plain space, and nowhere else:
-the words of XTREME hold characters that Python's str.split() and str.splitlines() would cut at.
-CoNLL-U is read in conllu.py. Only the standard library is used here.
+Readers return plain lists; writers write whole files (a temporary one, then a rename). A malformed line raises
+InputError, whose text names file, line, and what was expected there. Text is UTF-8. Lines end at "\\n" and columns at
+"\\t", words at a plain space, and nowhere else: the words of XTREME hold characters that Python's str.split() and
+str.splitlines() would cut at. CoNLL-U is read in conllu.py, SQuAD's JSON in squad.py. Standard library only.
 """
 
+import argparse
+import contextlib
 import itertools
 import os
+import platform
 import re
+import shutil
+import signal
 import sys
 
-from data.cli import InputError, error_at, open_output
-
 UPOS = "ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X".split()
-
-# The labels of XTREME's tasks, in the order of the classifier's outputs.
-# MultiNLI's original files write 'contradictory' for the last one of XNLI.
+TAGS = {"udpos": UPOS}  # a further task of tagging is a line here and its data
+# The labels of XTREME's pair tasks, in the order of the classifier's outputs.
 PAIR_LABELS = {"xnli": ["entailment", "neutral", "contradiction"], "pawsx": ["0", "1"]}
-LABELS = {"udpos": UPOS, **PAIR_LABELS}
-PAIR_LABEL_ALIASES = {"contradictory": "contradiction"}
+PAIR_LABEL_ALIASES = {"contradictory": "contradiction"}  # MultiNLI's original files
+
+
+# ---- errors and the command line -------------------------------------------------------------------
+
+
+class InputError(Exception):
+    """What the user gave cannot be used. The message is one line: FILE:LINE: what is wrong, what was expected."""
+
+
+def error_at(path, line, message):
+    """Return the InputError for a line (1 is the first) of a file."""
+    return InputError(f"{path}:{line}: {message}")
+
+
+def check_count(path, found, expected, other, unit="lines"):
+    """Raise InputError where a file has not as many `unit` as the file `other` needs."""
+    if found != expected:
+        raise InputError(f"{path}: {found} {unit}, but {other} has {expected}; expected one for each, in its order")
+
+
+def check_folder(path, what):
+    """Raise InputError where `path` is no folder. what: what it is expected to hold."""
+    if not os.path.isdir(path):
+        raise InputError(f"{path}: no such folder; expected a folder with {what}")
+
+
+def one_line(text):
+    """Return a text, in which a name with line ends may stand, as one line."""
+    return " ".join(str(text).split())
+
+
+def warn(message):
+    """Print a line for the person at the terminal, on stderr."""
+    print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr)
+
+
+class Arguments(argparse.ArgumentParser):
+    """An argument parser whose help shows defaults and whose errors are one line."""
+
+    def __init__(self, description):
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def add_argument(self, *names, **settings):
+        if "help" in settings and settings.get("default") not in (None, False, argparse.SUPPRESS):
+            settings["help"] += " (default: %(default)s)"
+        return super().add_argument(*names, **settings)
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {one_line(message)} (--help explains every option)\n")
+
+
+def number_type(read, fits, what):
+    """Return a type for argparse: what `read` makes of a text, if it `fits`. what: the range in words."""
+
+    def parse(text):
+        try:
+            value = read(text)
+        except ValueError:
+            value = None
+        if value is None or not fits(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return value
+
+    return parse
+
+
+positive = number_type(int, lambda n: 0 < n < 10**18, "a whole number of 1 or more, of 18 digits at most")
+random_seed = number_type(int, lambda n: 0 <= n < 2**32, "a whole number from 0 to 2^32 - 1")
+positive_float = number_type(float, lambda x: 0 < x < float("inf"), "a number above 0")
+non_negative = number_type(float, lambda x: 0 <= x < float("inf"), "a number of 0 or more")
+fraction = number_type(float, lambda x: 0 <= x <= 1, "a number from 0 to 1")
+
+
+def run_script(main):
+    """Run a script's main(); what the user can mend ends as one line on stderr and exit code 2."""
+    name = os.path.basename(sys.argv[0])
+    # A plain kill must unwind, so that temporary files are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        main()
+        sys.stdout.flush()
+        return
+    except InputError as error:
+        message = one_line(error)
+    except BrokenPipeError:  # `... | head` closed our stdout; there is nobody left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        message = f"{one_line(error.filename or 'standard output')}: {error.strerror or error}"
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        # Of tokenizers, which prints lines of its own and is no Exception.
+        message = f"the model's tokenizer.json is damaged ({one_line(error)}); get it anew"
+    print(f"{name}: error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+# ---- whole files -----------------------------------------------------------------------------------
+
+
+def check_writable(path):
+    """Raise InputError now where a file could not be written later."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path) and os.access(path, os.W_OK):
+        return  # a device or a pipe
+    folder = os.path.dirname(os.path.abspath(path))
+    while not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK) or os.path.isdir(path):
+        raise InputError(f"{path}: cannot be written; expected a file name in a folder that can be written to")
+
+
+def check_outputs(outputs, inputs):
+    """Raise InputError now for an output that could not be written later, or only over an input or another output."""
+    taken = {os.path.realpath(path): path for path in inputs if path != "-"}
+    for path in outputs:
+        if path != "-":
+            check_writable(path)
+        real = path if path == "-" else os.path.realpath(path)
+        if real in taken and (path == "-" or os.path.isfile(path) or not os.path.exists(path)):
+            raise InputError(f"{path}: is {taken[real]}, which is named too; expected another name for each file")
+        taken[real] = path
+
+
+def temporary_name(path, process):
+    """Return the name under which a process of this machine writes a file or folder before it is whole."""
+    return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{platform.node()}.{process}.tmp")
+
+
+def remove(path):
+    """Remove a file or folder, if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.remove(path)
+
+
+def sweep(path):
+    """Remove what killed processes of this machine left where `path` was to be written."""
+    first, last = temporary_name(path, "\0").split("\0")
+    for name in os.listdir(os.path.dirname(path)) if os.path.isdir(os.path.dirname(path)) else ():
+        left = os.path.join(os.path.dirname(path), name)
+        process = left[len(first) : -len(last)]
+        if left == first + process + last and re.fullmatch("[0-9]{1,9}", process):
+            try:
+                os.kill(int(process), 0)
+            except ProcessLookupError:
+                remove(left)
+            except PermissionError:  # it lives, and is another user's
+                pass
+
+
+@contextlib.contextmanager
+def whole(path):
+    """Yield the name of a temporary file or folder that takes the place of `path` at the end, so that `path` is whole
+    or not there at any moment. It lies beside it (a rename is atomic only within a file system); an error removes it.
+    """
+    path = os.path.realpath(path)  # a link's target is written, not the link
+    temporary, former = temporary_name(path, os.getpid()), temporary_name(path + ".old", os.getpid())
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    sweep(path)
+    sweep(path + ".old")
+    try:
+        yield temporary
+        if os.path.isdir(path):
+            os.replace(path, former)
+        os.replace(temporary, path)
+    finally:
+        remove(temporary)
+        remove(former)
+
+
+@contextlib.contextmanager
+def naming(path):
+    """Add the name to an OSError that comes without one, such as a full disk's, and to text that is not Unicode."""
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        wrong = f"{error.object[error.start]!r}, half a surrogate pair, cannot be written"
+        raise InputError(f"{path}: {wrong}; correct the input that holds it") from None
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            error.filename = error.filename or path
+        raise
+
+
+@contextlib.contextmanager
+def open_output(path):
+    """Open a text file to write that appears under `path` only when it is whole ('-' is stdout). Raises InputError."""
+    text = {"mode": "w", "encoding": "utf-8", "newline": "\n"}
+    real = os.path.realpath(path)
+    if path == "-":
+        yield sys.stdout
+    elif found := re.fullmatch(r"/dev/stdout|(?:/dev|/proc/self)/fd/(\d+)", path):  # which may be a file's that goes on
+        sys.stdout.flush()
+        with naming(path), open(os.dup(int(found[1] or 1)), **text) as stream:
+            yield stream
+    elif os.path.exists(real) and not os.path.isfile(real) and not os.path.isdir(real):  # a device or a pipe: /dev/null
+        with naming(path), open(real, **text) as stream:
+            yield stream
+    else:
+        check_writable(path)
+        with naming(path), whole(path) as temporary, open(temporary, **text) as stream:
+            yield stream
+
+
+# ---- lines in, lines out ----------------------------------------------------------------------
 
 
 def list_files(folder, without=()):
@@ -39,21 +247,15 @@ def list_files(folder, without=()):
     return sorted(paths)
 
 
-# ---- lines in, lines out ----------------------------------------------------------------------
-
-
 def read_lines(path):
     """Yield the lines of a UTF-8 file ('-' is stdin) without their '\\n'; one line at a time is in memory.
 
     A byte order mark at the start is dropped. Raises InputError for a missing file and for bytes that are not UTF-8.
     """
-    if path == "-":
-        stream, path = sys.stdin.buffer, "<stdin>"
-    else:
-        try:
-            stream = open(path, "rb")
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    try:
+        stream = sys.stdin.buffer if path == "-" else open(path, "rb")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     number = 0
     with stream:
         try:
@@ -61,12 +263,9 @@ def read_lines(path):
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
                 yield line[:-1] if line.endswith("\n") else line
         except UnicodeDecodeError as error:
-            raise error_at(
-                path,
-                number,
-                f"byte 0x{error.object[error.start]:02x} at column {error.start + 1} is not UTF-8; "
-                "convert the file, for example with iconv -t UTF-8",
-            ) from None
+            wrong = f"byte 0x{error.object[error.start]:02x} at column {error.start + 1} is not UTF-8"
+            cure = "convert the file, for example with iconv -t UTF-8"
+            raise error_at("<stdin>" if path == "-" else path, number, f"{wrong}; {cure}") from None
 
 
 def file_style(path):
@@ -77,14 +276,11 @@ def file_style(path):
     """
     if os.path.exists(path) and not os.path.isfile(path) or path == "-":
         raise InputError(f"{path}: is no regular file; expected one, since it is read more than once")
-    try:
-        with open(path, "rb") as stream:
-            newline = "\r\n" if stream.readline().endswith(b"\r\n") else "\n"
-            end = stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, end - 8))
-            last = stream.read().decode("utf-8", "ignore")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    next(read_lines(path), None)  # raises InputError where it cannot be read
+    with open(path, "rb") as stream:
+        newline = "\r\n" if stream.readline().endswith(b"\r\n") else "\n"
+        stream.seek(max(0, stream.seek(0, os.SEEK_END) - 8))
+        last = stream.read().decode("utf-8", "ignore")
     return newline, last[len(last.rstrip("\r\n")) :]
 
 
@@ -95,9 +291,8 @@ def read_styled_lines(path):
         if newline == "\r\n":
             line = line.removesuffix("\r")
         elif line.endswith("\r"):
-            raise error_at(
-                path, number, "a carriage return at the end, unlike line 1; expected one kind of line end throughout"
-            )
+            wrong = "a carriage return at the end, unlike line 1"
+            raise error_at(path, number, f"{wrong}; expected one kind of line end throughout")
         yield number, line
 
 
@@ -111,40 +306,42 @@ def write_lines(path, lines):
 # ---- XTREME's udpos: word<TAB>TAG a line, a blank line after each sentence ------------------------
 
 
-def read_udpos(path, task="udpos"):
+def read_udpos(path, task="udpos", tagged=False):
     """Read the sentences of a udpos file: a list of (words, tags); tags is None in test files, of words alone.
 
-    task: whose tags (LABELS). Blank lines separate sentences, however many there are; a line of tabs and spaces is
-    blank.
-    Raises InputError for a wrong number of columns, an empty word, a space in a word, a tag that is not the task's, and
-    a file without sentences.
+    task: whose TAGS; tagged: test files raise InputError. Blank lines separate sentences, however many there are; a
+    line of tabs and spaces is blank. Raises InputError for a wrong number of columns, an empty word, a space in a word,
+    a tag that is not the task's, and a file without sentences.
     """
     sentences, columns = [], None
     for blank, rows in itertools.groupby(read_styled_lines(path), lambda row: not row[1].strip(" \t")):
-        if blank:
-            continue
         words, tags = [], []
-        for number, line in rows:
+        for number, line in rows if not blank else ():
             fields = line.split("\t")
             columns = columns or len(fields)
-            check_tagged_word(path, number, fields, columns, LABELS[task])
+            if len(fields) != columns or columns > 2:
+                expected = "word<TAB>TAG" if columns != 1 else "one word, as in the lines before"
+                raise error_at(path, number, f"{len(fields)} columns; expected {expected}")
+            if not fields[0] or " " in fields[0]:
+                wrong = f"the word {fields[0]!r} is empty or holds a space"
+                raise error_at(path, number, f"{wrong}; expected word<TAB>TAG")
+            if columns == 1 and tagged:
+                raise error_at(path, number, "no tags; expected word<TAB>TAG")
+            if columns == 2:
+                check_label(path, number, fields[1], TAGS[task], "tag")
             words.append(fields[0])
             tags += fields[1:]
-        sentences.append((words, tags if columns == 2 else None))
+        if not blank:
+            sentences.append((words, tags if columns == 2 else None))
     if not sentences:
         raise InputError(f"{path}: no sentences; expected word<TAB>TAG a line, a blank line after each sentence")
     return sentences
 
 
-def check_tagged_word(path, number, fields, columns, labels):
-    """Raise InputError for a line's fields that are not a word, and its tag where the file has 2 columns."""
-    if len(fields) != columns or columns > 2:
-        expected = "word<TAB>TAG" if columns != 1 else "one word, as in the lines before"
-        raise error_at(path, number, f"{len(fields)} columns; expected {expected}")
-    if not fields[0] or " " in fields[0]:
-        raise error_at(path, number, f"the word {fields[0]!r} is empty or holds a space; expected word<TAB>TAG")
-    if columns == 2 and fields[1] not in labels:
-        raise error_at(path, number, f"unknown tag {fields[1]!r}; expected one of {' '.join(labels)}")
+def check_label(path, number, label, labels, kind="label", hint=""):
+    """Raise InputError where a line's tag or label is none of `labels`."""
+    if label not in labels:
+        raise error_at(path, number, f"unknown {kind} {label!r}; expected one of {' '.join(labels)}{hint}")
 
 
 def write_udpos(path, sentences, style=("\n", "\n\n")):
@@ -160,36 +357,38 @@ def write_udpos(path, sentences, style=("\n", "\n\n")):
 # ---- XTREME's xnli and pawsx: sentence1<TAB>sentence2<TAB>label ------------------------------------
 
 
-def iterate_pairs(path, task, skip=0, translation=False):
+def iterate_pairs(path, task, skip=0, translation=False, labelled=False):
     """Yield the rows of an xnli or pawsx file, (sentence1, sentence2, label), one by one; in test files label is None.
 
     Quotes are text. The spelling 'contradictory' is returned as 'contradiction'. The first `skip` lines are left out.
     In a `translation` a sentence may be empty. Blank lines at the start and at the end are passed over.
-    Raises InputError for a wrong number of columns, an empty sentence, an unknown label, and a file without rows.
+    Raises InputError for a wrong number of columns, an empty sentence, an unknown label, a file without rows, and with
+    `labelled` for a test file.
     """
+    layout = "expected sentence1<TAB>sentence2<TAB>label"
     columns, blank = None, None
     for number, line in itertools.islice(read_styled_lines(path), skip, None):
         if not line:  # belongs to nothing at the start and at the end of a file
             blank = blank or columns and number
             continue
         if blank:
-            raise error_at(path, blank, "a blank line between rows; expected sentence1<TAB>sentence2<TAB>label")
+            raise error_at(path, blank, f"a blank line between rows; {layout}")
         fields = line.split("\t")
         columns = columns or len(fields)
         if len(fields) != columns or columns not in (2, 3):
-            expected = f"sentence1<TAB>sentence2<TAB>label (no label in test files){quotation_hint(fields)}"
-            raise error_at(path, number, f"{len(fields)} columns; expected {expected}")
+            wrong = f"{len(fields)} columns; {layout} (no label in test files){quotation_hint(fields)}"
+            raise error_at(path, number, wrong)
         if not translation and not (fields[0].strip() and fields[1].strip()):
-            raise error_at(path, number, "an empty sentence; expected sentence1<TAB>sentence2<TAB>label")
+            raise error_at(path, number, f"an empty sentence; {layout}")
         label = None
         if columns == 3:
             label = PAIR_LABEL_ALIASES.get(fields[2], fields[2])
-            if label not in PAIR_LABELS[task]:
-                expected = f"one of {' '.join(PAIR_LABELS[task])}{quotation_hint(fields)}"
-                raise error_at(path, number, f"unknown label {fields[2]!r}; expected {expected}")
+            check_label(path, number, label, PAIR_LABELS[task], hint=quotation_hint(fields))
+        elif labelled:
+            raise error_at(path, number, f"no label; {layout}")
         yield fields[0], fields[1], label
     if columns is None:
-        raise InputError(f"{path}: no rows; expected sentence1<TAB>sentence2<TAB>label")
+        raise InputError(f"{path}: no rows; {layout}")
 
 
 def quotation_hint(fields):
@@ -197,13 +396,6 @@ def quotation_hint(fields):
     if any(field.startswith('"') != field.endswith('"') or re.fullmatch('".*"', field) for field in fields):
         return ', without quotation marks around a column (CSV quoting: \'"\' before and after, \'""\' for \'"\')'
     return ""
-
-
-def unquoted(text):
-    """Return the text of a column that is quoted as in CSV files, any other text as it is."""
-    inner = text[1:-1]
-    quoted = len(text) > 1 and text[0] == text[-1] == '"' and '"' not in inner.replace('""', "")
-    return inner.replace('""', '"') if quoted else text
 
 
 def read_pairs(path, task):
@@ -220,7 +412,16 @@ def write_pairs(path, rows, style=("\n", "\n")):
         stream.write(tail)
 
 
-# ---- parallel text: `source ||| target` a line -----------------------------------------------------
+def dev_files(folder):
+    """Find the dev-XX.tsv in a folder: {language: path}, sorted. Raises InputError where there is none."""
+    check_folder(folder, "dev-XX.tsv files in XTREME's layout")
+    found = sorted(name[4:-4] for name in os.listdir(folder) if re.fullmatch(r"dev-[\w-]+\.tsv", name))
+    if not found:
+        raise InputError(f"{folder}: no dev-XX.tsv in this folder; expected XTREME's layout, such as dev-hi.tsv")
+    return {lang: os.path.join(folder, f"dev-{lang}.tsv") for lang in found}
+
+
+# ---- parallel text, links and orders ---------------------------------------------------------------
 
 
 def split_words(text):
@@ -249,161 +450,18 @@ def write_parallel(path, pairs):
     write_lines(path, (f"{side(source)} ||| {side(target)}" for source, target in pairs))
 
 
-# ---- alignments --------------------------------------------------------------------------------------
-
-
-def is_number(text):
-    """Tell whether a text is a word's number."""
-    return bool(re.fullmatch("[0-9]{1,9}", text))
-
-
-def parse_links(path, number, text, separator, source_length=None, target_length=None):
-    """Return the 0-indexed (source, target) links of one line, `i-j i-j ...` for separator '-'.
-
-    Raises InputError for what is no link, and for a link outside the pair where the lengths are given.
-    """
-    links = []
-    for item in split_words(text):
-        i, found, j = item.partition(separator)
-        if not (found and is_number(i) and is_number(j)):
-            raise error_at(path, number, f"{item!r} is no link; expected pairs like 0{separator}0 2{separator}1")
-        i, j = int(i), int(j)
-        if source_length is not None and (i >= source_length or j >= target_length):
-            outside = f"outside the sentence pair of {source_length} and {target_length} words (the first word is 0)"
-            raise error_at(path, number, f"link {item} is {outside}")
-        links.append((i, j))
-    return links
-
-
 def read_pharaoh(path):
     """Yield the links of each line of a Pharaoh file (`i-j` pairs, 0-indexed), a line at a time. Raises InputError."""
     for number, line in enumerate(read_lines(path), 1):
-        yield parse_links(path, number, line.removesuffix("\r"), "-")
+        links = []
+        for item in split_words(line.removesuffix("\r")):
+            match = re.fullmatch("([0-9]{1,9})-([0-9]{1,9})", item)
+            if not match:
+                raise error_at(path, number, f"{item!r} is no link; expected pairs like 0-0 2-1")
+            links.append((int(match[1]), int(match[2])))
+        yield links
 
 
 def format_links(links):
     """Return the Pharaoh line of a set of links: sorted, a space between."""
     return " ".join(f"{i}-{j}" for i, j in sorted(links))
-
-
-def read_permutations(path, lengths):
-    """Read the order of each sentence's words that reorder.py --permutations wrote: lists of their numbers, from 0.
-
-    lengths: how many words each sentence has. Raises InputError for a line that is no permutation of them, and too
-    few or many lines.
-    """
-    orders = []
-    for number, line in enumerate(read_lines(path), 1):
-        order = [int(item) if is_number(item) else -1 for item in split_words(line)]
-        if number > len(lengths) or sorted(order) != list(range(lengths[number - 1])):
-            expected = (
-                f"the numbers 0 to {lengths[number - 1] - 1}, each once"
-                if number <= len(lengths)
-                else f"{len(lengths)} lines"
-            )
-            raise error_at(
-                path,
-                number,
-                f"does not fit the sentences; expected {expected}, as reorder.py --permutations writes them",
-            )
-        orders.append(order)
-    if len(orders) != len(lengths):
-        raise InputError(f"{path}: {len(orders)} lines for {len(lengths)} sentences; expected one for each")
-    return orders
-
-
-def read_gold(path, index):
-    """Read gold alignments as a list of (sure, possible) sets of 0-indexed links; possible includes sure.
-
-    `i-j` is a sure link, `ipj` a possible one; `index` is the number of the first word in the file, 0 or 1.
-    Raises InputError for a malformed link and for a 0 in a file that counts from 1.
-    """
-    gold = []
-    for number, line in enumerate(read_lines(path), 1):
-        sure, possible = set(), set()
-        for item in split_words(line.removesuffix("\r")):
-            match = re.fullmatch(r"([0-9]{1,9})([-p])([0-9]{1,9})", item)
-            if not match:
-                raise error_at(path, number, f"{item!r} is no gold link; expected i-j (sure) or ipj (possible)")
-            link = int(match[1]) - index, int(match[3]) - index
-            if min(link) < 0:
-                raise error_at(path, number, f"link {item} counts words from 0; use --gold-index 0")
-            possible.add(link)
-            if match[2] == "-":
-                sure.add(link)
-        gold.append((sure, possible))
-    return gold
-
-
-def links_inside(gold, lengths):
-    """Return the (sure, possible) links of one pair that lie inside it. lengths: its source and target words."""
-    return tuple({(i, j) for i, j in links if i < lengths[0] and j < lengths[1]} for links in gold)
-
-
-def fit_gold(path, gold, lengths, index):
-    """Leave out gold links outside their pairs, as published data has: (gold, note), a note of how many or None.
-
-    gold: read_gold's; lengths: (source words, target words) of every pair; index: read_gold's. Raises InputError for
-    another number of pairs, and where the file is likely not of these pairs: more than 1 in 100 links lie outside (a
-    single one may, beside others of its pair that do not), or `index` is 0 and words look counted from 1.
-    """
-    if len(gold) != len(lengths):
-        raise InputError(f"{path}: {len(gold)} lines, but the input has {len(lengths)}; expected one for each pair")
-    fitting = [links_inside(*pair) for pair in zip(gold, lengths)]
-    outside = [
-        (number, link)
-        for number, (own, kept) in enumerate(zip(gold, fitting), 1)
-        for link in sorted(own[1] - kept[1])
-    ]
-    if not outside:
-        return fitting, None
-    number, first = outside[0]
-    where = f"link {first[0] + index}-{first[1] + index} is outside the pair of {{}} and {{}} words".format(
-        *lengths[number - 1]
-    )
-    everything = [link for _, possible in gold for link in possible]
-    shifted = index == 0 and any(
-        all(link[side] for link in everything) and any(link[side] >= lengths[n - 1][side] for n, link in outside)
-        for side in (0, 1)
-    )
-    single = len(outside) == 1 and fitting[number - 1][1]
-    if shifted or len(outside) * 100 > len(everything) and not single:
-        raise error_at(path, number, f"{where}; expected words numbered from {index} (--gold-index), source first")
-    count = f"{len(outside)} of {len(everything)} links"
-    return fitting, f"{path}: {count} lie outside their pairs and are left out, the first in line {number}"
-
-
-# ---- predictions, in XTREME's submission format ---------------------------------------------------
-
-
-def read_tag_predictions(path, task="udpos"):
-    """Read predicted tags as a list of lists: a tag a line, a blank line after each sentence. Raises InputError."""
-    sentences, tags = [], []
-    for number, line in enumerate(read_lines(path), 1):
-        if line:
-            if line not in LABELS[task]:
-                raise error_at(path, number, f"unknown tag {line!r}; expected one of {' '.join(LABELS[task])}")
-            tags.append(line)
-        else:
-            sentences.append(tags)
-            tags = []
-    return sentences + [tags] if tags else sentences
-
-
-def read_label_predictions(path, task):
-    """Read predicted labels of an xnli or pawsx file, one a line, as a list. Raises InputError."""
-    labels = list(read_lines(path))
-    for number, label in enumerate(labels, 1):
-        if label not in PAIR_LABELS[task]:
-            raise error_at(path, number, f"unknown label {label!r}; expected one of {' '.join(PAIR_LABELS[task])}")
-    return labels
-
-
-def languages_in(folder):
-    """Return the languages XX of the dev-XX.tsv files in a folder, sorted. Raises InputError where there is none."""
-    if not os.path.isdir(folder):
-        raise InputError(f"{folder}: no such folder; expected a folder with dev-XX.tsv files in XTREME's layout")
-    found = sorted(name[4:-4] for name in os.listdir(folder) if re.fullmatch(r"dev-[\w-]+\.tsv", name))
-    if not found:
-        raise InputError(f"{folder}: no dev-XX.tsv in this folder; expected XTREME's layout, such as dev-hi.tsv")
-    return found

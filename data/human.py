@@ -1,4 +1,4 @@
-"""Human translations to the experiment's data: no translation system stands between the question and its answer.
+"""Make the experiment's data from human translations, so that no translation system has a part in the results.
 
 In:   a folder that holds, at any depth, what there is of
         XX_pud*.conllu                  UD's PUD treebanks of English and of the languages whose order is tried
@@ -9,13 +9,13 @@ In:   a folder that holds, at any depth, what there is of
 Out:  OUTPUT/udpos     train-en.tsv (English PUD), dev-XX.tsv (XTREME's), manual-XX.align (Pharaoh, a line a sentence)
       OUTPUT/xnli      train-en.tsv is test, dev-XX.tsv is dev, where test has labels. XTREME's has none: then
                        train-en.tsv has the first four fifths of dev's premises, dev-XX.tsv the others
-      OUTPUT/pawsx     train-en.tsv and dev-XX.tsv out of dev alike (it shares sentences with test); pairs that share an
+      OUTPUT/pawsx     train-en.tsv and dev-XX.tsv, both from dev (test shares sentences with it); pairs that share an
                        English sentence are on one side
       OUTPUT/*/train-en-XX.txt       `English words ||| words of the translation`, a line for each training sentence
       OUTPUT/parallel/en-XX.txt      what aligners are tuned on: sentences of XNLI's test, those of its dev left out
       OUTPUT/align                   the gold alignments
       OUTPUT/missing.json            [{"task", "language", "what"}]: what could not be had, also a line each on stderr
-      OUTPUT/asked.txt               --langs and --tasks, once all is written: run_all.sh tells by it what is there
+      OUTPUT/asked.txt               --langs and --tasks, written last: run_all.sh reads it
 
     python data/human.py --input DATA --langs fr,de,hi,zh --tasks udpos,xnli,pawsx --output runs/human/data
 
@@ -32,31 +32,23 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data.cli import Arguments, InputError, check_writable, error_at, run_script, warn
 from data.conllu import convert, read_conllu
 from data.download import PAWSX_LANGS, UDPOS_LANGS, XNLI_LANGS
 from data.files import (
-    LABELS,
-    PAIR_LABEL_ALIASES,
-    format_links,
-    list_files,
-    read_lines,
-    read_pairs,
-    write_lines,
-    write_pairs,
-    write_parallel,
+    PAIR_LABEL_ALIASES, PAIR_LABELS, TAGS, Arguments, InputError, check_count, check_folder, check_writable, error_at,
+    format_links, list_files, read_lines, read_pairs, run_script, warn, write_lines, write_pairs, write_parallel,
     write_udpos,
-)
+)  # fmt: skip
 from data.words import split_text
 
-TASKS = {"udpos": UDPOS_LANGS["dev"], "xnli": XNLI_LANGS, "pawsx": PAWSX_LANGS}  # and the languages of their tests
+TASKS = {"udpos": UDPOS_LANGS["dev"], "xnli": XNLI_LANGS, "pawsx": PAWSX_LANGS}  # and the languages of XTREME's tests
 ORIGIN = {
     "udpos": "data/download.py --tasks udpos (Universal Dependencies 2.5, LINDAT handle 11234/1-3105)",
     "pud": "data/download.py --tasks pud, or a release of Universal Dependencies",
     "xnli": "data/download.py --tasks xnli (XNLI-1.0.zip)",
     "pawsx": "data/download.py --tasks pawsx (x-final.tar.gz)",
 }
-NOT_TRANSLATED = "NS"  # what PAWS-X has in place of a sentence that its translators gave up
+NOT_TRANSLATED = "NS"  # what PAWS-X has in place of a sentence that its translators left out
 
 
 # ---- what lies in the folder -------------------------------------------------------------------------
@@ -73,23 +65,22 @@ def only(paths, what):
 def task_files(paths, tasks):
     """Return {task: {file name: path}} of the dev-XX.tsv and test-XX.tsv that lie beside a dev-en.tsv.
 
-    The last column of its first line tells the task. Of XNLI's release test-XX.tsv are rows in place of a path. Raises
+    The last column of its first line tells the task. For XNLI's own release test-XX.tsv is its rows, not a path. Raises
     InputError where two folders hold different files of a task, and for one of `tasks` without dev-en.tsv.
     """
-    tasks_of = {label: task for task in LABELS for label in LABELS[task]}
+    tasks_of = {label: task for task, labels in {**TAGS, **PAIR_LABELS}.items() for label in labels}
     folders, others, files = {}, "", {}
     for path in paths:
         if os.path.basename(path) == "dev-en.tsv":
             last = next(filter(str.strip, read_lines(path)), "").removesuffix("\r").split("\t")[-1]
             task = tasks_of.get(PAIR_LABEL_ALIASES.get(last, last))
             others += "" if task else f"; {path} is of no task, since {last!r} is no tag or label"
-            folders.setdefault(task, []).append(os.path.dirname(path))
+            folders[os.path.dirname(path)] = task
     for task in TASKS:
         named = {}
-        for path in paths:
-            folder, name = os.path.split(path)
-            if folder in folders.get(task, ()) and name.startswith(("dev-", "test-")):
-                named.setdefault(name, []).append(path)
+        for folder, name in map(os.path.split, paths):
+            if folders.get(folder) == task and name.startswith(("dev-", "test-")):
+                named.setdefault(name, []).append(os.path.join(folder, name))
         files[task] = {name: only(found, f"{name} of {task}") for name, found in named.items()}
         if task in tasks and "dev-en.tsv" not in files[task]:
             raise InputError(f"{task}: XTREME's dev-en.tsv is not there; get it by {ORIGIN[task]}{others}")
@@ -108,11 +99,11 @@ def read_release(path):
             continue
         lang, label, one, two = [*fields[:2], *fields[6:8]] if len(fields) > 7 else [""] * 4
         label = PAIR_LABEL_ALIASES.get(label, label)
-        if label not in LABELS["xnli"] or not (one and two):
+        if label not in PAIR_LABELS["xnli"] or not (one and two):
             raise error_at(path, number, "expected XNLI's columns: language, label, and sentences in the 7th and 8th")
         rows.setdefault(lang, []).append((one, two, label))
     if "en" not in rows:
-        raise InputError(f"{path}: has no rows of en in its first column; expected XNLI's own file")
+        raise InputError(f"{path}: has no rows of en in its first column; expected XNLI's own xnli.test.tsv")
     return rows
 
 
@@ -121,15 +112,8 @@ def rows_of(task, file):
     return read_pairs(file, task) if isinstance(file, str) else file
 
 
-def require(path, what, origin):
-    """Return a path. Raises InputError where it is None."""
-    if path is None:
-        raise InputError(f"{what} is not there; get it by {origin}")
-    return path
-
-
-# Each function from here to main returns (outputs, missing): {path below OUTPUT: (its writer, what to write)}, and a
-# list of (task, language, what). So nothing is written where anything is wrong.
+# The functions find_... and make_... return (outputs, missing): {path below OUTPUT: (its writer, what to write)}, and a
+# list of (task, language, what). Nothing is written before all is read, so that an error leaves nothing behind.
 
 
 def copy_of(path):
@@ -157,12 +141,9 @@ def read_treebank(paths, lang):
 
     Raises InputError where sentences have no id or the same one.
     """
-    start = f"{lang}_pud"
-    named = [path for path in paths if os.path.basename(path).startswith(start) and path.endswith(".conllu")]
+    named = [path for path in paths if os.path.basename(path).startswith(f"{lang}_pud") and path.endswith(".conllu")]
     path = only(named, f"PUD treebank of {lang}")
-    if path is None:
-        return None, {}
-    converted = convert(path, lang)
+    converted = convert(path, lang) if path else []
     sentences = {comments.get("sent_id"): sentence for comments, sentence in converted}
     if None in sentences or len(sentences) < len(converted):
         raise InputError(f"{path}: {len(converted)} sentences, but {len(sentences)} sent_ids; expected one for each")
@@ -186,48 +167,45 @@ def word_positions(path):
 def read_manual_links(path, english_path, target_path):
     """Return {sent_id: set of 0-indexed (English word, word of the translation)} of an alignment.json.
 
-    It is a list, a dict for each line of the sent_ids.txt beside it, from ids of English nodes to lists of ids of the
-    translation's nodes; "X" on either side is no node. Raises InputError for anything else, and for nodes that
-    the treebanks lack.
+    It is a list of dicts, one for each line of the sent_ids.txt beside it: {English node: [nodes of the translation]},
+    nodes being their ids and "X" no node. Raises InputError for anything else and for nodes that the treebanks lack.
     """
     names = os.path.join(os.path.dirname(path), "sent_ids.txt")
     identifiers = [line.removesuffix("\r") for line in read_lines(names)]
     try:
         sentences = json.loads("\n".join(read_lines(path)))
-        nodes = [[(i, j) for i, found in sentence.items() for j in found] for sentence in sentences]
-        if not all(isinstance(found, list) for sentence in sentences for found in sentence.values()):
-            raise ValueError
-        "".join(j for pairs in nodes for _, j in pairs)  # nodes are text
+        found = [nodes for sentence in sentences for nodes in sentence.values()]
+        right = all(isinstance(nodes, list) and all(isinstance(node, str) for node in nodes) for nodes in found)
     except (ValueError, AttributeError, TypeError):
-        raise InputError(f"{path}: no manual links; expected a JSON list of {{node: [nodes]}}") from None
-    if len(identifiers) != len(nodes):
-        raise InputError(f"{path}: {len(nodes)} sentences, but {names} has {len(identifiers)}; expected the same")
+        right = False
+    if not right:
+        raise InputError(f"{path}: no manual links; expected a JSON list of {{node: [nodes]}}")
+    check_count(path, len(sentences), len(identifiers), names, "sentences")
     english, target, links = word_positions(english_path), word_positions(target_path), {}
-    for number, (identifier, pairs) in enumerate(zip(identifiers, nodes), 1):
+    for number, (identifier, sentence) in enumerate(zip(identifiers, sentences), 1):
         if identifier in links:
             raise error_at(names, number, f"{identifier} stands there before; expected every sentence once")
+        pairs = [(i, j) for i, nodes in sentence.items() for j in nodes if "X" not in (i, j)]
         try:
-            source_of, target_of = english[identifier], target[identifier]
-            links[identifier] = {(source_of[i], target_of[j]) for i, j in pairs if "X" not in (i, j)}
+            links[identifier] = {(english[identifier][i], target[identifier][j]) for i, j in pairs}
         except KeyError as unknown:
-            raise error_at(names, number, f"{identifier}: {unknown} is not in the treebanks; expected them") from None
+            raise error_at(names, number, f"{identifier}: {unknown} is not in the treebanks; check both") from None
     return links
 
 
 def make_udpos(paths, files, langs):
-    """Return udpos/ of PUD and XTREME's tests. Raises InputError where nothing can be done, and for malformed files."""
+    """Return udpos/ of PUD and XTREME's tests. Raises InputError where all is missing, and for malformed files."""
     english_path, english = read_treebank(paths, "en")
-    require(english_path, "udpos: the English treebank en_pud*.conllu", ORIGIN["pud"])
+    if english_path is None:
+        raise InputError(f"udpos: the English treebank en_pud*.conllu is not there; get it by {ORIGIN['pud']}")
     tests, missing = find_tests("udpos", files, langs)
     outputs = {f"udpos/dev-{lang}.tsv": copy_of(test) for lang, test in tests.items()}
     outputs["udpos/train-en.tsv"] = write_udpos, list(english.values())
-    found = []
     for lang in langs:
         path, translation = read_treebank(paths, lang)
         if path is None:
             missing.append(("udpos", lang, f"no treebank {lang}_pud*.conllu; get it by {ORIGIN['pud']}"))
             continue
-        found.append(lang)
         if list(translation) != list(english):
             raise InputError(f"{path}: its sent_ids differ from {english_path}; expected the same in the same order")
         pairs = [(english[key][0], translation[key][0]) for key in english]
@@ -240,7 +218,8 @@ def make_udpos(paths, files, langs):
         if unlinked := sum(key not in links for key in english):
             missing.append(("udpos", lang, f"{unlinked} of {len(english)} sentences have no manual links"))
         outputs[f"udpos/manual-{lang}.align"] = write_lines, [format_links(links.get(key, ())) for key in english]
-    require(found or None, f"udpos: a PUD treebank of any of {', '.join(langs)}", ORIGIN["pud"])
+    if not any(f"udpos/train-en-{lang}.txt" in outputs for lang in langs):
+        raise InputError(f"udpos: no PUD treebank of {' or '.join(langs)} is there; get one by {ORIGIN['pud']}")
     return outputs, missing
 
 
@@ -248,9 +227,8 @@ def make_udpos(paths, files, langs):
 
 
 def groups_of(rows, fields):
-    """Return the number of the group of each row, counted from 0 as they appear.
-
-    Rows are of one group where they share one of their first `fields` sentences, or each shares one with a third.
+    """Return the number of each row's group, counted from 0 as they appear: rows that share one of their first `fields`
+    sentences, or each share one with a third, are of one group.
     """
     parent = {}
 
@@ -269,9 +247,8 @@ def groups_of(rows, fields):
 def read_translation(task, english, file):
     """Return the rows of the translation of English rows. Raises InputError where it has more or fewer."""
     rows = rows_of(task, file)
-    if len(rows) != len(english):
-        name = file if isinstance(file, str) else "xnli.test.tsv"
-        raise InputError(f"{name}: {len(rows)} pairs; expected {len(english)}, the English ones line by line")
+    name = file if isinstance(file, str) else "xnli.test.tsv"
+    check_count(name, len(rows), len(english), "the English file", "pairs")
     return rows
 
 
@@ -280,9 +257,9 @@ def sentences_of(rows):
     return [split_once(text) for row in rows for text in row[:2]]
 
 
-@functools.cache
+@functools.cache  # every language needs the English ones
 def split_once(text):
-    """Return the words of a text; of English ones there is one for each language."""
+    """Return the words of a text."""
     return () if text == NOT_TRANSLATED else tuple(split_text(text))
 
 
@@ -305,39 +282,36 @@ def training_split(task, files):
 
 
 def make_pairs(task, files, langs):
-    """Return xnli/ or pawsx/. Raises InputError where nothing can be done, and for malformed files."""
+    """Return xnli/ or pawsx/. Raises InputError where all is missing, and for malformed files."""
     split, trained = training_split(task, files)
     tests, missing = find_tests(task, files, langs)
-    if split == "test":
-        outputs = {f"{task}/dev-{lang}.tsv": copy_of(test) for lang, test in tests.items()}
-    else:
-        outputs = {f"{task}/dev-{lang}.tsv": held_out(task, files, test, trained) for lang, test in tests.items()}
+    outputs = {f"{task}/dev-{lang}.tsv": test_output(task, files, test, split, trained) for lang, test in tests.items()}
     if (task, split) == ("xnli", "dev"):
         instead = f"{sum(trained)} of {len(trained)} pairs of dev are trained on"
         missing.append((task, "en", f"no labels of test, which xnli.test.tsv of XNLI-1.0.zip has; {instead}"))
     english = rows_of(task, files[f"{split}-en.tsv"])
     train = list(itertools.compress(english, trained))
     outputs[f"{task}/train-en.tsv"] = write_pairs, train
-    found = []
     for lang in langs:
         name = f"{split}-{lang}.tsv"
         if name not in files:
             advice = f"get it by {ORIGIN[task]}" if lang in TASKS[task] else f"{task} has no translation into it"
             missing.append((task, lang, f"no {name}, so its order is left out; {advice}"))
             continue
-        found.append(lang)
         translation = itertools.compress(read_translation(task, english, files[name]), trained)
         pairs = list(zip(sentences_of(train), sentences_of(translation)))
         outputs[f"{task}/train-en-{lang}.txt"] = write_parallel, pairs
-        empty = sum(not target for _, target in pairs)
-        if empty:
+        if empty := sum(not target for _, target in pairs):
             missing.append((task, lang, f"{empty} of {len(pairs)} training sentences have no translation"))
-    require(found or None, f"{task}: a translation into any of {', '.join(langs)}", ORIGIN[task])
+    if not any(f"{task}/train-en-{lang}.txt" in outputs for lang in langs):
+        raise InputError(f"{task}: no translation into {' or '.join(langs)} is there; get one by {ORIGIN[task]}")
     return outputs, missing
 
 
-def held_out(task, files, test, trained):
-    """Return the output that has the rows of a dev-XX.tsv that are not trained on. Raises InputError."""
+def test_output(task, files, test, split, trained):
+    """Return the output of a dev-XX.tsv: all of it, or its rows that are not trained on. Raises InputError."""
+    if split == "test":
+        return copy_of(test)
     rows = read_translation(task, read_pairs(files["dev-en.tsv"], task), test)
     return write_pairs, [row for row, train in zip(rows, trained) if not train]
 
@@ -346,10 +320,9 @@ def held_out(task, files, test, trained):
 
 
 def make_parallel(files, langs, texts):
-    """Return parallel/en-XX.txt, each pair of sentences once.
+    """Return parallel/en-XX.txt, each pair of sentences once. Raises InputError for malformed files.
 
-    files: XNLI's; a language that its test lacks has the training sentences of a task in its place, texts: the outputs
-    of the tasks. Raises InputError for malformed files.
+    files: XNLI's; texts: the outputs of the tasks, whose training sentences are taken for a language that XNLI lacks.
     """
     outputs, missing = {}, []
     for lang in langs:
@@ -384,8 +357,7 @@ def find_gold(paths, langs):
 
 
 def remove_outputs(folder):
-    """Remove what a former run wrote: of other data, it would stand beside this run's. asked.txt, the last that is
-    written, goes first."""
+    """Remove what a former run wrote of other data; asked.txt, which says that all is there, goes first."""
     names = ["asked.txt", "missing.json", "parallel/en-*.txt", "align/*.src-tgt", "align/*.gold"]
     names += [f"{task}/{name}" for task in TASKS for name in ("train-en*", "dev-*.tsv", "manual-*.align")]
     for path in [path for name in names for path in glob.glob(os.path.join(glob.escape(folder), name))]:
@@ -394,10 +366,11 @@ def remove_outputs(folder):
 
 def main():
     parser = Arguments(__doc__)
-    parser.add_argument("--input", required=True, metavar="DIR", help="folder that holds the data, at any depth")
-    parser.add_argument("--langs", default="fr,de,hi,zh", help="languages whose order is tried")
-    parser.add_argument("--tasks", default="udpos,xnli,pawsx", help="tasks to make the data of")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
+    add = parser.add_argument
+    add("--input", required=True, metavar="DIR", help="folder that holds the data, at any depth")
+    add("--langs", default="fr,de,hi,zh", help="languages whose order is tried")
+    add("--tasks", default="udpos,xnli,pawsx", help="tasks to make the data of")
+    add("--output", required=True, metavar="DIR", help="folder to write to")
     args = parser.parse_args()
     langs, tasks = args.langs.split(","), args.tasks.split(",")
     for task in tasks:
@@ -405,8 +378,7 @@ def main():
             parser.error(f"argument --tasks: unknown task {task!r}; expected some of {','.join(TASKS)}")
 
     check_writable(os.path.join(args.output, "missing.json"))
-    if not os.path.isdir(args.input):
-        raise InputError(f"{args.input}: no such folder; expected one that holds treebanks and XTREME's files")
+    check_folder(args.input, "treebanks and XTREME's files")
     paths = list_files(args.input, [args.output])
     files = task_files(paths, tasks)
 

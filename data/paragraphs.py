@@ -7,13 +7,13 @@ import bisect
 import collections
 import math
 
-from data.cli import InputError
+from data.files import InputError
 from data.squad import stripped
-from data.words import WORD, joined_parts, split_sentences, split_with_spaces
+from data.words import WORD, add_spaces, split_sentences, split_with_spaces
 
-# The ways to pair sentences with those of a translation, (sentences, translations, price); see pair_sentences.
+# The ways to pair sentences with those of a translation: (sentences, translations, price).
 STEPS = ((1, 1, 0), (1, 2, 1), (2, 1, 1), (1, 0, 3), (0, 1, 3))
-BAND = 100  # how far from the diagonal pair_sentences looks, in sentences
+BAND = 100  # sentences to either side of the diagonal that pair_sentences looks at
 
 
 # ---- sentences -------------------------------------------------------------------------------------------------
@@ -21,12 +21,9 @@ BAND = 100  # how far from the diagonal pair_sentences looks, in sentences
 
 def answer_spans(questions):
     """Return the (begin, end) of the answers of a paragraph's questions, sorted; those that overlap are joined."""
+    found = [stripped(*answer) for _, _, answers in questions for answer in answers or []]
     spans = []
-    for begin, end in sorted(
-        (start, start + len(text))
-        for _, _, found in questions
-        for text, start in (stripped(*answer) for answer in found or [])
-    ):
+    for begin, end in sorted((start, start + len(text)) for text, start in found):
         if spans and begin < spans[-1][1]:
             spans[-1] = spans[-1][0], max(end, spans[-1][1])
         else:
@@ -35,8 +32,7 @@ def answer_spans(questions):
 
 
 def touched(spans, begin, end):
-    """Tell whether one of sorted, disjoint spans begins before `end` and ends behind `begin`, a place not before `end`.
-    """
+    """Tell whether one of sorted, disjoint spans begins before `end` and ends behind `begin`; begin >= end."""
     k = bisect.bisect_left(spans, (end,)) - 1
     return k >= 0 and spans[k][1] > begin
 
@@ -53,39 +49,30 @@ def context_sentences(context, questions):
 
 
 def paragraph_texts(context, questions):
-    """Return the sentences of a paragraph in order: those of its context, then its questions."""
-    return [context[begin:end] for begin, end in context_sentences(context, questions)] + [
-        question for _, question, _ in questions
-    ]
+    """Return the sentences of a paragraph: those of its context, then its questions."""
+    sentences = [context[begin:end] for begin, end in context_sentences(context, questions)]
+    return sentences + [question for _, question, _ in questions]
 
 
 # ---- translations ------------------------------------------------------------------------------------------------
 
 
 def translated_paragraphs(sources, targets, path):
-    """Pair every source paragraph with its translation: the one in its place where all ids are the same, else one with
-    its questions' ids.
+    """Yield every source paragraph with its translation; one without a translation gets ("", []).
 
-    TyDiQA's ids are not unique, so its files go by place. A paragraph without a translation gets ("", []). Raises
-    InputError, which names the translation's `path`, where neither will do.
+    TyDiQA's ids are not unique, so paragraphs are paired by their places where all ids are the same, else by the ids of
+    their questions. Raises InputError, which names the translation's `path`, where neither is possible.
     """
-    names = [
-        [[identifier for identifier, *_ in questions] for _, questions in paragraphs]
-        for paragraphs in (sources, targets)
-    ]
-    if names[0] == names[1]:
+    ids = [[[name for name, *_ in questions] for _, questions in paragraphs] for paragraphs in (sources, targets)]
+    if ids[0] == ids[1]:
         return zip(sources, targets)
-    several = collections.Counter(identifier for paragraph in names[1] for identifier in set(paragraph)).most_common(1)
-    if several and several[0][1] > 1:
-        raise InputError(
-            f"{path}: has question {several[0][0]!r} in {several[0][1]} paragraphs, and not the source's "
-            "questions in their order; expected the same questions in the same order, or different ids"
-        )
-    place = {identifier: paragraph for paragraph in targets for identifier, *_ in paragraph[1]}
-    return (
-        (one, next((place[identifier] for identifier, *_ in one[1] if identifier in place), ("", [])))
-        for one in sources
-    )
+    name, count = collections.Counter(name for names in ids[1] for name in set(names)).most_common(1)[0]
+    if count > 1:
+        wrong = f"has question {name!r} in {count} paragraphs, and not the source's questions in their order"
+        raise InputError(f"{path}: {wrong}; expected the same questions in the same order, or different ids")
+    place = {name: paragraph for names, paragraph in zip(ids[1], targets) for name in names}
+    found = (next((place[name] for name in names if name in place), ("", [])) for names in ids[0])
+    return zip(sources, found)
 
 
 def pair_paragraphs(paragraph, other):
@@ -93,22 +80,16 @@ def pair_paragraphs(paragraph, other):
 
     Questions are paired by their ids, sentences by pair_sentences.
     """
-    (context, questions), (translated, answered) = paragraph, other
-    sources = [context[begin:end] for begin, end in context_sentences(*paragraph)]
-    targets = [translated[begin:end] for begin, end in context_sentences(*other)]
-    asked = {identifier: question for identifier, question, _ in answered}
-    return pair_sentences(sources, targets) + [
-        (question, asked.get(identifier, "")) for identifier, question, _ in questions
-    ]
+    texts = [[one[0][begin:end] for begin, end in context_sentences(*one)] for one in (paragraph, other)]
+    asked = {name: question for name, question, _ in other[1]}
+    return pair_sentences(*texts) + [(question, asked.get(name, "")) for name, question, _ in paragraph[1]]
 
 
 def pair_sentences(sources, targets):
-    """Return (sentence, its translation) of every source sentence; both texts tell the same in the same order, but may
-    be cut into different numbers of sentences.
+    """Return (sentence, its translation) of every source sentence, for texts cut into different numbers of sentences.
 
-    Of all ways to pair 1 with 1, 1 with 2, 2 with 1, 1 with none and none with 1, in order, the one whose paired
-    lengths fit best: the sum of squared logarithms of length ratios, with a price of 1 for 1 with 2 and 3 for none
-    (after Gale and Church 1993). Of long texts, only pairs within BAND sentences of the diagonal are looked at.
+    Sentences are paired in order, by the STEPS that cost least: the sum of squared logarithms of length ratios and of
+    the steps' prices (after Gale and Church 1993). Only pairs within BAND sentences of the diagonal are looked at.
     """
     ours, theirs = list(map(len, sources)), list(map(len, targets))
     scale = (sum(theirs) or 1) / (sum(ours) or 1)
@@ -135,7 +116,7 @@ def pair_sentences(sources, targets):
 
 
 def paired(sources, targets, steps):
-    """Return pair_sentences' pairs by its steps: of every row (first j, number of the step into each j)."""
+    """Return the pairs that pair_sentences' steps lead to. steps: of every row (first j, step into each j)."""
     pairs, i, j = [], len(sources), len(targets)
     while i or j:
         low, chosen = steps[i]
@@ -147,9 +128,8 @@ def paired(sources, targets, steps):
 
 # ---- another word order ------------------------------------------------------------------------------------------
 
-# What a sentence of a paragraph is put in order by. words; units: of each word the number of what moves as one, a word
-# or all the words of an answer; spans: (begin, end) of each unit in the text; spacing: split_with_spaces' of each
-# unit.
+# A unit is what moves as one: a word, or all the words of an answer. words; units: the number of each word's unit;
+# spans: (begin, end) of each unit in the text; spacing: split_with_spaces' of each unit.
 Sentence = collections.namedtuple("Sentence", "words units spans spacing")
 
 
@@ -182,24 +162,17 @@ def reordered_text(text, sentences, orders):
 
     What lies between the sentences stays where it is.
     """
-    made, length, moves, done = [], 0, [], 0
-
-    def add(part):
-        nonlocal length
-        made.append(part)
-        length += len(part)
-
+    made, moves, done = "", [], 0
     for sentence, order in zip(sentences, orders):
         if not order:
             continue
-        add(text[done : sentence.spans[0][0]])
+        made += text[done : sentence.spans[0][0]]
         done = sentence.spans[-1][1]
         spans, spacing = ([kept[i] for i in order] for kept in (sentence.spans, sentence.spacing))
-        for (begin, end), part in zip(spans, joined_parts([text[begin:end] for begin, end in spans], spacing)):
-            add(part)
-            moves.append((begin, end, length - (end - begin)))
-    add(text[done:])
-    return "".join(made), moves
+        for (begin, end), part in zip(spans, add_spaces([text[begin:end] for begin, end in spans], spacing)):
+            made += part
+            moves.append((begin, end, len(made) - (end - begin)))
+    return made + text[done:], moves
 
 
 def reorder_paragraph(paragraph, sentences, orders):
@@ -210,13 +183,12 @@ def reorder_paragraph(paragraph, sentences, orders):
     context, questions = paragraph
     count = len(sentences) - len(questions)
     text, moves = reordered_text(context, sentences[:count], orders[:count])
-    sources = sorted(moves)
-    made = []
-    for (identifier, question, answers), sentence, order in zip(questions, sentences[count:], orders[count:]):
-        asked, found = reordered_text(question, [sentence], [order])[0], [stripped(*answer) for answer in answers or []]
-        places = []
-        for _, start in found:
+    sources, made = sorted(moves), []
+    for (name, question, answers), sentence, order in zip(questions, sentences[count:], orders[count:]):
+        asked, _ = reordered_text(question, [sentence], [order])
+        moved = []
+        for answer, start in [stripped(*one) for one in answers or []]:
             begin, _, new = sources[bisect.bisect_right(sources, (start, math.inf)) - 1]
-            places.append(new + start - begin)
-        made.append((identifier, asked, answers and [(answer, place) for (answer, _), place in zip(found, places)]))
+            moved.append((answer, new + start - begin))
+        made.append((name, asked, answers and moved))
     return (text, made), moves

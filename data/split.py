@@ -1,4 +1,4 @@
-"""Make aligner input of text and its translation, split into words by the rule in data/words.py.
+"""Split text and its translation into words, by the rule in data/words.py, as input for an aligner.
 
 In:   sentences of one language (XTREME's xnli or pawsx files, SQuAD's JSON, or plain text, a sentence a line) and their
       translations
@@ -8,21 +8,21 @@ Out:  `source words ||| target words` a line: each distinct pair of sentences on
     python data/split.py --task xnli --source xnli/test-en.tsv --target xnli/test-hi.tsv --output en-hi.txt
     python data/split.py --task xnli --source train-en.tsv --target multinli.train.hi.tsv --output en-hi.txt --every
 
-A sentence whose translation is empty is kept with an empty side. Of plain text reorder.py --task text takes the left
-sides of what this writes, whose words the links are of, not the text itself. Where a file names both sides, sentences
-are found in it whatever their quotation marks.
+A sentence whose translation is empty is kept with an empty side. For plain text, reorder.py --task text takes the left
+sides of the output, not the text itself: the links are those of its words. In a --target that holds both languages,
+sentences are looked up whatever their quotation marks.
 """
 
 import itertools
 import os
 import sys
 
-if __name__ == "__main__":
-    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-from data.cli import Arguments, InputError, check_writable, error_at, run_script, warn
-from data.files import quotation_hint, read_lines, read_parallel, unquoted, write_parallel
-from data.tasks import FORMATS
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from data.files import (
+    Arguments, check_count, check_writable, error_at, quotation_hint, read_lines, read_parallel, run_script, warn,
+    write_parallel,
+)  # fmt: skip
+from data.formats import FORMATS
 from data.words import split_text
 
 
@@ -32,15 +32,19 @@ def without_quotes(words):
 
 
 def translation_words(text):
-    """Split a translation into words; where it doubles its quotation marks, as CSV files do, they are written once."""
-    return split_text(unquoted(text).replace('""', '"') if '""' in text else text)
+    """Split a translation into words. Quotes that are doubled, as in CSV files, are undone, with those around it."""
+    if '""' in text:
+        inner = text[1:-1]
+        quoted = text[0] == text[-1] == '"' and '"' not in inner.replace('""', "")
+        text = (inner if quoted else text).replace('""', '"')
+    return split_text(text)
 
 
 def read_dictionary(path):
-    """Read {source words: target words}, tuples, of a file that names both sides; None where it does not.
+    """Read {source words: target words}, tuples, of a file that holds both languages; None for other files.
 
     Such files are `source ||| target` and XTREME's translate-train files of five columns: English 1, English 2,
-    translation 1, translation 2, label. A source with quotation marks is there without them too. Raises InputError.
+    translation 1, translation 2, label. A source with quotation marks is found without them too. Raises InputError.
     """
     first = next(read_lines(path), "")
     if first.lstrip().startswith("{"):
@@ -62,43 +66,28 @@ def read_dictionary(path):
 
 
 def line_by_line(form, source_path, target_path):
-    """Yield (source words, target words) of files that are parallel line by line. Raises InputError where they are
-    not.
-    """
+    """Yield (source words, target words) of two files with the same lines. Raises InputError for another number."""
     source, target = form.rows(source_path), form.rows(target_path, translation=True)
-    for number, (one, other) in enumerate(itertools.zip_longest(source, target), 1):
+    for number, (one, other) in enumerate(itertools.zip_longest(source, target)):
         if one is None or other is None:
-            counts = number + sum(1 for _ in source), number + sum(1 for _ in target)
-            ours, theirs = (count - (row is None) for count, row in zip(counts, (one, other)))
-            raise InputError(
-                f"{target_path}: {theirs} lines, but {source_path} has {ours}; "
-                "expected the same sentences, line by line"
-            )
+            left = [(row is not None) + sum(1 for _ in rows) for row, rows in ((one, source), (other, target))]
+            check_count(target_path, number + left[1], number + left[0], source_path)
         yield from ((split_text(a), translation_words(b)) for a, b in zip(one, other))
 
 
 def looked_up(form, source_path, target_path, found):
-    """Yield (source words, target words) of every sentence in read_dictionary's. Raises InputError where one is
-    missing.
-    """
+    """Yield (source words, target words) of every sentence, from read_dictionary's. Raises InputError for others."""
     for number, row in enumerate(form.rows(source_path), 1):
         for words in map(split_text, row):
             target = found.get(tuple(words), found.get(without_quotes(words)))
             if words and target is None:
-                text = " ".join(words)[:60]
-                raise error_at(
-                    source_path,
-                    number,
-                    f"{text!r} has no translation in {target_path}; expected one for every sentence",
-                )
+                wrong = f"{' '.join(words)[:60]!r} has no translation in {target_path}"
+                raise error_at(source_path, number, f"{wrong}; expected one for every sentence")
             yield words, target or ()
 
 
 def parallel_sentences(task, source_path, target_path):
-    """Yield (source words, target words) of every sentence of the source file, in order.
-
-    Raises InputError where one has no place in the translation.
-    """
+    """Yield (source words, target words) of every sentence of the source file, in order. Raises InputError."""
     form, found = FORMATS[task], read_dictionary(target_path)
     if found is not None:
         yield from looked_up(form, source_path, target_path, found)
@@ -111,26 +100,15 @@ def parallel_sentences(task, source_path, target_path):
 
 def main():
     parser = Arguments(__doc__)
-    parser.add_argument(
-        "--task",
-        choices=[name for name, form in FORMATS.items() if form.rows],
-        required=True,
-        help="format of the files; text is a sentence a line, qa SQuAD's JSON",
-    )
-    parser.add_argument("--source", required=True, metavar="FILE", help="sentences of the source language")
-    parser.add_argument(
-        "--target",
-        required=True,
-        metavar="FILE",
-        help="their translations: line by line in the same format (XNLI-MT's files too), XTREME's translate-train file "
-        "of five columns, SQuAD's JSON with the same question ids, or `source ||| target` lines in any order",
-    )
-    parser.add_argument("--output", required=True, metavar="FILE", help="parallel file to write")
-    parser.add_argument(
-        "--every",
-        action="store_true",
-        help="write every sentence in its place, repeated ones too, as reorder.py wants them aligned",
-    )
+    tasks = [name for name, form in FORMATS.items() if form.rows]
+    add = parser.add_argument
+    add("--task", choices=tasks, required=True, help="format of the files; text is a sentence a line, qa SQuAD's JSON")
+    add("--source", required=True, metavar="FILE", help="sentences of the source language")
+    add("--target", required=True, metavar="FILE", help="their translations: line by line in the same format (also "
+        "XNLI-MT's files), XTREME's translate-train file of five columns, SQuAD's JSON with the same question ids, or "
+        "`source ||| target` lines in any order")  # fmt: skip
+    add("--output", required=True, metavar="FILE", help="parallel file to write")
+    add("--every", action="store_true", help="write every sentence in its place, repeated ones too, for reorder.py")
     args = parser.parse_args()
     check_writable(args.output)
 

@@ -11,26 +11,24 @@
   accents. Characters without width (soft hyphens, joiners, marks of direction) belong to the word that they touch.
 - `|||` would end a side of parallel text, and is written as `|`.
 
-Words that a treebank brings are never touched. Only the standard library is used here.
+Words that a treebank brings are never touched.
 """
 
+import itertools
 import re
 import unicodedata
 
 # ---- words ---------------------------------------------------------------------------------------------------
 
 
-def character_class(kinds, without, last=0x1F000):
-    """Return what matches characters of Unicode categories, such as 'M' or 'Cf', within [] of a regular expression.
-
-    without: characters to leave out, likewise.
+def character_class(kinds, without):
+    """Return what matches characters of Unicode categories, such as 'M' or 'Cf', but those of the class `without`,
+    within [] of a regular expression.
     """
-    excluded = re.compile(f"[{without}]")
-    found = [chr(code) for code in range(0x80, last) if unicodedata.category(chr(code)).startswith(kinds)]
-    codes = [ord(character) for character in found if not excluded.match(character)]
-    starts = [code for code, before in zip(codes, [-1, *codes]) if code != before + 1]
-    ends = [code for code, after in zip(codes, [*codes[1:], -1]) if code != after - 1]
-    return "".join(f"{chr(start)}-{chr(end)}" for start, end in zip(starts, ends))
+    found = [n for n in range(0x80, 0x1F000) if unicodedata.category(chr(n)).startswith(kinds)]
+    codes = enumerate(n for n in found if not re.match(f"[{without}]", chr(n)))
+    runs = [[n for _, n in run] for _, run in itertools.groupby(codes, lambda pair: pair[1] - pair[0])]
+    return "".join(f"{chr(run[0])}-{chr(run[-1])}" for run in runs)
 
 
 # Marks (vowel signs, tones, accents), which Python's \w lacks and Hindi and Thai words are full of; characters without
@@ -72,12 +70,7 @@ CLINGING = ",;:.!?…‥،؛՝։፣፤፥፦၊៕៖།" + FULL  # marks that t
 
 def split_text(text):
     """Split a text into words by the rule above."""
-    return [word_of(match) for match in WORD.finditer(text)]
-
-
-def word_of(match):
-    """Return the word of a match of WORD; three bars or more are written as one."""
-    return "|" if match[0].startswith("|||") else match[0]
+    return ["|" if match[0].startswith("|||") else match[0] for match in WORD.finditer(text)]
 
 
 def split_with_spaces(text):
@@ -90,7 +83,7 @@ def split_with_spaces(text):
     """
     matches = list(WORD.finditer(text))
     touching = [0, *(int(one.end() == two.start()) for one, two in zip(matches, matches[1:])), 0]
-    words = [word_of(match) for match in matches]
+    words = split_text(text)
     return words, [(k, *cling(word, touching[k], touching[k + 1])) for k, word in enumerate(words)]
 
 
@@ -109,15 +102,12 @@ def cling(word, before, after):
     return before, after
 
 
-def join_words(words, spacing):
-    """Join words to a text, each with its spacing from split_with_spaces, in any order; the original order gives the
-    original text but for runs of spaces, and spaces between characters of scripts without them.
+def add_spaces(words, spacing):
+    """Return the words, in any order, each with the space before it where it has one; joined they are a text.
+
+    spacing: of each word, from split_with_spaces. The original order gives the original text but for runs of spaces,
+    and spaces between characters of scripts without them.
     """
-    return "".join(joined_parts(words, spacing))
-
-
-def joined_parts(words, spacing):
-    """Return the words of join_words, each with the space before it where it has one."""
     parts = words[:1]
     for (one, (number, _, after)), (two, (other, before, _)) in zip(zip(words, spacing), zip(words[1:], spacing[1:])):
         touches = max(before, after) > (other != number + 1)
@@ -139,18 +129,15 @@ STOP = re.compile(
 AFTER = re.compile(rf"(\s*)[{OPENING}]*(\w+|.?)", re.DOTALL)
 
 LAST_WORD = re.compile(rf"[\w{EXTENDING}]*\Z")
-ABBREVIATIONS = set(
+ABBREVIATIONS = (
     "Mr Mrs Ms Messrs Dr Prof Rev Hon Fr Hr Gen Col Lt Capt Cmdr Sgt Maj Adm Gov Sen Rep St Ste Mt Ft "
-    "vs cf ca approx av apr bzw डॉ प्रो".split()
-)
-NUMBERED = set(
-    "No Nos no Nr Vol vol Fig fig Eq Sec Ch Art p pp Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov Dec".split()
-)
-
-GERMAN_ORDINALS = set(
+    "vs cf ca approx av apr bzw डॉ प्रो"
+).split()
+NUMBERED = "No Nos no Nr Vol vol Fig fig Eq Sec Ch Art p pp Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov Dec".split()
+GERMAN_ORDINALS = (
     "Januar Februar März April Mai Juni Juli August September Oktober November Dezember "
-    "Jahrhundert Jahrhunderts Weltkrieg Weltkriegs".split()
-)
+    "Jahrhundert Jahrhunderts Weltkrieg Weltkriegs"
+).split()
 
 
 def split_sentences(text):
@@ -158,15 +145,12 @@ def split_sentences(text):
 
     - A line end always cuts.
     - 。！？ and their like in other scripts (। ॥ ؟ ...) cut, with the closing quotes and brackets that follow them.
-    - So do . ! ? … with these and with footnote numbers ([3]), where white space follows, or between characters of
-      scripts without spaces.
-    - Nothing cuts before what cannot begin a sentence, a small letter or a comma, nor after a piece without any letter
-      (`1.`).
-    - A single full stop does not cut after one letter (`J.`, `U.S.`, `e.g.`), after titles and the like
-      (ABBREVIATIONS), before the number that it stands for (`No. 5`, `Dec. 10`), or after a German ordinal (`3.
-      Oktober`).
+    - So do . ! ? … with these and footnote numbers ([3]), before white space and between characters of UNSPACED.
+    - Nothing cuts before a small letter or a comma, nor after digits and marks alone (`1.`).
+    - A single full stop does not cut after one letter (`J.`, `U.S.`, `e.g.`), after ABBREVIATIONS, before the number
+      that it stands for (`No. 5`, `Dec. 10`), or after a German ordinal (`3. Oktober`).
 
-    The rule rather leaves two sentences together than cuts one: `in the U.S. He` and `vitamin C. It` stay whole.
+    In doubt two sentences stay together: `in the U.S. He` and `vitamin C. It` are not cut.
     """
     spans, start, seen, letters = [], 0, 0, False
     for match in STOP.finditer(text):
@@ -175,18 +159,14 @@ def split_sentences(text):
         if not match["mark"] or letters and ends_sentence(text, start, match):
             spans.append((start, match.end()))
             start, seen, letters = match.end(), match.end(), False
-    spans.append((start, len(text)))
-    pieces = ((start, end, text[start:end]) for start, end in spans)
+    parts = [(begin, text[begin:end]) for begin, end in (*spans, (start, len(text)))]
     return [
-        (start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip()))
-        for start, end, piece in pieces
-        if piece.strip()
+        (begin + len(part) - len(part.lstrip()), begin + len(part.rstrip())) for begin, part in parts if part.strip()
     ]
 
 
 def ends_sentence(text, start, stop):
-    """Tell whether a match of STOP ends the sentence that begins at `start` and has letters, by split_sentences' rule.
-    """
+    """Tell whether a match of STOP ends the sentence that begins at `start` and has letters; see split_sentences."""
     mark = stop["mark"]
     space, follower = AFTER.match(text, stop.end()).groups()
     before = text[max(start, stop.start() - 20) : stop.start()]

@@ -2,6 +2,7 @@
 in this process."""
 
 import collections
+import contextlib
 import importlib
 import json
 import os
@@ -17,8 +18,10 @@ SHARED = os.path.join(os.path.dirname(ROOT), "shared", "data")
 DEFAULT_MODEL = os.path.join(ROOT, "models", "multilingual-e5-small")
 sys.path.insert(0, ROOT)
 
-from data.cli import run_script  # noqa: E402
-from data.files import read_parallel, read_udpos  # noqa: E402
+with contextlib.suppress(ImportError):  # reference implementations need it, which common.py keeps from transformers
+    import sklearn  # noqa: F401
+
+from data.files import read_parallel, read_udpos, run_script  # noqa: E402
 
 
 def sample_words():

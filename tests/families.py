@@ -5,7 +5,7 @@ import os
 
 from conftest import SHAPE, sample_words
 
-from lib import heads
+import training
 
 # model type of transformers: (tokenizer, how the configuration differs from a BERT of that size)
 FAMILIES = {
@@ -40,8 +40,15 @@ NAMES = {"bos": "<s>", "cls": "<s>", "eos": "</s>", "sep": "</s>", "unk": "<unk>
 
 @functools.cache
 def tokenizer_of(kind):
-    """A `tokenizers` tokenizer and its special pieces {name: piece}."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    """A `tokenizers` tokenizer and its special subwords {name: subword}."""
+    from tokenizers import (
+        Tokenizer,
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+        trainers,
+    )
 
     words = sample_words()[:6000]
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -91,7 +98,7 @@ def build_family(family, folder):
     sizes = {"vocab_size": tokenizer.get_vocab_size(), "max_position_embeddings": 130, **SHAPE}
     sizes |= {f"{name}_token_id": number for name, number in ids.items()}
     config = AutoConfig.for_model(family, **{**sizes, **differences})
-    build = heads.auto_class_for(config, "PreTraining") or heads.auto_class_for(config, "MaskedLM") or AutoModel
+    build = training.auto_class_for(config, "PreTraining") or training.auto_class_for(config, "MaskedLM") or AutoModel
     torch.manual_seed(0)
     build.from_config(config).save_pretrained(folder)
     assert os.path.exists(os.path.join(folder, "tokenizer.json"))

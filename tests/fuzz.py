@@ -75,7 +75,6 @@ FILES = {
     "qa/dev/dev-en.json": squad("The old man sees.", ("c", "Who sees?", "old man")),
     "parallel.txt": PARALLEL,
     "parallel.gold": "1-1 2p3 3-2\n1-1\n1-1 2-2 3-3\n",
-    "parallel.links": "0-0 1-2 2-1\n0-0\n0-0 1-1 2-2\n",
     "fr.conllu": CONLLU,
 }
 TRAIN = ["--model", "model", "--epochs", "1", "--batch-size", "2", "--output", "out", "--max-length", "64"]
@@ -125,7 +124,7 @@ COSTLY = [
     Case("align", ALIGN, MODEL),
     Case("finetune_aligner", TUNE, ["parallel.txt"]),
     Case("finetune_aligner", TUNE, ["checkpoint"]),
-    Case("finetune_aligner", [*TUNE, "--links", "parallel.links", "--objectives", "so,mlm"], ["parallel.links", *MODEL]),
+    Case("finetune_aligner", [*TUNE, "--objectives", "so,mlm"], ["parallel.txt", *MODEL]),
     Case("train_pos", [*POS, *TWO_VIEWS], ["udpos/train-en.tsv", "udpos/second.tsv", "udpos/orders"]),
     Case("train_pos", POS, ["udpos/dev/dev-en.tsv"]),
     Case("train_pos", POS, ["checkpoint"]),
@@ -154,7 +153,7 @@ def run_forked(folder, script, arguments, hook=None):
             sys.argv = [f"{script.split('/')[-1]}.py", *arguments]
             if hook:
                 hook()
-            from data.cli import run_script
+            from data.files import run_script
 
             run_script(importlib.import_module(script.replace("/", ".")).main)
             code = 0

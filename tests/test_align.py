@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,8 @@ from conftest import ROOT, SAMPLE, sample_words
 
 import align
 import common
-from data.files import read_parallel, read_pharaoh
-from lib import encoding, extraction, subwords
+import links
+from data.files import InputError, read_parallel, read_pharaoh
 
 FIXTURE = os.path.join(os.path.dirname(__file__), "fixtures", "links.json")
 # Pairs of each real file that SimAlign aligns here, a tenth of a second each; FULL=1 compares all of them.
@@ -29,8 +30,8 @@ def load_cases():
         return json.load(stream)
 
 
-def batch_links(cases, method, threshold):
-    """Links of all cases found in one padded batch."""
+def padded_batch(cases, kind):
+    """Similarity and cells of all cases in one padded batch."""
     sides = []
     for side in ("source", "target"):
         vectors = [torch.tensor(case[side], dtype=torch.float64) for case in cases]
@@ -44,9 +45,10 @@ def batch_links(cases, method, threshold):
         )
     (source, source_mask), (target, target_mask) = sides
     cells = source_mask[:, :, None] & target_mask[:, None, :]
-    kind = "dot" if method in ("softmax", "entmax") else "cosine"
-    similarity = extraction.similarity_matrix(source, target, cells, kind)
-    found = extraction.pick_links(similarity, cells, method, threshold, 1.0)
+    return links.similarity_matrix(source, target, cells, kind), cells
+
+
+def per_pair(found):
     return [sorted(matrix.nonzero().tolist()) for matrix in found]
 
 
@@ -55,8 +57,73 @@ def test_links_equal_the_recorded_ones_of_simalign_and_awesome_align(method):
     if method == "match":
         pytest.importorskip("scipy")
     cases = load_cases()
-    threshold = {"softmax": 0.1, "entmax": 0.0}.get(method)
-    assert batch_links(cases, method, threshold) == [case[method] for case in cases]
+    similarity, cells = padded_batch(cases, "dot" if method in ("softmax", "entmax") else "cosine")
+    found = align.pick_links(similarity, cells, method, {"softmax": 0.1, "entmax": 0.0}.get(method), 1.0)
+    assert per_pair(found) == [case[method] for case in cases]
+
+
+def picked(monkeypatch, own, *options):
+    """(similarity, ways) of a command line and align.json."""
+    required = ["--model", "M", "--input", "in", "--output", os.path.join("nowhere", "out")]
+    monkeypatch.setattr(sys, "argv", ["align.py", *required, *options])
+    return align.pick_ways(align.parse_arguments(), own)
+
+
+OWN = {"method": "grow-diag", "similarity": "csls", "threshold": 0.3, "temperature": 0.2, "evidence": ["lexicon"]}
+
+
+@pytest.mark.parametrize("own", [{}, OWN, {"method": "softmax", "similarity": "dot", "temperature": 9}])
+@pytest.mark.parametrize("method", ["softmax", "entmax"])
+def test_the_preset_awesome_gives_the_recorded_links_whatever_the_model_says(monkeypatch, method, own):
+    options = ["--preset", "awesome"] + (["--threshold", "0.1"] if method == "softmax" else ["--method", "entmax"])
+    kind, [way] = picked(monkeypatch, own, *options)
+    cases = load_cases()
+    assert kind == "dot" and way["evidence"] == ()
+    assert per_pair(way["pick"](*padded_batch(cases, kind))) == [case[method] for case in cases]
+
+
+@pytest.mark.parametrize("method", ["argmax", "itermax"])
+def test_the_preset_simalign_gives_the_recorded_links_and_argmax_alone_adds_evidence(monkeypatch, method):
+    named = ["--method", method] if method != "argmax" else []
+    cases = load_cases()
+    for preset in (["--preset", "simalign"], ["--keep-bare-pieces"]):
+        kind, [way] = picked(monkeypatch, OWN, *preset, *named)
+        assert kind == "cosine" and way["evidence"] == ()
+        assert per_pair(way["pick"](*padded_batch(cases, kind))) == [case[method] for case in cases]
+    kind, [way] = picked(monkeypatch, {}, "--method", method)
+    assert kind == "csls" and way["evidence"] == links.EVIDENCE
+
+
+def test_the_preset_awesome_has_its_own_threshold_and_softmax_without_align_json_the_same_one(monkeypatch):
+    scores = torch.tensor([[[0.0, 6.8], [6.8, 0.0]]])  # probabilities of 0.0011
+    cells = torch.ones(1, 2, 2, dtype=torch.bool)
+    for options in (["--preset", "awesome"], ["--method", "softmax"]):
+        kind, [way] = picked(monkeypatch, {}, *options)
+        assert kind == "dot" and way["pick"](scores, cells).all()
+        assert not way["pick"](scores * 1.02, cells).all()  # 0.00097
+    with pytest.raises(InputError, match="--method itermax: --preset awesome has softmax and entmax"):
+        picked(monkeypatch, {}, "--preset", "awesome", "--method", "itermax")
+
+
+def test_the_preset_awesome_keeps_every_subword_and_takes_eight_layers_of_twelve(run, tmp_path, tiny_xlmr):
+    """Bare ones too, which --method softmax alone leaves out. Two of three layers."""
+    split = next(word for word in sample_words() if common.load_tokenizer(tiny_xlmr).tokenize(word)[0] == "▁")
+    (tmp_path / "in").write_text(f"{split} the ||| the {split}\n", encoding="utf-8")
+    seen, similarity_batches = [], links.similarity_batches
+
+    def watched(*arguments):
+        for batch in similarity_batches(*arguments):
+            seen.append(batch["similarity"])
+            yield batch
+
+    links.similarity_batches = watched
+    try:
+        for options in (["--preset", "awesome"], ["--preset", "awesome", "--layer", "2"], ["--method", "softmax"]):
+            done = run("align", "--model", tiny_xlmr, "--input", tmp_path / "in", "--output", tmp_path / "x", *options)
+            assert done.code == 0, done.err
+    finally:
+        links.similarity_batches = similarity_batches
+    assert torch.equal(seen[0], seen[1]) and seen[0].shape[1] == seen[2].shape[1] + 1
 
 
 def random_pairs(lengths, hidden=5):
@@ -72,11 +139,11 @@ def random_pairs(lengths, hidden=5):
 def test_csls_equals_its_formula_pair_by_pair():
     lengths = [(7, 9), (1, 6), (3, 2)]
     sides, source, target, cells = random_pairs(lengths)
-    found = extraction.similarity_matrix(source, target, cells, "csls")
+    found = links.similarity_matrix(source, target, cells, "csls")
     for n, (s, t) in enumerate(lengths):
         cosine = torch.nn.functional.cosine_similarity(sides[0][n][:, None], sides[1][n][None], dim=2).tolist()
-        near = [sum(sorted(row)[-extraction.HUBS :]) / min(t, extraction.HUBS) for row in cosine]
-        back = [sum(sorted(column)[-extraction.HUBS :]) / min(s, extraction.HUBS) for column in zip(*cosine)]
+        near = [sum(sorted(row)[-links.HUBS :]) / min(t, links.HUBS) for row in cosine]
+        back = [sum(sorted(column)[-links.HUBS :]) / min(s, links.HUBS) for column in zip(*cosine)]
         csls = [[cosine[i][j] - (near[i] + back[j]) / 2 for j in range(t)] for i in range(s)]
         assert torch.allclose(found[n, :s, :t], torch.tensor(csls), atol=1e-5)
 
@@ -84,11 +151,11 @@ def test_csls_equals_its_formula_pair_by_pair():
 def test_evidence_of_neighbours_equals_its_formula_cell_by_cell():
     sizes = [(9, 11), (2, 5)]
     _, source, target, cells = random_pairs(sizes)
-    agreed = extraction.agreement(source @ target.transpose(1, 2) / 20, cells)
-    found, reach = extraction.neighbour_evidence(agreed), range(-extraction.REACH, extraction.REACH + 1)
+    agreed = links.agreement(source @ target.transpose(1, 2) / 20, cells)
+    found, reach = links.neighbour_evidence(agreed), range(-links.REACH, links.REACH + 1)
 
     def weight(a, b):
-        return math.exp(-(abs(a) + abs(b) + abs(a - b)) / extraction.DECAY) if a or b else 0.0
+        return math.exp(-(abs(a) + abs(b) + abs(a - b)) / links.DECAY) if a or b else 0.0
 
     total = sum(weight(a, b) for a in reach for b in reach)
     for n, (s, t) in enumerate(sizes):
@@ -96,7 +163,7 @@ def test_evidence_of_neighbours_equals_its_formula_cell_by_cell():
             for j in range(t):
                 near = sum(weight(a - i, b - j) * float(agreed[n, a, b]) for a in range(s) for b in range(t)
                            if a - i in reach and b - j in reach)  # fmt: skip
-                expected = math.log1p(near / total / extraction.NEIGHBOUR_FLOOR)
+                expected = math.log1p(near / total / links.NEIGHBOUR_FLOOR)
                 assert float(found[n, i, j]) == pytest.approx(expected, abs=0.02)  # the kernel is exact to a thousandth
 
 
@@ -105,40 +172,49 @@ def test_evidence_of_the_lexicon_equals_its_formula_and_leaves_the_own_sentence_
     generator = torch.Generator().manual_seed(2)
     source, target = torch.randint(0, 5, (3, 4), generator=generator), torch.randint(0, 4, (3, 6), generator=generator)
     agreed = (torch.rand(3, 4, 6, generator=generator) * 1024).round() / 1024
-    lexicon = extraction.new_lexicon("cpu")
+    lexicon = links.new_lexicon("cpu")
     for n in range(3):  # in any batches
-        extraction.count_links(lexicon, agreed[n : n + 1], source[n : n + 1], target[n : n + 1])
-    found = extraction.lexicon_evidence(lexicon, agreed, source, target)
+        links.count_links(lexicon, agreed[n : n + 1], source[n : n + 1], target[n : n + 1])
+    found = links.lexicon_evidence(lexicon, agreed, source, target)
     cells = [(n, i, j) for n in range(3) for i in range(4) for j in range(6)]
     for n, i, j in cells:
         e, f = int(source[n, i]), int(target[n, j])
         others = [(int(source[m, a]), int(target[m, b]), float(agreed[m, a, b])) for m, a, b in cells if m != n]
         total, both = sum(c for *_, c in others), sum(c for x, y, c in others if (x, y) == (e, f))
         of_e, of_f = (sum(c for *types, c in others if types[side] == word) for side, word in ((0, e), (1, f)))
-        ratios = [math.log((both * total / max(one, 0.01) + extraction.PRIOR) / (other + extraction.PRIOR))
+        ratios = [math.log((both * total / max(one, 0.01) + links.PRIOR) / (other + links.PRIOR))
                   for one, other in ((of_f, of_e), (of_e, of_f))]  # fmt: skip
         assert float(found[n, i, j]) == pytest.approx(sum(ratios) / 2, abs=1e-4)
 
 
-def test_grow_diag_takes_sure_cells_and_those_beside_them():
+def test_grow_diag_takes_sure_cells_and_those_beside_them(monkeypatch):
     """Sure are 0-0, by the threshold, and 1-1, best of its row and column; 2-1 is grown to, 3-3 is not."""
     forward = torch.tensor([[0.9, 0.1, 0, 0], [0.1, 0.4, 0.3, 0.2], [0, 0.95, 0, 0.05], [0, 0, 0.2, 0.8]])
     backward = torch.tensor([[0.9, 0, 0, 0], [0.1, 0.35, 0.2, 0.2], [0, 0.0, 0, 0], [0, 0.1, 0.1, 0.1]])
-    links = extraction.grow_diag(forward[None], backward[None], torch.ones(1, 4, 4, dtype=torch.bool), 0.45)
-    assert links[0].nonzero().tolist() == [[0, 0], [1, 1], [2, 1]]
+    monkeypatch.setattr(links, "both_directions", lambda *_: (forward[None], backward[None]))
+    found = links.grow_diag(torch.zeros(1, 4, 4), torch.ones(1, 4, 4, dtype=torch.bool), 0.45)
+    assert found[0].nonzero().tolist() == [[0, 0], [1, 1], [2, 1]]
+
+
+def own_defaults(model, folder, **own):
+    """A copy of a model folder with an align.json; returns `folder`."""
+    shutil.copytree(model, folder, dirs_exist_ok=True)
+    (folder / "align.json").write_text(json.dumps(own))
+    return folder
 
 
 def test_the_lexicon_of_a_way_is_its_own_whatever_is_scored_beside_it(run, tmp_path, tiny_bert, monkeypatch):
     """So --scores changes no link, and no way counts the text twice."""
-    monkeypatch.setattr(align, "CHUNK", 8)
-    taken, add_evidence = [], extraction.add_evidence
+    monkeypatch.setattr(links, "CHUNK", 8)
+    taken, add_evidence = [], links.add_evidence
 
-    def watched(batches, kinds, lexicon, sum_counts):
+    def watched(batches, kinds, lexicon):
         taken.append((kinds, lexicon))
-        return add_evidence(batches, kinds, lexicon, sum_counts)
+        return add_evidence(batches, kinds, lexicon)
 
-    monkeypatch.setattr(extraction, "add_evidence", watched)
-    options = ["--model", tiny_bert, "--input", PAIRS, "--output", tmp_path / "out", "--neighbours", "none"]
+    monkeypatch.setattr(links, "add_evidence", watched)
+    model = own_defaults(tiny_bert, tmp_path / "model", evidence=["lexicon"])
+    options = ["--model", model, "--input", PAIRS, "--output", tmp_path / "out"]
     scores = ["--gold", PAIRS.replace(".src-tgt", ".gold"), "--scores", tmp_path / "scores.json"]
     assert run("align", *options, *scores).code == 0
     lexicons = {kinds: {id(lexicon) for of, lexicon in taken if of == kinds} for kinds, _ in taken}
@@ -164,8 +240,7 @@ def test_a_threshold_is_a_probability_of_a_method_that_has_one(run, tmp_path, ti
 
 
 def test_simaligns_links_are_an_aligners_too(run, tmp_path, tiny_bert):
-    folder = shutil.copytree(tiny_bert, tmp_path / "tuned")
-    (folder / "align.json").write_text(json.dumps({"layer": 2, "method": "grow-diag", "threshold": 0.45}))
+    folder = own_defaults(tiny_bert, tmp_path / "tuned", layer=2, method="grow-diag", threshold=0.45)
     options = ["--input", PAIRS, "--keep-bare-pieces", "--output"]
     assert run("align", "--model", folder, *options, tmp_path / "a").code == 0
     run("align", "--model", tiny_bert, "--layer", "2", "--method", "argmax", *options, tmp_path / "b")
@@ -184,20 +259,20 @@ def test_a_pair_that_comes_again_is_aligned_once(run, tmp_path, tiny_bert, monke
         lines = stream.readlines()[:6]
     order = [0, 1, 0, 2, 3, 2, 0, 4, 5, 5, 1]
     (tmp_path / "in").write_text("".join(lines[n] for n in order) + " ||| x\n" + lines[3])
-    monkeypatch.setattr(align, "CHUNK", 4)
-    aligned, align_pairs = [], align.align_pairs
+    monkeypatch.setattr(links, "CHUNK", 4)
+    aligned, align_pairs = [], links.align_pairs
 
     def counted(model, tokenizer, pairs, **settings):
         aligned.extend(pairs)
         return align_pairs(model, tokenizer, pairs, **settings)
 
-    monkeypatch.setattr(align, "align_pairs", counted)
+    monkeypatch.setattr(links, "align_pairs", counted)
     arguments = ["--model", tiny_bert, "--method", "itermax", "--input", tmp_path / "in", "--output"]
     assert run("align", *arguments, tmp_path / "out", "--html", tmp_path / "page").code == 0
     assert len(aligned) == 6
     written = (tmp_path / "out").read_text()
-    links = dict(zip(order, written.splitlines()))
-    assert [links[n] for n in order] == written.splitlines()[:11] and written.count("\n") == 13
+    found = dict(zip(order, written.splitlines()))
+    assert [found[n] for n in order] == written.splitlines()[:11] and written.count("\n") == 13
     assert written == run("align", *arguments, "-").out and len(aligned) == 12
 
 
@@ -209,17 +284,16 @@ def test_every_method_is_scored_at_once_as_it_is_alone(run, tmp_path, tiny_xlmr)
     assert list(scores) == list(align.SCORED)
     for name, found in scores.items():
         method, evidence = align.SCORED[name]
-        alone = ["--method", method, "--similarity", "csls"]
-        alone += [part for kind in align.EVIDENCE if kind not in evidence for part in ("--" + kind, "none")]
-        assert json.loads(run("align", *arguments, *alone).out) == found
+        own_defaults(tiny_xlmr, tmp_path / "model", method=method, similarity="csls", evidence=evidence)
+        assert json.loads(run("align", *arguments, "--model", tmp_path / "model").out) == found
 
 
 def test_entmax15_equals_the_entmax_package():
     entmax = pytest.importorskip("entmax")
     scores = torch.randn(7, 9, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 4
     for dim in (1, 2):
-        assert torch.allclose(extraction.entmax15(scores, dim), entmax.entmax15(scores, dim=dim), atol=1e-12)
-        assert torch.allclose(extraction.entmax15(scores, dim).sum(dim), torch.ones(()).double())
+        assert torch.allclose(align.entmax15(scores, dim), entmax.entmax15(scores, dim=dim), atol=1e-12)
+        assert torch.allclose(align.entmax15(scores, dim).sum(dim), torch.ones(()).double())
 
 
 @pytest.mark.parametrize("method", ["argmax", "itermax", "match"])
@@ -236,24 +310,9 @@ def test_links_equal_simalign_on_the_sample(run, tmp_path, tiny_model, method, l
     )
     key = {"argmax": "inter", "itermax": "itermax", "match": "mwmf"}[method]
     theirs = [peer.get_word_aligns(source, target)[key] for source, target in pairs]
-    done = run(
-        "align",
-        "--model",
-        tiny_model,
-        "--input",
-        tmp_path / "in",
-        "--output",
-        tmp_path / "out",
-        "--method",
-        method,
-        "--level",
-        level,
-        "--layer",
-        "2",
-        "--keep-bare-pieces",
-        "--precision",
-        "f32",
-    )
+    files = ["--input", tmp_path / "in", "--output", tmp_path / "out"]
+    options = ["--preset", "simalign", "--method", method, "--level", level, "--layer", "2", "--precision", "f32"]
+    done = run("align", "--model", tiny_model, *files, *options)
     assert done.code == 0, done.err
     assert list(read_pharaoh(str(tmp_path / "out"))) == theirs
 
@@ -268,23 +327,12 @@ def test_links_equal_simalign_on_real_gold_data(run, tmp_path, default_model, sh
     )
     peer = simalign.SentenceAligner(model=default_model, token_type="bpe", matching_methods="ai", layer=7)
     theirs = [peer.get_word_aligns(source, target) for source, target in pairs]
+    precision = ["--precision", "f32"]
     for method, key in (("argmax", "inter"), ("itermax", "itermax")):
-        done = run(
-            "align",
-            "--model",
-            default_model,
-            "--input",
-            tmp_path / "in",
-            "--output",
-            tmp_path / "out",
-            "--method",
-            method,
-            "--keep-bare-pieces",
-            "--precision",
-            "f32",
-        )
+        files = ["--input", tmp_path / "in", "--output", tmp_path / "out"]
+        done = run("align", "--model", default_model, *files, "--preset", "simalign", "--method", method, *precision)
         assert done.code == 0
-        assert list(read_pharaoh(str(tmp_path / "out"))) == [links[key] for links in theirs]
+        assert list(read_pharaoh(str(tmp_path / "out"))) == [found[key] for found in theirs]
 
 
 def test_output_order_is_input_order_in_any_batches(run, tmp_path, tiny_model, monkeypatch):
@@ -297,32 +345,31 @@ def test_output_order_is_input_order_in_any_batches(run, tmp_path, tiny_model, m
     random.Random(3).shuffle(lines)
     lines[7:7] = [" ||| \n", "a ||| \n", lines[0], " ||| b\n"]
     (tmp_path / "in").write_text("".join(lines), encoding="utf-8")
-    arguments = ["--model", tiny_model, "--input", tmp_path / "in", "--output", tmp_path / "out"]
-    arguments += ["--precision", "f32", "--method", "itermax"]
+    own_defaults(tiny_model, tmp_path / "plain", evidence=["neighbours"])
+    arguments = ["--input", tmp_path / "in", "--output", tmp_path / "out", "--precision", "f32", "--method", "itermax"]
     outputs = {}
     for chunk, budget, pairs in ((1024, 1024, 128), (1024, 60, 3), (17, 60, 3), (17, 1, 1)):
-        monkeypatch.setattr(align, "CHUNK", chunk)
-        monkeypatch.setattr(encoding, "BUDGET", {"cpu": budget})
-        monkeypatch.setattr(align, "PAIRS", pairs)
-        for lexicon in ("text", "none"):
-            done = run("align", *arguments, "--lexicon", lexicon)
+        monkeypatch.setattr(links, "CHUNK", chunk)
+        monkeypatch.setattr(links, "BUDGET", {"cpu": budget})
+        monkeypatch.setattr(links, "PAIRS", pairs)
+        for model, kind in ((tiny_model, f"lexicon {chunk}"), (tmp_path / "plain", "no lexicon")):
+            done = run("align", "--model", model, *arguments)
             assert done.code == 0 and "3 lines have an empty side" in done.err
-            kind = lexicon if lexicon == "none" else f"text {chunk}"
             found = (tmp_path / "out").read_text().split("\n")
             assert outputs.setdefault(kind, found) == found
             assert len(found) == len(lines) + 1 and found[7:9] == ["", ""] and found[10] == ""
             assert found[9] == found[0] and sum(map(bool, found)) == len(lines) - 3
 
 
-def test_bare_pieces_are_left_out_unless_a_word_has_nothing_else(tiny_xlmr):
+def test_bare_subwords_are_left_out_unless_a_word_has_nothing_else(tiny_xlmr):
     tokenizer, model = common.load_tokenizer(tiny_xlmr), common.load_encoder(tiny_xlmr, 1)
-    bare = subwords.bare_piece(tokenizer)
+    bare = common.bare_subword(tokenizer)
     assert bare is not None
     split = next(word for word in sample_words() if tokenizer.tokenize(word)[0] == "▁")
     words = ["the", split, "▁"]
     with torch.inference_mode():
         (kept, start, word), (every, _, every_word) = (
-            encoding.encode(model, encoding.flatten(tokenizer, [words], 64, keep)[0], tokenizer.pad_token_id, "f32")
+            links.encode(model, links.flatten(tokenizer, [words], 64, keep)[0], tokenizer.pad_token_id, "f32")
             for keep in (False, True)
         )
     ids = tokenizer([words], is_split_into_words=True, add_special_tokens=False)["input_ids"][0]
@@ -347,7 +394,7 @@ def test_sentences_longer_than_the_model_and_dropped_words_are_handled(run, tmp_
         options = ["--level", level, "--method", "itermax"]
         done = run("align", "--model", tiny_model, "--input", tmp_path / "in", "--output", tmp_path / "out", *options)
         assert done.code == 0 and done.err.count("\n") <= 2
-        assert "1 lines are longer than the model's 128 pieces" in done.err
+        assert "1 lines are longer than the model's 128 subwords" in done.err
         links = list(read_pharaoh(str(tmp_path / "out")))
         assert links[0] and max(i for i, _ in links[0]) < 128 and len(links) == 3
 
@@ -365,58 +412,110 @@ def test_a_last_line_without_newline_counts_and_markup_in_words_stays_text(run, 
 def test_scores_are_och_and_neys():
     # |A & S| = 2, |A & P| = 3, |A| = 4, |S| = 3
     scores = align.alignment_scores([2, 3, 4, 3])
-    assert scores == {
-        "aer": 1 - 5 / 7,
-        "precision": 3 / 4,
-        "recall": 2 / 3,
-        "f1": 2 * (3 / 4) * (2 / 3) / (3 / 4 + 2 / 3),
-    }
+    f1 = 2 * (3 / 4) * (2 / 3) / (3 / 4 + 2 / 3)
+    assert scores == {"aer": 1 - 5 / 7, "precision": 3 / 4, "recall": 2 / 3, "f1": f1}
+
+
+def test_gold_counts_from_its_index_and_possible_includes_sure(tmp_path):
+    (tmp_path / "g").write_text("1-1 2p3\n")
+    assert align.read_gold(str(tmp_path / "g"), 1) == [({(0, 0)}, {(0, 0), (1, 2)})]
+    assert align.read_gold(str(tmp_path / "g"), 0) == [({(1, 1)}, {(1, 1), (2, 3)})]
+
+
+def test_the_samples_gold_links_lie_inside_their_pairs():
+    for lang in ("fr", "de", "hi", "zh"):
+        pairs = list(read_parallel(os.path.join(SAMPLE, "align", f"en{lang}.src-tgt")))
+        gold = align.read_gold(os.path.join(SAMPLE, "align", f"en{lang}.gold"), 1)
+        assert len(gold) == len(pairs) >= 40 and all(sure and sure <= possible for sure, possible in gold)
+        lengths = [(len(source), len(target)) for source, target in pairs]
+        assert align.check_inside("g", gold, lengths, 1) is None
+
+
+def test_single_gold_links_outside_their_pair_are_left_out_with_a_note(tmp_path):
+    (tmp_path / "g").write_text("1-1 2-3 3-2\n1-1 2-2\n1-1 2-2 3-4 4p5\n")
+    gold = align.read_gold(str(tmp_path / "g"), 1)
+    assert align.links_inside(gold[2], (3, 4)) == ({(0, 0), (1, 1), (2, 3)}, {(0, 0), (1, 1), (2, 3)})
+    note = align.check_inside("g", gold, [(3, 3), (2, 2), (3, 4)], 1)
+    assert note == "g: 1 of 9 links lie outside their pairs and are left out, the first in line 3"
+    many = [({(i, i) for i in range(10)},) * 2] * 40
+    note = align.check_inside("g", many, [(10, 10)] * 36 + [(9, 9)] * 4, 0)
+    assert "g: 4 of 400 links" in note and "line 37" in note
+    assert align.check_inside("g", many, [(10, 10)] * 40, 0) is None
+
+
+@pytest.mark.parametrize(
+    "gold, lengths, index",
+    [
+        ([{(0, 0)}, {(0, 8)}], [(1, 1)] * 2, 1),  # all that a pair has
+        ([{(i, i) for i in range(10)}] * 10, [(10, 10)] * 8 + [(10, 9)] * 2, 1),  # 2 in 100
+        ([{(i, i) for i in range(1, 201)}], [(200, 200)], 0),  # counted from 1
+        ([{(0, i) for i in range(1, 201)}], [(1, 200)], 0),  # the translation's words are
+    ],
+)
+def test_gold_links_of_other_pairs_are_an_error(gold, lengths, index):
+    with pytest.raises(InputError, match="outside the pair of"):
+        align.check_inside("g", [(pairs, pairs) for pairs in gold], lengths, index)
+
+
+def test_gold_links_of_another_number_of_pairs_are_an_error_in_a_stream_too(run, tmp_path, tiny_bert):
+    (tmp_path / "gold").write_text("1-1\n")
+    os.mkfifo(tmp_path / "pipe")
+    writer = subprocess.Popen(["sh", "-c", f"printf 'a ||| b\\nc ||| d\\n' > {tmp_path / 'pipe'}"])
+    options = ["--input", tmp_path / "pipe", "--output", tmp_path / "x", "--gold", tmp_path / "gold"]
+    done = run("align", "--model", tiny_bert, *options)
+    writer.wait()
+    assert done.code == 2 and "gold: 1 lines, but" in done.err and not (tmp_path / "x").exists()
 
 
 def test_gold_prints_one_json_object_and_html_shows_every_script(run, tmp_path, tiny_model):
     gold = os.path.join(SAMPLE, "align", "enzh.gold")
-    done = run(
-        "align",
-        "--model",
-        tiny_model,
-        "--input",
-        PAIRS,
-        "--output",
-        tmp_path / "out",
-        "--gold",
-        gold,
-        "--html",
-        tmp_path / "page.html",
-    )
-    assert (
-        set(json.loads(done.out)) == {"aer", "precision", "recall", "f1", "pairs"}
-        and json.loads(done.out)["pairs"] == 40
-    )
+    files = ["--input", PAIRS, "--output", tmp_path / "out", "--gold", gold, "--html", tmp_path / "page.html"]
+    done = run("align", "--model", tiny_model, *files)
+    scores = json.loads(done.out)
+    assert set(scores) == {"aer", "precision", "recall", "f1", "pairs"} and scores["pairs"] == 40
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "祖母" in page or "奶奶" in page
-    assert "</script>" in page and page.count("</script>") == 1
+    assert page.count("</script>") == 1
+    # A line for every link, right or wrong, and for every sure link that was not found, each with its evidence.
+    found, truth = list(read_pharaoh(str(tmp_path / "out"))), align.read_gold(gold, 1)
+    wrong = sum(len(set(ours) - possible) for ours, (_, possible) in zip(found, truth))
+    missed = sum(len(sure - set(ours)) for ours, (sure, _) in zip(found, truth))
+    kinds = [page.count(f'<line class="{kind}"') for kind in ("linked", "wrong", "missed")]
+    assert kinds == [sum(map(len, found)) - wrong, wrong, missed]
+    evidence = r'data-evidence="[^"]+: similarity -?\d\.\d\d \+ neighbours \d+\.\d\d \+ lexicon -?\d+\.\d\d"'
+    assert len(re.findall(evidence, page)) == kinds[0] + kinds[1]
 
 
 def test_the_models_own_defaults_are_used(run, tmp_path, tiny_bert):
-    import shutil
-
-    folder = tmp_path / "model"
-    shutil.copytree(tiny_bert, folder)
-    for content, options in (
-        ('{"layer": 1, "method": "itermax", "diagonal": 0.1}', ["--layer", "1", "--method", "itermax"]),
-        ('{"layer": 3, "evidence": []}', ["--layer", "3", "--neighbours", "none", "--lexicon", "none"]),
-        ('{"layer": 3, "evidence": ["neighbours"]}', ["--layer", "3", "--lexicon", "none"]),
-    ):
-        (folder / "align.json").write_text(content)
-        run("align", "--model", folder, "--input", PAIRS, "--output", tmp_path / "a")
-        run("align", "--model", tiny_bert, "--input", PAIRS, "--output", tmp_path / "b", *options)
-        assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text() != ""
+    folder = own_defaults(tiny_bert, tmp_path / "model", layer=1, method="itermax", diagonal=0.1)
+    run("align", "--model", folder, "--input", PAIRS, "--output", tmp_path / "a")
+    options = ["--layer", "1", "--method", "itermax"]
+    run("align", "--model", tiny_bert, "--input", PAIRS, "--output", tmp_path / "b", *options)
+    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text() != ""
+    assert links.align_layer({}, 12) == 8 and links.align_layer({}, 3) == 2 and links.align_layer({"layer": 7}, 12) == 7
 
 
-def test_word_vectors_are_means_of_their_pieces():
+def test_the_models_own_evidence_and_threshold_are_used(monkeypatch):
+    for own, evidence in (({}, links.EVIDENCE), ({"evidence": []}, ()), ({"evidence": ["lexicon"]}, ("lexicon",))):
+        for options in ([], ["--method", "argmax"]):
+            kind, [way] = picked(monkeypatch, own, *options)
+            assert kind == "csls" and way["evidence"] == evidence
+
+    def settings(own, *options):
+        _, [way] = picked(monkeypatch, own, *options)
+        return way["pick"].keywords
+
+    assert settings(OWN) == {"method": "grow-diag", "threshold": 0.3, "temperature": 0.2}
+    assert settings(OWN, "--threshold", "0.4") == {"method": "grow-diag", "threshold": 0.4, "temperature": 0.2}
+    assert settings(OWN, "--method", "softmax") == {"method": "softmax", "threshold": 0.45, "temperature": 0.05}
+    dot = {"method": "softmax", "similarity": "dot", "threshold": 0.002}
+    assert settings(dot) == {"method": "softmax", "threshold": 0.002, "temperature": 1.0}
+
+
+def test_word_vectors_are_means_of_their_subwords():
     vectors = torch.arange(12.0).view(6, 2)
     vectors[5] = 0
-    means, start, word = encoding.average_words(vectors, np.array([0, 3, 5]), np.array([0, 0, 2, 2, 2]))
+    means, start, word = align.average_words(vectors, np.array([0, 3, 5]), np.array([0, 0, 2, 2, 2]))
     assert (
         means.tolist() == [[1, 2], [4, 5], [7, 8], [0, 0]]
         and start.tolist() == [0, 2, 3]

@@ -4,9 +4,8 @@ import os
 
 import pytest
 
-from data.cli import InputError
 from data.conllu import convert, merge_multiword
-from data.files import read_udpos
+from data.files import InputError, read_udpos
 
 SENTENCE = """# sent_id = 1
 1\tJe\tje\tPRON\t_\t_\t2\tnsubj\t_\t_

@@ -21,7 +21,6 @@ import pytest
 from conftest import ROOT
 
 import data.download as download
-import data.fetch as fetcher
 import data.human  # noqa: F401  takes the lists of languages before a test replaces them
 from data.files import read_pairs, read_udpos
 
@@ -73,8 +72,8 @@ def server(monkeypatch, tmp_path_factory):
     if not shutil.which("curl"):
         pytest.skip("curl is not here")
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(fetcher, "PAUSE", 0.01)
-    monkeypatch.setattr(fetcher, "SOURCES", str(tmp_path_factory.mktemp("table") / "sources.tsv"))
+    monkeypatch.setattr(download, "PAUSE", 0.01)
+    monkeypatch.setattr(download, "SOURCES", str(tmp_path_factory.mktemp("table") / "sources.tsv"))
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
         web.files, web.ways, web.seen = {}, {}, []
         web.address = f"http://127.0.0.1:{web.server_port}"
@@ -86,7 +85,7 @@ def server(monkeypatch, tmp_path_factory):
 def serve(server, files, addresses=("{}",)):
     """Let the script's table name files ({name: bytes}) at addresses of the server; the first one has them."""
     whole = [address if address.startswith("http") else f"{server.address}/{address}" for address in addresses]
-    with open(fetcher.SOURCES, "w") as stream:
+    with open(download.SOURCES, "w") as stream:
         for name, content in files.items():
             server.files["/" + addresses[0].format(name)] = content
             row = [name, str(len(content)), hashlib.sha256(content).hexdigest(), *(a.format(name) for a in whole)]
@@ -448,7 +447,7 @@ def test_a_connection_that_brings_nothing_is_given_up_and_its_part_kept(pawsx, f
     pawsx.ways["/x-final.tar.gz"] = {"cut": [70_000] + [0] * 10}
     done = fetch("pawsx")
     assert done.code == 2 and done.err.count("\n") == 1 and "could not be had (" in done.err
-    assert len(pawsx.seen) == 1 + fetcher.RETRIES
+    assert len(pawsx.seen) == 1 + download.RETRIES
     assert read(done.archives / "x-final.tar.gz.part") == pawsx.content[:70_000]
 
 
@@ -462,9 +461,9 @@ def test_busy_servers_are_asked_again_and_redirects_followed(pawsx, fetch):
 @pytest.mark.parametrize("way", [{}, {"status": [403]}, {"page": 1}, {"size": 10}, {"damaged": 1}], ids=str)
 def test_an_address_without_the_right_file_is_passed_over(pawsx, fetch, way):
     serve(pawsx, {"x-final.tar.gz": pawsx.content}, ["good/{}"])
-    with open(fetcher.SOURCES) as stream:
+    with open(download.SOURCES) as stream:
         row = stream.read()
-    with open(fetcher.SOURCES, "w") as stream:
+    with open(download.SOURCES, "w") as stream:
         stream.write(row.replace(pawsx.address + "/good", f"{pawsx.address}/bad/x-final.tar.gz\t{pawsx.address}/good"))
     if way:
         pawsx.files["/bad/x-final.tar.gz"] = pawsx.content[: way.get("size")]
@@ -481,8 +480,8 @@ def test_an_interruption_ends_it_soon_and_keeps_the_part(pawsx, tmp_path):
     pawsx.ways["/x-final.tar.gz"] = {"cut": [70_000], "drip": True}
     folder = tmp_path / "data"
     program = (
-        "import sys, data.fetch, data.download as d\n"
-        f"d.PAWSX_LANGS, data.fetch.SOURCES = ['en'], {fetcher.SOURCES!r}\n"
+        "import sys, data.download as d\n"
+        f"d.PAWSX_LANGS, d.SOURCES = ['en'], {download.SOURCES!r}\n"
         f"sys.argv = ['download.py', '--output', {str(folder)!r}, '--tasks', 'pawsx']\n"
         "d.run_script(d.main)\n"
     )
@@ -510,7 +509,7 @@ def test_without_a_network_one_line_says_what_to_put_where(pawsx, monkeypatch, f
     assert done.code == 2 and done.err.count("\n") == 1 and "onnect" in done.err
     where = str(done.archives / "x-final.tar.gz")
     assert done.err.startswith(f"download.py: error: {where}: could not be had")
-    assert all(address in done.err for address in fetcher.known_files()["x-final.tar.gz"][2])
+    assert all(address in done.err for address in download.known_files()["x-final.tar.gz"][2])
     (done.archives / "x-final.tar.gz").write_bytes(pawsx.content)
     done = fetch("pawsx")
     assert done.code == 0 and not done.archives.exists()
@@ -526,7 +525,7 @@ def test_a_wrong_file_put_by_hand_is_named_and_stays(pawsx, monkeypatch, fetch, 
 
 
 def test_what_can_be_had_is_written_before_the_error(pawsx, monkeypatch, fetch):
-    with open(fetcher.SOURCES, "a") as stream:
+    with open(download.SOURCES, "a") as stream:
         for name in (f"en-{lang}-translated.tsv" for lang in ("fr", "de", "zh")):
             stream.write(f"{name}\t1\t00\t{NOWHERE.format(name)}\n")
     done = fetch("translations,pawsx")
@@ -592,7 +591,7 @@ def test_a_malformed_table_leaves_nothing_half_written(server, monkeypatch, fetc
 
 
 def test_the_table_names_every_file_of_every_task(run):
-    known = fetcher.known_files()
+    known = download.known_files()
     assert {name for _, name, _, _ in download.plan(download.TASKS)} == known.keys()
     for size, sha256, addresses in known.values():
         assert size > 0 and len(bytes.fromhex(sha256)) == 32

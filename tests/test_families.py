@@ -10,8 +10,9 @@ from conftest import SAMPLE
 from families import FAMILIES, build_family
 
 import common
-from data.files import read_pairs, read_parallel, read_tag_predictions, read_udpos, write_pairs, write_udpos
-from lib import heads, subwords
+import finetune_aligner
+from data.files import read_pairs, read_parallel, read_udpos, write_pairs, write_udpos
+from evaluation.runs import read_tag_predictions
 
 THROUGH_SCRIPTS = [
     "bert", "distilbert", "electra", "xlm-roberta", "camembert", "deberta-v2", "modernbert", "rembert",
@@ -52,7 +53,7 @@ def test_a_cut_encoder_gives_the_hidden_state_of_its_layer(family_folder, family
             found = cut(input_ids=ids, attention_mask=mask).last_hidden_state
             assert torch.allclose(found[mask.bool()], states[depth][mask.bool()], atol=1e-5), depth
             assert sum(p.numel() for p in cut.parameters()) < sum(p.numel() for p in whole.parameters()) or depth == 3
-            with common.first_layers(whole, depth, norm):
+            with finetune_aligner.first_layers(whole, depth, norm):
                 inside = whole(input_ids=ids, attention_mask=mask).last_hidden_state
             assert torch.allclose(inside[mask.bool()], states[depth][mask.bool()], atol=1e-5), depth
         after = whole(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -79,7 +80,7 @@ def test_another_pad_id_moves_the_positions(tmp_path):
     config = {**json.load(open(path)), "pad_token_id": 7}
     json.dump(config, open(path, "w"))
     tokenizer, encoder = common.load_tokenizer(folder), common.load_encoder(folder)
-    assert common.piece_limit(tokenizer, encoder.config) == 130 - 8
+    assert common.subword_limit(tokenizer, encoder.config) == 130 - 8
     ids = torch.tensor([[0, 30, 31, 2, 7, 7]])
     with torch.inference_mode():
         before = encoder(input_ids=ids, attention_mask=ids != 7).last_hidden_state
@@ -90,36 +91,36 @@ def test_another_pad_id_moves_the_positions(tmp_path):
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "electra"])
 def test_a_head_on_given_states_scores_as_the_whole_model(family_folder, family):
-    """The masked-language-model head, for the pieces that are asked for alone. ELECTRA's checkpoints have none."""
+    """The masked-language-model head, for the subwords that are asked for alone. ELECTRA's checkpoints have none."""
     folder = family_folder(family)
-    tokenizer, (whole, missing) = common.load_tokenizer(folder), heads.load_whole(folder, masked=True)
+    tokenizer, (whole, missing) = common.load_tokenizer(folder), finetune_aligner.load_whole(folder, masked=True)
     assert not [key for key in missing if "pooler" not in key]
     ids, mask = batch(tokenizer, whole.config)
     with torch.inference_mode():
         expected = whole(input_ids=ids, attention_mask=mask).logits[mask.bool()]
         states = whole.base_model(input_ids=ids, attention_mask=mask).last_hidden_state[mask.bool()]
-        assert torch.allclose(heads.apply_head(whole, states), expected, atol=1e-5)
+        assert torch.allclose(finetune_aligner.apply_head(whole, states), expected, atol=1e-5)
 
 
 def test_words_given_one_by_one_get_the_space_before_them(family_folder):
-    """Byte-level tokenizers know a word's beginning by it: the pieces are those of the sentence as a text."""
+    """Byte-level tokenizers know a word's beginning by it: the subwords are those of the sentence as a text."""
     for family in ("camembert", "xlm-roberta", "distilbert"):
         tokenizer = common.load_tokenizer(family_folder(family))
         words = "the people of the world were in the house".split()
-        [(ids, owner)] = subwords.words_to_pieces(tokenizer, [words])
+        [(ids, owner)] = common.words_to_subwords(tokenizer, [words])
         text = " " + " ".join(words)
         assert list(ids) == tokenizer(text, add_special_tokens=False)["input_ids"]
         assert sorted(set(owner)) == list(range(9))
 
 
-def test_special_pieces_in_a_text_stay_text(family_folder):
+def test_special_subwords_in_a_text_stay_text(family_folder):
     for family in ("camembert", "xlm-roberta", "distilbert"):
         tokenizer = common.load_tokenizer(family_folder(family))
         special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
         words = ["</s>", "a<pad>b", "[SEP]", "<mask>", "the"]
-        [(ids, owner)] = subwords.words_to_pieces(tokenizer, [words])
+        [(ids, owner)] = common.words_to_subwords(tokenizer, [words])
         assert not special & set(ids) and len(ids) == len(owner) and sorted(set(owner)) == list(range(5))
-        [ids] = subwords.text_pieces(tokenizer, [" ".join(words)])
+        [ids] = common.texts_to_subwords(tokenizer, [" ".join(words)])
         assert not special & set(ids)
 
 
@@ -158,7 +159,7 @@ def script_of(task, data):
 
 
 def predict_again(task, folder, data):
-    """What transformers' own classes predict with a saved model, by our batches of its tokenizer's pieces."""
+    """What transformers' own classes predict with a saved model, by our batches of its tokenizer's subwords."""
     import transformers
 
     import train_pos

@@ -9,25 +9,11 @@ import unicodedata
 import pytest
 from conftest import ROOT, SAMPLE
 
-from data.cli import InputError, temporary_name
 from data.files import (
-    UPOS,
-    file_style,
-    fit_gold,
-    format_links,
-    list_files,
-    read_gold,
-    read_lines,
-    read_pairs,
-    read_parallel,
-    read_pharaoh,
-    read_tag_predictions,
-    read_udpos,
-    write_lines,
-    write_pairs,
-    write_parallel,
-    write_udpos,
-)
+    UPOS, InputError, check_count, check_folder, dev_files, file_style, format_links, iterate_pairs, list_files,
+    read_pairs, read_parallel, read_pharaoh, read_udpos, temporary_name, whole, write_lines, write_pairs,
+    write_parallel, write_udpos,
+)  # fmt: skip
 
 LANGS = ["en", "fr", "de", "hi", "zh"]
 
@@ -106,12 +92,6 @@ def test_parallel_text_and_links_keep_every_byte(tmp_path):
         assert written(tmp_path, write, list(read(str(tmp_path / name)))) == text.encode()
 
 
-def test_gold_counts_from_its_index_and_possible_includes_sure(tmp_path):
-    (tmp_path / "g").write_text("1-1 2p3\n")
-    assert read_gold(str(tmp_path / "g"), 1) == [({(0, 0)}, {(0, 0), (1, 2)})]
-    assert read_gold(str(tmp_path / "g"), 0) == [({(1, 1)}, {(1, 1), (2, 3)})]
-
-
 def test_a_byte_order_mark_is_no_word(tmp_path):
     (tmp_path / "in").write_bytes(b"\xef\xbb\xbfa\tX\n")
     assert read_udpos(str(tmp_path / "in")) == [(["a"], ["X"])]
@@ -119,7 +99,7 @@ def test_a_byte_order_mark_is_no_word(tmp_path):
 
 def test_standard_output_by_name_is_written_on_where_it_stands(tmp_path):
     for name in ("/dev/stdout", "/dev/fd/1", "-"):
-        code = f"from data.cli import *\nprint(1)\nwith open_output('{name}') as f: f.write('2\\n')\nprint(3)"
+        code = f"from data.files import *\nprint(1)\nwith open_output('{name}') as f: f.write('2\\n')\nprint(3)"
         with open(tmp_path / "all", "a") as stream:
             assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=stream).returncode == 0
     assert (tmp_path / "all").read_text() == 3 * "1\n2\n3\n"
@@ -154,18 +134,60 @@ def test_temporary_files_of_killed_runs_are_swept_by_the_next_one(tmp_path):
     path = str(tmp_path / "out")
     gone = subprocess.Popen(["true"])
     gone.wait()
-    host = platform.node()
-    swept = temporary_name(path, host, gone.pid)
+    swept = temporary_name(path, gone.pid)
     kept = [
-        temporary_name(path, host, os.getppid()),  # still runs
-        temporary_name(path, host + "x", gone.pid),  # another machine's
-        temporary_name(path + ".order", host, gone.pid),  # another target's
-        temporary_name(path, host, "1x"),
+        temporary_name(path, os.getppid()),  # still runs
+        temporary_name(path, gone.pid).replace(platform.node(), platform.node() + "x"),  # another machine's
+        temporary_name(path + ".order", gone.pid),  # another target's
+        temporary_name(path, "1x"),
     ]
     for name in [swept, *kept]:
         open(name, "w").close()
     write_lines(path, ["new"])
     assert sorted(os.listdir(tmp_path)) == sorted(map(os.path.basename, [path, *kept]))
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").touch()
+    with pytest.raises(InputError), whole(str(tmp_path / "out")) as folder:
+        os.mkdir(folder)
+        raise InputError("half way")
+    assert os.listdir(tmp_path) == ["out"] and os.listdir(tmp_path / "out") == ["old"]
+    with whole(str(tmp_path / "out")) as folder:
+        os.mkdir(folder)
+        open(os.path.join(folder, "new"), "w").close()
+        assert os.listdir(tmp_path / "out") == ["old"]
+    assert os.listdir(tmp_path) == ["out"] and os.listdir(tmp_path / "out") == ["new"]
+
+
+def test_counts_and_folders_that_do_not_fit_are_told(tmp_path):
+    check_count("x", 3, 3, "y")
+    with pytest.raises(InputError, match="^x: 2 pairs, but y has 3; expected one for each"):
+        check_count("x", 2, 3, "y", "pairs")
+    check_folder(str(tmp_path), "anything")
+    with pytest.raises(InputError, match="no: no such folder; expected a folder with treebanks"):
+        check_folder(str(tmp_path / "no"), "treebanks")
+
+
+def test_test_files_are_refused_where_labels_are_needed(tmp_path):
+    (tmp_path / "words").write_text("I\nsee\n")
+    (tmp_path / "pairs").write_text("a\tb\n")
+    assert read_udpos(str(tmp_path / "words")) == [(["I", "see"], None)]
+    assert list(iterate_pairs(str(tmp_path / "pairs"), "xnli")) == [("a", "b", None)]
+    with pytest.raises(InputError, match="words:1: no tags; expected word<TAB>TAG"):
+        read_udpos(str(tmp_path / "words"), tagged=True)
+    with pytest.raises(InputError, match="pairs:1: no label; expected sentence1"):
+        list(iterate_pairs(str(tmp_path / "pairs"), "xnli", labelled=True))
+
+
+def test_dev_files_are_found_by_language(tmp_path):
+    with pytest.raises(InputError, match="no dev-XX.tsv in this folder"):
+        dev_files(str(tmp_path))
+    for name in ("dev-hi.tsv", "dev-en.tsv", "dev-.tsv", "test-fr.tsv", "dev-fr.txt"):
+        (tmp_path / name).touch()
+    assert dev_files(str(tmp_path)) == {lang: str(tmp_path / f"dev-{lang}.tsv") for lang in ("en", "hi")}
+    assert list(dev_files(str(tmp_path))) == ["en", "hi"]
 
 
 # ---- the sample ---------------------------------------------------------------------------------
@@ -182,11 +204,7 @@ def test_sample_training_data_is_parallel_and_well_formed():
         assert [source for source, _ in pairs] == [words for words, _ in english]
         assert all(3 <= len(target) <= 40 for _, target in pairs)
         gold_pairs = list(read_parallel(os.path.join(SAMPLE, "align", f"en{lang}.src-tgt")))
-        gold = read_gold(os.path.join(SAMPLE, "align", f"en{lang}.gold"), 1)
-        assert len(gold) == len(gold_pairs) >= 40 and all(pair in pairs for pair in gold_pairs)
-        for (source, target), (sure, possible) in zip(gold_pairs, gold):
-            assert sure and sure <= possible
-            assert all(i < len(source) and j < len(target) for i, j in possible)
+        assert len(gold_pairs) >= 40 and all(pair in pairs for pair in gold_pairs)
 
 
 SCRIPTS = {"hi": "DEVANAGARI", "zh": "CJK"}
@@ -232,35 +250,3 @@ def test_all_real_pair_files_load_and_keep_every_byte(shared, tmp_path, task, la
         assert name.startswith("test-") or len(read) == rows
         with open(path, "rb") as stream:
             assert written(tmp_path, write_pairs, read, file_style(path)) == stream.read(), name
-
-
-def test_predictions_are_read_as_written(tmp_path):
-    write_lines(str(tmp_path / "p"), ["NOUN\nVERB\n", "X\n"])
-    assert read_tag_predictions(str(tmp_path / "p")) == [["NOUN", "VERB"], ["X"]]
-    assert list(read_lines(str(tmp_path / "p"))) == ["NOUN", "VERB", "", "X", ""]
-
-
-def test_single_gold_links_outside_their_pair_are_left_out_with_a_note(tmp_path):
-    (tmp_path / "g").write_text("1-1 2-3 3-2\n1-1 2-2\n1-1 2-2 3-4 4p5\n")
-    gold, note = fit_gold("g", read_gold(str(tmp_path / "g"), 1), [(3, 3), (2, 2), (3, 4)], 1)
-    assert gold[2] == ({(0, 0), (1, 1), (2, 3)}, {(0, 0), (1, 1), (2, 3)})
-    assert note == "g: 1 of 9 links lie outside their pairs and are left out, the first in line 3"
-    many = [({(i, i) for i in range(10)},) * 2] * 40
-    gold, note = fit_gold("g", many, [(10, 10)] * 36 + [(9, 9)] * 4, 0)
-    assert [len(sure) for sure, _ in gold] == [10] * 36 + [9] * 4 and "g: 4 of 400 links" in note and "line 37" in note
-    assert fit_gold("g", many, [(10, 10)] * 40, 0) == (many, None)
-
-
-@pytest.mark.parametrize(
-    "links, lengths, index",
-    [
-        ([{(0, 0)}, {(0, 8)}], [(1, 1)] * 2, 1),  # all that a pair has
-        ([{(i, i) for i in range(10)}] * 10, [(10, 10)] * 8 + [(10, 9)] * 2, 1),  # 2 in 100
-        ([{(i, i) for i in range(1, 201)}], [(200, 200)], 0),  # counted from 1
-        ([{(0, i) for i in range(1, 201)}], [(1, 200)], 0),  # the translation's words are
-        ([{(0, 0)}], [(1, 1)] * 2, 0),
-    ],
-)
-def test_gold_links_of_other_pairs_are_an_error(links, lengths, index):
-    with pytest.raises(InputError, match="outside the pair of|1 lines, but the input has 2"):
-        fit_gold("g", [(pairs, pairs) for pairs in links], lengths, index)

@@ -14,13 +14,17 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, SAMPLE
+from families import build_family
 from safetensors.torch import load_file
 
 import common
 import finetune_aligner as ft
-from data.cli import InputError
-from lib import encoding, objectives
-from lib.extraction import both_directions, entmax15, similarity_matrix
+import links
+import training
+import versions
+from align import entmax15
+from data.files import InputError, read_pharaoh
+from links import both_directions, similarity_matrix
 
 RECORDED = os.path.join(os.path.dirname(__file__), "fixtures", "losses.json")
 PAIRS = os.path.join(SAMPLE, "udpos", "train-en-{}.txt")
@@ -32,7 +36,7 @@ def recorded():
 
 
 def padded_batch(case):
-    """(source, target, cells, guide) of a recorded case; cells leave out special and padded pieces, as awesome-align
+    """(source, target, cells, guide) of a recorded case; cells leave out special and padded subwords, as awesome-align
     does.
     """
     source, target = torch.tensor(case["source"]), torch.tensor(case["target"])
@@ -49,10 +53,10 @@ def test_self_training_and_consistency_equal_awesome_aligns(method):
         source, target, cells, guide = padded_batch(case)
         scores = similarity_matrix(source, target, cells, "dot")
         forward, backward = both_directions(scores, cells, torch.softmax if method == "softmax" else entmax15)
-        assert objectives.self_training(forward, backward, guide, cells).mean().item() == pytest.approx(
+        assert ft.self_training(forward, backward, guide, cells).mean().item() == pytest.approx(
             case[f"so {method}"], abs=1e-5
         )
-        co = objectives.consistency(forward, backward, cells).mean().item()
+        co = ft.consistency(forward, backward, cells).mean().item()
         assert co == pytest.approx(case[f"co {method}"], abs=1e-5)
 
 
@@ -65,8 +69,8 @@ def test_objectives_equal_the_installed_package():
         ids = [torch.where(cells.any(dim), 5, 0) for dim in (2, 1)]
         for extraction, probabilities in (("softmax", torch.softmax), ("entmax15", entmax15)):
             forward, backward = both_directions(similarity_matrix(source, target, cells, "dot"), cells, probabilities)
-            so = objectives.self_training(forward, backward, guide, cells)
-            ours = (so + objectives.consistency(forward, backward, cells)).mean()
+            so = ft.self_training(forward, backward, guide, cells)
+            ours = (so + ft.consistency(forward, backward, cells)).mean()
             head = modeling.BertGuideHead(None)
             theirs = head(
                 source, target, *ids, guide=guide[:, None].float(), extraction=extraction, train_so=True, train_co=True
@@ -78,7 +82,7 @@ def test_sentence_identification_equals_awesome_aligns():
     psi = recorded()["psi"]
     head = torch.nn.Sequential(torch.nn.Linear(5, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2))
     head.load_state_dict({name: torch.tensor(value) for name, value in psi["weights"].items()})
-    losses = objectives.sentence_identification(head(torch.tensor(psi["states"])[:, 0]), torch.tensor(psi["labels"]))
+    losses = ft.sentence_identification(head(torch.tensor(psi["states"])[:, 0]), torch.tensor(psi["labels"]))
     assert losses.shape == (3,) and losses.mean().item() == pytest.approx(psi["loss"], abs=1e-6)
 
 
@@ -90,7 +94,7 @@ def test_contrast_equals_its_formula_sentence_by_sentence():
     source, target = (pad(side, batch_first=True) for side in sides)
     masks = [pad([torch.ones(len(states), dtype=torch.bool) for states in side], batch_first=True) for side in sides]
 
-    def score(one, other):  # the mean over the pieces of one of their best cosine in the other
+    def score(one, other):  # the mean over the subwords of one of their best cosine in the other
         cosine = torch.nn.functional.cosine_similarity(one[:, None], other[None], dim=2)
         return cosine.max(1).values.mean().item() / 0.1
 
@@ -99,20 +103,20 @@ def test_contrast_equals_its_formula_sentence_by_sentence():
         there = [score(sides[0][n], other) for other in sides[1]]
         back = [score(sides[1][n], other) for other in sides[0]]
         expected.append(sum(math.log(sum(map(math.exp, scores))) - scores[n] for scores in (there, back)) / 2)
-    assert objectives.contrast(source, target, *masks, 0.1).tolist() == pytest.approx(expected, abs=1e-5)
+    assert ft.contrast(source, target, *masks, 0.1).tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_masked_language_model_averages_within_each_input():
     scores, labels, row = torch.randn(5, 7), torch.tensor([0, 3, 6, 2, 2]), torch.tensor([0, 0, 2, 2, 2])
     losses = torch.nn.functional.cross_entropy(scores, labels, reduction="none")
-    expected = [losses[:2].mean().item(), 0.0, losses[2:].mean().item()]  # the second input has no masked piece
-    assert objectives.masked_language_model(scores, labels, row, 3).tolist() == pytest.approx(expected, abs=1e-6)
+    expected = [losses[:2].mean().item(), 0.0, losses[2:].mean().item()]  # the second input has no masked subword
+    assert ft.masked_language_model(scores, labels, row, 3).tolist() == pytest.approx(expected, abs=1e-6)
 
 
-def test_fifteen_percent_of_the_allowed_pieces_are_masked():
+def test_fifteen_percent_of_the_allowed_subwords_are_masked():
     ids = [7] * 40_000
     allowed = [n % 2 == 0 for n in range(40_000)]
-    masked, chosen = objectives.mask_pieces(ids, allowed, 4, 1000, np.random.default_rng(1))
+    masked, chosen = ft.mask_subwords(ids, allowed, 4, 1000, np.random.default_rng(1))
     masked, chosen = np.array(masked), np.array(chosen)
     assert not chosen[1::2].any() and (masked[~chosen] == 7).all()
     assert chosen[::2].mean() == pytest.approx(0.15, abs=0.01)
@@ -129,20 +133,8 @@ def small_file(tmp_path, lang="fr", count=24, first=0):
 
 
 def tune(run, model, output, files, *options):
-    done = run(
-        "finetune_aligner",
-        "--model",
-        model,
-        "--train",
-        *files,
-        "--output",
-        output,
-        "--batch-size",
-        "6",
-        "--lr",
-        "1e-3",
-        *options,
-    )
+    required = ["--model", model, "--train", *files, "--output", output, "--batch-size", "6", "--lr", "1e-3"]
+    done = run("finetune_aligner", *required, *options)
     assert done.code == 0, done.err
     return json.loads(done.out)
 
@@ -171,6 +163,8 @@ def test_what_is_saved_is_whole_and_every_part_of_it_loads(run, tmp_path, tiny_m
     assert model.config.num_hidden_layers == 3
     report = json.loads((tmp_path / "tuned" / "finetuning.json").read_text())
     assert report["steps"] == 3 and report["args"]["objectives"] == asked and report["pairs"] == [18]
+    assert [(entry["step"], entry["lr"] > 0) for entry in report["history"]] == [(1, True), (2, True), (3, True)]
+    assert report["commit"] == versions.commit() and all(math.isfinite(entry["loss"]) for entry in report["history"])
     assert not os.path.exists(str(tmp_path / "tuned") + ".checkpoint")
     done = run("align", "--model", tmp_path / "tuned", "--input", small_file(tmp_path), "--output", tmp_path / "links")
     assert done.code == 0 and (tmp_path / "links").read_text().count("\n") == 24
@@ -181,8 +175,8 @@ def test_align_py_takes_what_travels_with_the_model(run, tmp_path, tiny_bert):
     tune(run, tiny_bert, tmp_path / "tuned", [file], "--max-steps", "2", "--layer", "1")
     own = json.loads((tmp_path / "tuned" / "align.json").read_text())
     assert own["layer"] == 1 and own["similarity"] == "csls" and own["method"] == "grow-diag"
-    explicit = ["--layer", "1", "--similarity", "csls", "--method", "grow-diag", "--threshold", "0.45"]
-    explicit += ["--neighbours", "kernel", "--lexicon", "text"]
+    assert own["threshold"] == 0.45 and own["temperature"] == 0.075 and tuple(own["evidence"]) == links.EVIDENCE
+    explicit = ["--layer", "1", "--method", "grow-diag", "--threshold", "0.45"]
     for name, options in (("a", []), ("b", explicit), ("c", ["--layer", "3", "--method", "argmax"])):
         run("align", "--model", tmp_path / "tuned", "--input", file, "--output", tmp_path / name, *options)
     a, b, c = ((tmp_path / name).read_text() for name in "abc")
@@ -190,25 +184,30 @@ def test_align_py_takes_what_travels_with_the_model(run, tmp_path, tiny_bert):
     # awesome-align's dot products bring awesome-align's extraction.
     tune(run, tiny_bert, tmp_path / "dot", [file], "--max-steps", "2", "--layer", "1", "--similarity", "dot")
     run("align", "--model", tmp_path / "dot", "--input", file, "--output", tmp_path / "d")
-    given = ["--method", "softmax", "--similarity", "dot", "--threshold", "0.001"]
+    given = ["--preset", "awesome", "--threshold", "0.001"]
     run("align", "--model", tmp_path / "dot", "--input", file, "--output", tmp_path / "e", *given)
     assert (tmp_path / "d").read_text() == (tmp_path / "e").read_text() != "\n" * 24
 
 
-def test_links_found_beforehand_are_align_pys(run, tmp_path, tiny_bert):
-    """Training on the links that align.py writes for the file, and on those found by itself, ends with the same
-    weights.
-    """
+def test_links_found_beforehand_are_align_pys(run, tmp_path, tiny_bert, monkeypatch):
+    """Training finds the links that align.py writes for the file, and ends elsewhere without them."""
     file, options = small_file(tmp_path), ["--max-steps", "4", "--precision", "f32", "--layer", "2"]
     found = ["--layer", "2", "--precision", "f32", "--output", tmp_path / "links"]
     run("align", "--model", tiny_bert, "--input", file, *found)
+    expected, seen, find_links = list(read_pharaoh(str(tmp_path / "links"))), {}, ft.find_links
+
+    def watched(find, file, pairs):
+        found = find_links(find, file, pairs)
+        seen.update({int(file["lines"][pair]): links for pair, links in found.items()})
+        return found
+
+    monkeypatch.setattr(ft, "find_links", watched)
     tune(run, tiny_bert, tmp_path / "a", [file], *options)
-    tune(run, tiny_bert, tmp_path / "b", [file], *options, "--links", tmp_path / "links")
-    (tmp_path / "none").write_text("\n" * 24)
-    tune(run, tiny_bert, tmp_path / "c", [file], *options, "--links", tmp_path / "none")
-    a, b, c = (weights(tmp_path / name) for name in "abc")
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    assert any(not torch.equal(a[name], c[name]) for name in a) == bool((tmp_path / "links").read_text().strip())
+    assert len(seen) == 24 and [seen[line] for line in range(24)] == expected and any(expected)
+    monkeypatch.setattr(ft, "find_links", lambda find, file, pairs: dict.fromkeys(pairs, []))
+    tune(run, tiny_bert, tmp_path / "b", [file], *options)
+    one, two = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert any(not torch.equal(one[name], two[name]) for name in one)
 
 
 def test_trimmed_embeddings_give_the_same_weights(run, tmp_path, tiny_model, monkeypatch):
@@ -250,26 +249,16 @@ def test_another_settings_checkpoint_is_not_used(run, tmp_path, tiny_bert, monke
     class Killed(Exception):
         pass
 
-    def killed(*arguments):
+    def killed(*arguments, **settings):
         raise Killed
 
-    monkeypatch.setattr(ft, "save_aligner", killed)
+    monkeypatch.setattr(training, "save_folder", killed)
     with pytest.raises(Killed):
         tune(run, tiny_bert, tmp_path / "tuned", files, *options)
     monkeypatch.undo()
     assert os.path.exists(str(tmp_path / "tuned.checkpoint"))
-    done = run(
-        "finetune_aligner",
-        "--model",
-        tiny_bert,
-        "--train",
-        *files,
-        "--output",
-        tmp_path / "tuned",
-        "--seed",
-        "2",
-        *options,
-    )
+    options = ["--model", tiny_bert, "--train", *files, "--output", tmp_path / "tuned", "--seed", "2", *options]
+    done = run("finetune_aligner", *options)
     assert done.code == 0 and "is not used" in done.err and "goes on" not in done.err
 
 
@@ -288,14 +277,30 @@ def test_files_take_turns_whatever_their_size():
 
 def test_two_sentences_are_one_input_with_one_separator_after_each(tiny_bert):
     tokenizer = common.load_tokenizer(tiny_bert)
-    sides = [encoding.flatten(tokenizer, [text.split()], 128)[0] for text in ("the cat", "un chat noir dort ici")]
+    sides = [links.flatten(tokenizer, [text.split()], 128)[0] for text in ("the cat", "un chat noir dort ici")]
     file, special = {"sides": sides}, [tokenizer.cls_token_id, tokenizer.sep_token_id]
     whole = [side.ids.tolist() for side in sides]
-    assert objectives.join_sides(file, (0, 0), (1, 0), 128)[0] == whole[1] + whole[0]
-    ids, of = objectives.join_sides(file, (0, 0), (0, 1), 8)  # four pieces of each
+    assert ft.join_sides(file, (0, 0), (1, 0), 128)[0] == whole[1] + whole[0]
+    ids, of = ft.join_sides(file, (0, 0), (0, 1), 4)  # three subwords of each and a special one
     assert ids == [part for one in whole for part in [*one[:-1][:3], special[1]]] and len(ids) <= 8
-    assert [k for k, side in enumerate(of) if side < 0] == [k for k, piece in enumerate(ids) if piece in special]
-    assert objectives.join_sides(file, (0, 0), (0,), 256)[0] == whole[0]
+    assert [k for k, side in enumerate(of) if side < 0] == [k for k, subword in enumerate(ids) if subword in special]
+    assert ft.join_sides(file, (0, 0), (0,), 128)[0] == whole[0]
+
+
+def test_a_robertas_tokenizer_is_saved_as_it_was(run, tmp_path):
+    """Its class and its files, which transformers reads again."""
+    from transformers import AutoTokenizer
+
+    model, tuned = tmp_path / "roberta", tmp_path / "tuned"
+    build_family("roberta-prelayernorm", model)
+    config = json.loads((model / "tokenizer_config.json").read_text()) | {"tokenizer_class": "RobertaTokenizer"}
+    (model / "tokenizer_config.json").write_text(json.dumps(config))
+    tune(run, model, tuned, [small_file(tmp_path)], "--max-steps", "1")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tuned / name).read_bytes() == (model / name).read_bytes()
+    before, after = (AutoTokenizer.from_pretrained(str(folder)) for folder in (model, tuned))
+    assert type(after) is type(before) and type(after).__name__.startswith("Roberta")
+    assert after("the cat")["input_ids"] == before("the cat")["input_ids"]
 
 
 def test_a_small_file_takes_nothing_from_the_batches_of_a_large_one(run, tmp_path, tiny_bert):
@@ -345,55 +350,36 @@ def test_of_a_large_file_only_pairs_that_can_be_used_are_read(tmp_path, tiny_ber
     assert first == same != other and len(first) == len(other) == 40 and max(first) > 500
 
 
-def test_word_links_become_links_of_all_their_pieces(tmp_path, tiny_bert):
+def test_word_links_become_links_of_all_their_subwords(tmp_path, tiny_bert):
     tokenizer = common.load_tokenizer(tiny_bert)
     (tmp_path / "pairs").write_text("the zzz ||| xxxx le\n ||| b\nthe ||| le\n")
-    (tmp_path / "links").write_text("0-1 1-0\n\n0-0\n")
     file = ft.read_training(str(tmp_path / "pairs"), tokenizer, 64, 9, np.random.default_rng(1))
     words = [side.word[: side.lengths[0]].tolist() for side in file["sides"]]
-    file["links"] = ft.read_links(str(tmp_path / "links"), file, [0, 1])
-    assert file["links"] == {0: [(0, 1), (1, 0)], 1: [(0, 0)]} and len(words[0]) > 5
-    found = objectives.link_targets(file, [0])[0]
+    file["links"] = {0: [(0, 1), (1, 0)], 1: [(0, 0)]}
+    assert file["lines"].tolist() == [0, 2] and len(words[0]) > 5
+    found = ft.link_targets(file, [0])[0]
     expected = [[(i, j) in [(0, 1), (1, 0)] for j in words[1]] for i in words[0]]
     assert found.tolist() == expected
 
 
-def test_training_on_links_lowers_the_error_rate(run, tmp_path, default_model):
-    """The default model on the sample, by plain argmax: trained on its gold links, and on links that it finds with
-    evidence.
-    """
+def test_training_lowers_the_error_rate(run, tmp_path, default_model):
+    """The default model on the sample, by argmax without evidence, trained on links that it finds with evidence."""
     pairs, gold = (os.path.join(SAMPLE, "align", f"ende.{kind}") for kind in ("src-tgt", "gold"))
-    with open(gold) as stream:
-        links = [[part.replace("p", "-").split("-") for part in line.split()] for line in stream]
-    lines = [" ".join(f"{int(i) - 1}-{int(j) - 1}" for i, j in line) for line in links]
-    (tmp_path / "gold.align").write_text("\n".join(lines) + "\n")
-    plain = ["--method", "argmax", "--neighbours", "none", "--lexicon", "none"]
 
     def error_rate(model):
-        done = run("align", "--model", model, "--input", pairs, "--output", tmp_path / "x", "--gold", gold, *plain)
-        return json.loads(done.out)["aer"]
+        files = ["--input", pairs, "--output", tmp_path / "x", "--gold", gold, "--scores", tmp_path / "scores"]
+        assert run("align", "--model", model, *files).code == 0
+        return json.loads((tmp_path / "scores").read_text())["methods"]["argmax"]["aer"]
 
-    rates = {"before": error_rate(default_model)}
-    for name, options in (("supervised", ["--links", tmp_path / "gold.align"]), ("unsupervised", [])):
-        options = ["--train", pairs, "--max-steps", "12", "--batch-size", "8", "--lr", "5e-5", *options]
-        done = run("finetune_aligner", "--model", default_model, "--output", tmp_path / name, *options)
-        assert done.code == 0, done.err
-        rates[name] = error_rate(tmp_path / name)
-    assert rates["supervised"] < rates["before"] - 0.01 and rates["unsupervised"] < rates["before"]
+    options = ["--train", pairs, "--max-steps", "12", "--batch-size", "8", "--lr", "5e-5"]
+    done = run("finetune_aligner", "--model", default_model, "--output", tmp_path / "tuned", *options)
+    assert done.code == 0, done.err
+    assert error_rate(tmp_path / "tuned") < error_rate(default_model)
 
 
 def test_without_a_head_masked_language_models_are_refused(run, tmp_path, tiny_headless):
-    done = run(
-        "finetune_aligner",
-        "--model",
-        tiny_headless,
-        "--train",
-        small_file(tmp_path),
-        "--output",
-        tmp_path / "x",
-        "--objectives",
-        "so,tlm",
-    )
+    options = ["--train", small_file(tmp_path), "--output", tmp_path / "x", "--objectives", "so,tlm"]
+    done = run("finetune_aligner", "--model", tiny_headless, *options)
     assert done.code == 2 and "no masked-language-model head" in done.err and "so, co, psi and contrast" in done.err
     tune(run, tiny_headless, tmp_path / "x", [small_file(tmp_path)], "--max-steps", "1", "--objectives", "so,psi")
     assert set(weights(tmp_path / "x")) == set(load_file(os.path.join(tiny_headless, "model.safetensors")))

@@ -108,7 +108,7 @@ def test_one_layout_of_files_that_lie_at_any_depth(human):
     assert read("out/udpos/dev-fr.tsv") == FILES["x/tags/dev-fr.tsv"] and not os.path.islink("out/udpos/dev-fr.tsv")
 
 
-def test_every_missing_piece_is_one_line_and_one_item(human):
+def test_everything_missing_is_one_line_and_one_item(human):
     done = human()
     assert len(done.err.splitlines()) == len(missing()) > 0
     assert ("udpos", "hi", "no dev-hi.tsv to test on") in [(t, l, w.split(";")[0]) for t, l, w in missing()]
@@ -200,7 +200,7 @@ def test_without_xnli_tagging_is_made_and_its_translations_tune_the_aligners(hum
 
 BAD = [
     ({"UD_English-PUD/en_pud-ud-test.conllu": None}, "en_pud*.conllu is not there; get it by data/download.py"),
-    ({"deep/er/fr_pud.conllu": None}, "udpos: a PUD treebank of any of fr is not there"),
+    ({"deep/er/fr_pud.conllu": None}, "udpos: no PUD treebank of fr is there"),
     ({"fr_pud.conllu": FR_PUD.replace("aime", "adore")}, "in/deep/er/fr_pud.conllu"),
     ({"deep/er/fr_pud.conllu": FR_PUD.replace("= b", "= z")}, "fr_pud.conllu: its sent_ids differ from in/UD_English"),
     ({"deep/er/fr_pud.conllu": FR_PUD + FR_PUD}, "fr_pud.conllu: 6 sentences, but 3 sent_ids"),
@@ -215,7 +215,7 @@ BAD = [
     ({"y/dev-en.tsv": FILES["x/tags/dev-en.tsv"], "y/dev-fr.tsv": "tu\tPRON\n\n"}, "y/dev-fr.tsv: another dev-fr.tsv of"),
     ({"x/tags/dev-en.tsv": None}, "udpos: XTREME's dev-en.tsv is not there; get it by data/download.py --tasks udpos"),
     ({"y/dev-en.tsv": "You\tPRON\n\n"}, "in/y/dev-en.tsv: another dev-en.tsv of udpos than in/x/tags/dev-en.tsv"),
-    ({"x/nli/dev-fr.tsv": pairs("fr", range(4))}, "x/nli/dev-fr.tsv: 8 pairs; expected 10"),
+    ({"x/nli/dev-fr.tsv": pairs("fr", range(4))}, "x/nli/dev-fr.tsv: 8 pairs, but the English file has 10"),
     ({"x/nli/dev-fr.tsv": pairs("fr", range(5), ["neutral", "no"])}, "x/nli/dev-fr.tsv:2: unknown label 'no'"),
     ({"x/paws/dev-en.tsv": "A\tB\t0\n" * 6}, "x/paws/dev-en.tsv: its first pairs share sentences"),
 ]

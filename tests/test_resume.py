@@ -1,19 +1,19 @@
 """A train script that is killed goes on from its checkpoint to the very same result; --save writes a model that
 transformers loads."""
 
+import argparse
 import json
 import os
-import socket
-import subprocess
 
 import numpy as np
 import pytest
 import torch
 from conftest import SAMPLE
 
-from data.cli import InputError
-from data.files import read_pairs, read_udpos, write_pairs, write_udpos
-from lib import checkpoints, subwords, training
+import common
+import training
+import versions
+from data.files import InputError, read_pairs, read_udpos, write_pairs, write_udpos
 
 SCRIPTS = ["udpos", "xnli", "xquad"]
 
@@ -26,11 +26,8 @@ def command(tmp_path, tiny_bert):
         folder = tmp_path / task
         if task == "xquad":
             folder.mkdir()
-            for source, name in (
-                ("squad/train-v1.1", "train-en"),
-                ("xquad/xquad.en", "dev-en"),
-                ("xquad/xquad.zh", "dev-zh"),
-            ):
+            sources = {"train-en": "squad/train-v1.1", "dev-en": "xquad/xquad.en", "dev-zh": "xquad/xquad.zh"}
+            for name, source in sources.items():
                 with open(os.path.join(SAMPLE, f"{source}.json"), encoding="utf-8") as stream:
                     document = json.load(stream)
                 document["data"] = document["data"][: 3 if name == "train-en" else 1]
@@ -43,18 +40,8 @@ def command(tmp_path, tiny_bert):
                 write_udpos(small, read_udpos(path)[:count])
             else:
                 write_pairs(small, read_pairs(path, task)[:count])
-        options = [
-            "--model",
-            tiny_bert,
-            "--train",
-            folder / "train-en.tsv",
-            "--data-dir",
-            folder,
-            "--lr",
-            "3e-3",
-            "--batch-size",
-            "8",
-        ]
+        options = ["--model", tiny_bert, "--train", folder / "train-en.tsv", "--data-dir", folder]
+        options += ["--lr", "3e-3", "--batch-size", "8"]
         return ("train_pos", *options) if task == "udpos" else ("train_xnli", "--task", task, *options)
 
     return make
@@ -65,7 +52,7 @@ def predictions(folder):
 
 
 @pytest.mark.parametrize("task", SCRIPTS)
-def test_a_killed_run_goes_on_to_the_same_predictions(run, tmp_path, command, monkeypatch, task):
+def test_a_killed_run_goes_on_to_the_same_predictions_and_losses(run, tmp_path, command, monkeypatch, task):
     """Killed in the second epoch, amid a step; dropout is on, and the rate is high enough for every step to matter."""
     script, *options = command(task)
     options += ["--epochs", "6" if task == "xquad" else "3", "--save-every", "0", "--seed", "5"]
@@ -84,8 +71,9 @@ def test_a_killed_run_goes_on_to_the_same_predictions(run, tmp_path, command, mo
     count[0] = -100
     done = run(script, *options, "--output", tmp_path / "cut")
     assert done.code == 0 and "goes on after step 7" in done.err
-    steps = json.loads((tmp_path / "whole" / "scores.json").read_text())["train"]["steps"]
-    assert count[0] == -100 + steps - 7 and steps > 10
+    whole, cut = (json.loads((tmp_path / name / "scores.json").read_text())["train"] for name in ("whole", "cut"))
+    assert count[0] == -100 + whole["steps"] - 7 and whole["steps"] > 10
+    assert whole["history"] == cut["history"] and len(whole["history"]) > 8
     assert predictions(tmp_path / "cut") == predictions(tmp_path / "whole")
     assert not (tmp_path / "cut.checkpoint").exists()
 
@@ -115,26 +103,45 @@ def test_a_checkpoint_of_another_training_is_not_used(run, tmp_path, command, mo
         done = run(script, *options, *changed)
         assert done.code == 0 and "is of other code, settings, data or another model, and is not used" in done.err
     path = next((tmp_path / task).glob("train-en.*"))
-    path.write_text(
-        path.read_text()
-        .replace('"question": "', '"question": "So ')
-        .replace("\nis\t", "\nwas\t")
-        .replace(" is ", " was ", task == "xnli")
-    )
+    text = path.read_text().replace('"question": "', '"question": "So ').replace("\nis\t", "\nwas\t")
+    path.write_text(text.replace(" is ", " was ", task == "xnli"))
     assert "is not used" in run(script, *options).err
 
 
-def test_a_checkpoint_belongs_to_the_code_that_wrote_it(tmp_path):
-    """A comment in the code changes nothing; a number in it, an option or the data do."""
+@pytest.fixture
+def resumed(tmp_path):
+    """resumed(script): training.resume of a training of one layer: (state, save, layer)."""
+
+    def call(script="train_pos.py", data=(1, 2), weight=1.0, **options):
+        layer = torch.nn.Linear(2, 2)
+        for parameter in layer.parameters():
+            torch.nn.init.constant_(parameter, weight)
+        args = argparse.Namespace(**{"output": str(tmp_path / "x"), "lr": 1e-4, "save": False} | options)
+        optimizer = torch.optim.AdamW(layer.parameters())
+        return *training.resume(script, args, [np.array(data)], {"model": layer}, optimizer), layer
+
+    return call
+
+
+def test_a_checkpoint_belongs_to_the_training_that_wrote_it(resumed, tmp_path, monkeypatch, capfd):
+    """A comment in the code changes nothing; a number in it, an option, the data or the first weights do."""
+    monkeypatch.setattr(versions, "ROOT", str(tmp_path))
     script = tmp_path / "train.py"
-
-    def crc(code, options={"lr": 1e-4, "output": "a"}, data=(1, 2)):
-        script.write_text(code)
-        return checkpoints.training_crc(str(script), options, [np.array(data)])
-
-    first = crc("x = 1\n")
-    assert first == crc("x = 1  # of one\n\n") == crc("x = 1\n", {"lr": 1e-4, "output": "b"})
-    assert len({first, crc("x = 2\n"), crc("x = 1\n", {"lr": 2e-4}), crc("x = 1\n", data=(1, 3))}) == 4
+    script.write_text("x = 1\n")
+    state, save, layer = resumed(script)
+    state |= {"step": 3, "seconds": 1.5, "history": [{"step": 3, "loss": 0.5, "lr": 0.1}], "losses": torch.tensor(0.25)}
+    torch.nn.init.constant_(layer.weight, 7.0)
+    save()
+    again, _, layer = resumed(script, save=True)
+    assert again == state and torch.equal(layer.weight, torch.full((2, 2), 7.0))
+    script.write_text("x = 1  # of one\n\n")
+    assert resumed(script)[0]["step"] == 3
+    assert "goes on after step 3" in capfd.readouterr().err
+    for changed in ({"lr": 2e-4}, {"data": (1, 3)}, {"weight": 2.0}):
+        assert resumed(script, **changed)[0]["step"] == 0, changed
+        assert "is not used" in capfd.readouterr().err
+    script.write_text("x = 2\n")
+    assert resumed(script)[0]["step"] == 0
 
 
 def test_a_full_disk_is_said_in_one_line(run, tmp_path, command, monkeypatch):
@@ -147,22 +154,8 @@ def test_a_full_disk_is_said_in_one_line(run, tmp_path, command, monkeypatch):
 
     monkeypatch.setattr(torch, "save", full)
     done = run(script, *options, "--output", tmp_path / "run", "--epochs", "1", "--save-every", "0")
-    assert done.code == 2 and done.err.count("\n") == 1 and "run.checkpoint: cannot be written" in done.err
-    assert [name for name in os.listdir(tmp_path) if name.startswith("run")] == []
-
-
-def test_what_a_killed_process_left_is_swept(tmp_path):
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    host = socket.gethostname()
-    names = [f"run.checkpoint.{host}.{pid}.tmp" for pid in (gone.pid, os.getpid())]
-    names.append(f"run.checkpoint.elsewhere.{gone.pid}.tmp")
-    for name in names:
-        (tmp_path / name).write_text("torn")
-    (tmp_path / f"run.checkpoint.x.{host}.{gone.pid}.tmp").mkdir()
-    checkpoints.sweep(str(tmp_path / "run.checkpoint"))
-    checkpoints.sweep(str(tmp_path / "run.checkpoint.x"))
-    assert sorted(os.listdir(tmp_path)) == sorted(names[1:])
+    assert done.code == 2 and "run.checkpoint: cannot be written" in done.err.splitlines()[-1]
+    assert [name for name in os.listdir(tmp_path) if "run" in name] == []
 
 
 @pytest.mark.parametrize("task", SCRIPTS)
@@ -173,18 +166,14 @@ def test_a_torn_checkpoint_is_named(run, tmp_path, command, task):
     assert done.code == 2 and "run.checkpoint: cannot be read as a checkpoint" in done.err and "remove it" in done.err
 
 
-@pytest.mark.parametrize("lost", ["weights", "optimizer", "step"])
-def test_a_checkpoint_that_lacks_something_is_named(tmp_path, lost):
-    layer = torch.nn.Linear(2, 2)
-    optimizer = torch.optim.AdamW(layer.parameters())
-    path, parts = str(tmp_path / "x.checkpoint"), (7, {"model": layer}, optimizer)
-    checkpoints.save(path, *parts, {"step": 3, "seconds": 1.0})
-    assert checkpoints.load(path, *parts) == {"step": 3, "seconds": 1.0}
-    saved = torch.load(path, weights_only=True)
-    del saved["state"][lost]
-    torch.save(saved, path)
+@pytest.mark.parametrize("lost", ["weights", "optimizer", "state", "step"])
+def test_a_checkpoint_that_lacks_something_is_named(resumed, tmp_path, lost):
+    resumed()[1]()
+    saved = torch.load(tmp_path / "x.checkpoint", weights_only=True)
+    del (saved["state"] if lost == "step" else saved)[lost]
+    torch.save(saved, tmp_path / "x.checkpoint")
     with pytest.raises(InputError, match="cannot be read as a checkpoint"):
-        checkpoints.load(path, *parts)
+        resumed()
 
 
 @pytest.mark.parametrize("task", ["udpos", "xnli"])
@@ -201,7 +190,7 @@ def test_the_saved_model_predicts_what_the_run_did(run, tmp_path, command, tiny_
     with torch.inference_mode():
         if task == "udpos":
             tagger = transformers.AutoModelForTokenClassification.from_pretrained(tmp_path / "run" / "model")
-            bare, found = subwords.bare_piece(tokenizer), []
+            bare, found = common.bare_subword(tokenizer), []
             for words, _ in read_udpos(str(dev)):
                 encoded = tokenizer(words, is_split_into_words=True, return_tensors="pt")
                 tags = tagger(**encoded).logits[0].argmax(-1).tolist()

@@ -15,9 +15,9 @@ import sys
 import pytest
 from conftest import ROOT
 
-from data.cli import Arguments
+from data.files import Arguments
 
-WITHOUT = "PROFILE DATA MODELS LANGS ORDERS ALIGNERS TASKS SEEDS JOBS POS PAIRS QA TUNE ALIGN MT CONSISTENCY".split()
+WITHOUT = "PROFILE DATA MODELS LANGS ORDERS ALIGNERS TASKS SEEDS JOBS POS PAIRS QA TUNE ALIGN MT CONSISTENCY CONTROLS".split()
 
 
 @pytest.fixture(scope="module")
@@ -84,23 +84,18 @@ def human(tmp_path):
 
 def test_the_sample_has_every_stage_and_few_runs_beside_tagging(project):
     commands = plan(project)
-    # 39 of tagging: 3 seeds of original, 4 orders by 2 aligners and 4 controls; 4 of XNLI, 2 of PAWS-X
+    # 26 of tagging: 2 seeds of original, 4 orders by 2 aligners and 4 controls; 2 of XNLI, 2 of PAWS-X
     assert scripts(commands) == {
-        "split": 2, "finetune_aligner": 1, "align": 18, "reorder": 24, "train_pos": 39, "train_xnli": 6, "eval": 1,
+        "split": 2, "finetune_aligner": 1, "align": 18, "reorder": 18, "train_pos": 26, "train_xnli": 4, "eval": 1,
     }  # fmt: skip
     assert [run for run in conditions(commands) if not run.startswith("udpos")] == [
-        "xnli/original-none-1",
-        "xnli/identity-none-1",
-        "xnli/hi-pretrained-1",
-        "xnli/random-hi-pretrained-1",
-        "pawsx/original-none-1",
-        "pawsx/zh-pretrained-1",
-    ]
+        "xnli/original-none-1", "xnli/hi-pretrained-1", "pawsx/original-none-1", "pawsx/zh-pretrained-1",
+    ]  # fmt: skip
     named = plan(project, ORDERS="original zh random", SEEDS="1 2", ALIGNERS="pretrained separate", TASKS="xnli qa")
     assert conditions(named)[:8] == [
         f"xnli/{order}-{seed}"
-        for order in ("original-none", "zh-pretrained", "random-zh-pretrained", "zh-separate")
         for seed in "12"
+        for order in ("original-none", "zh-pretrained", "random-zh-pretrained", "zh-separate")
     ]
     assert len(conditions(named)) == 16 and conditions(named)[8] == "xquad/original-none-1"
 
@@ -157,10 +152,10 @@ def test_what_human_data_lack_is_left_out_and_named(project, human):
             french + hindi,
         ]
         said = run_all(project, "--dry-run", **settings).stderr.split("\n")
-        assert said[0] == "stages.py: udpos: no links into de from pretrained, which is left out" and len(said) == 7
+        assert said[0] == "run_all.sh: udpos: no links into de from pretrained, it is left out" and len(said) == 7
         # The controls are of the first aligner that has the language.
         first = conditions(plan(project, **settings, ALIGNERS="manual joint", ORDERS="fr hi random"))
-        assert first[1] == "udpos/random-fr-manual-1" and first[-1] == "udpos/random-hi-joint-1"
+        assert first == [f"udpos/{run}-1" for run in ("fr-manual", "random-fr-manual", "random-hi-joint", "fr-joint", "hi-joint")]
         # Of other languages nothing is known before their data are gathered.
         more = conditions(plan(project, **settings, ALIGNERS="manual", LANGS="fr es", ORDERS="es"))
         assert more == ["udpos/es-manual-1"]
@@ -168,37 +163,15 @@ def test_what_human_data_lack_is_left_out_and_named(project, human):
         shutil.rmtree(project / "runs")
 
 
-def test_another_aligner_has_its_own_control_where_its_order_is_as_far(project):
-    settings = {"ALIGNERS": "pretrained joint", "ORDERS": "hi zh random", "SEEDS": "1 2", "TASKS": "udpos"}
-    taus = {("pretrained", "hi"): 0.5, ("joint", "hi"): 0.53, ("pretrained", "zh"): 0.5, ("joint", "zh"): 0.481}
-    try:
-        for (aligner, lang), tau in taus.items():
-            path = project / f"runs/sample/work/encoder/udpos/{aligner}/train-{lang}.tsv.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"sentences": 9, "moved": 0.5, "kendall_tau": tau}))
-        commands = plan(project, **settings)
-        assert [run for run in conditions(commands) if "random" in run and "joint" in run] == [
-            "udpos/random-hi-joint-1",
-            "udpos/random-hi-joint-2",
-        ]
-        control = next(words for words in commands if option(words, "--output").endswith("joint/train-random-hi-2.tsv"))
-        assert option(control, "--alignment").endswith("joint/hi.align") and option(control, "--seed") == "2"
-    finally:
-        shutil.rmtree(project / "runs")
-    assert not [run for run in conditions(plan(project, **settings)) if "random" in run and "joint" in run]
-
-
-def test_files_of_an_order_that_is_not_asked_for_change_nothing(project):
-    settings = {"ALIGNERS": "pretrained joint", "ORDERS": "original random-hi", "SEEDS": "1", "TASKS": "udpos"}
-    expected = plan(project, **settings)
-    try:
-        for aligner, tau in (("pretrained", 0.5), ("joint", 0.9)):
-            path = project / f"runs/sample/work/encoder/udpos/{aligner}/train-hi.tsv.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"kendall_tau": tau}))
-        assert plan(project, **settings) == expected
-    finally:
-        shutil.rmtree(project / "runs")
+def test_controls_are_made_once_or_by_each_aligner(project):
+    settings = {"ALIGNERS": "pretrained joint", "ORDERS": "hi random", "SEEDS": "1 2", "TASKS": "udpos"}
+    made = [run for run in conditions(plan(project, **settings)) if "random" in run]
+    assert made == ["udpos/random-hi-pretrained-1", "udpos/random-hi-pretrained-2"]
+    commands = plan(project, **settings, CONTROLS="each")
+    made = [run for run in conditions(commands) if "random" in run]
+    assert made == [f"udpos/random-hi-{aligner}-{seed}" for seed in "12" for aligner in ("pretrained", "joint")]
+    control = next(words for words in commands if option(words, "--output").endswith("joint/train-random-hi-2.tsv"))
+    assert option(control, "--alignment").endswith("joint/hi.align") and option(control, "--seed") == "2"
 
 
 def test_lists_may_have_any_space_between_their_words(project):
@@ -220,12 +193,12 @@ def test_the_sample_tries_one_of_the_languages_that_there_are(project):
 
 
 def test_what_a_condition_is(project):
-    orders = "original reverse rdrop hi hi+consistency random-hi+consistency hi+both hi+nearest random-hi+nearest"
-    settings = {"ORDERS": orders + " hi+previous+both", "ALIGNERS": "pretrained pretrained+itermax", "CONSISTENCY": "2"}
+    orders = "original reverse rdrop hi hi+consistency random-hi+consistency hi+both random-hi"
+    settings = {"ORDERS": orders, "ALIGNERS": "pretrained separate", "CONSISTENCY": "2"}
     commands = plan(project, TASKS="udpos", SEEDS="4", **settings)
     own = [words for words in commands if option(words, "--aligner") in ("none", "pretrained")]
     train = {option(words, "--order"): words for words in own}
-    assert list(train) == settings["ORDERS"].split() and option(train["reverse"], "--aligner") == "none"
+    assert list(train) == orders.split() and option(train["reverse"], "--aligner") == "none"
     work = "runs/sample/work/encoder/udpos/pretrained"
     english = "data/sample/udpos/train-en.tsv"
 
@@ -237,13 +210,10 @@ def test_what_a_condition_is(project):
     assert taken("hi+consistency") == [english, f"{work}/train-hi.tsv", "2", f"{work}/train-hi.tsv.order"]
     assert taken("random-hi+consistency")[1] == f"{work}/train-random-hi-4.tsv"
     assert taken("hi+both") == [english, f"{work}/train-hi.tsv", None, f"{work}/train-hi.tsv.order"]
-    assert taken("hi+nearest") == [f"{work}/train-hi+nearest.tsv", None, None, None]
-    assert taken("hi+previous+both")[1:] == [f"{work}/train-hi+previous.tsv", None, f"{work}/train-hi+previous.tsv.order"]
     reorder = {os.path.basename(option(words, "--output")): words for words in commands if f"{work}/" in str(words)}
-    assert option(reorder["train-random-hi+nearest-4.tsv"], "--unaligned") == "nearest"
-    assert "--random" in reorder["train-random-hi+nearest-4.tsv"] and "--reverse" in reorder["train-reverse.tsv"]
-    links = [words for words in commands if option(words, "--output").endswith("pretrained+itermax/hi.align")]
-    assert [option(words, "--method") for words in links] == ["itermax"]
+    assert "--random" in reorder["train-random-hi-4.tsv"] and "--reverse" in reorder["train-reverse.tsv"]
+    tags = plan(project, TASKS="xnli", ORDERS="hi+both")
+    assert "--permutations" not in str(tags)
 
 
 def test_strings_of_options_are_taken_whole(project):
@@ -261,26 +231,49 @@ def test_one_more_language_is_its_data_and_one_word(project):
     try:
         before, after = (plan(project, TASKS="udpos", LANGS=langs) for langs in ("fr de hi zh", "fr de hi zh ru"))
         more = collections.Counter(conditions(after)) - collections.Counter(conditions(before))
-        assert set(more) == {f"udpos/ru-{a}-{n}" for a in ("pretrained", "joint") for n in "123"} | {
-            f"udpos/random-ru-pretrained-{n}" for n in "123"
+        assert set(more) == {
+            f"udpos/{run}-{n}" for run in ("ru-pretrained", "ru-joint", "random-ru-pretrained") for n in "12"
         }
     finally:
         for name in added:
             os.remove(project / name)
 
 
+def test_a_task_of_tagging_is_its_data_and_its_tags(project):
+    shutil.copytree(project / "data/sample/udpos", project / "data/sample/ner")
+    try:
+        commands = plan(project, TASKS="ner", ALIGNERS="pretrained", SEEDS="1")
+        assert len(conditions(commands)) == 9 and conditions(commands)[1] == "ner/fr-pretrained-1"
+        train = next(words for words in commands if words[1] == "train_pos.py")
+        assert option(train, "--task") == "ner" and option(train, "--data-dir") == "data/sample/ner"
+    finally:
+        shutil.rmtree(project / "data/sample/ner")
+
+
+def test_a_report_keeps_the_runs_of_other_tasks(project):
+    for task in ("xnli", "my-own", "udpos"):
+        (project / f"runs/sample/{task}/encoder/hi-joint-1").mkdir(parents=True)
+        (project / f"runs/sample/{task}/encoder/hi-joint-1/scores.json").touch()
+    try:
+        words = plan(project, TASKS="udpos", ORDERS="original", SEEDS="1")[-1]
+        runs = words[words.index("--runs") + 1 : words.index("--output")]
+        assert runs == ["runs/sample/udpos/encoder/original-none-1", "runs/sample/my-own", "runs/sample/xnli"]
+    finally:
+        shutil.rmtree(project / "runs")
+
+
 def test_awesome_is_the_joint_aligner_trained_on_its_own_orders(project):
     commands = plan(project, MODELS="some/encoder awesome", ORDERS="original hi random", SEEDS="1", TASKS="udpos")
     joint = "runs/sample/aligners/encoder/udpos/joint"
     made = [words for words in commands if option(words, "--model") == joint]
-    assert conditions(made) == ["udpos/original-none-1", "udpos/random-hi-pretrained-1", "udpos/hi-joint-1"]
+    assert conditions(made) == ["udpos/original-none-1", "udpos/hi-joint-1", "udpos/random-hi-pretrained-1"]
     assert scripts(commands)["finetune_aligner"] == 1 and scripts(commands)["align"] == 4
     # It is tuned where no order asks for its links too.
     commands = plan(project, MODELS="some/encoder awesome", ORDERS="original", SEEDS="1", TASKS="udpos")
     assert [option(words, "--output") for words in commands if "finetune_aligner.py" in words] == [joint]
     # Where there is no text to tune it on, it is left out.
     done = run_all(project, "--dry-run", MODELS="some/encoder awesome", ORDERS="original", TASKS="udpos", LANGS="es")
-    assert done.returncode == 0 and "udpos: no text in es to tune joint-udpos on, so no awesome\n" in done.stderr
+    assert done.returncode == 0 and "udpos: no text in es to tune joint on, so no awesome\n" in done.stderr
     assert "awesome" not in done.stdout and "finetune_aligner" not in done.stdout
 
 
@@ -325,27 +318,24 @@ def test_data_that_lie_there_are_not_fetched(project, tmp_path):
         ([], {"PROFILE": "sample human"}, "PROFILE=sample human: unknown"),
         ([], {"LANGS": "fr $(date)"}, "LANGS: $(date): expected codes such as hi"),
         ([], {"SEEDS": "1 x"}, "SEEDS: x: expected whole numbers"),
-        ([], {"ORDERS": "hi+"}, "ORDERS: hi+: expected a word after each +"),
-        ([], {"ORDERS": "original ja"}, "ORDERS: unknown ja; expected one of original identity reverse rdrop"),
-        ([], {"ORDERS": "hi+some"}, "ORDERS: unknown some; expected one of consistency both previous nearest"),
-        ([], {"ORDERS": "original rdrop+consistency"}, "rdrop+consistency: rdrop stands alone"),
-        ([], {"ORDERS": "hi+both+consistency"}, "hi+both+consistency: consistency or both, previous or nearest"),
+        ([], {"ORDERS": "hi+"}, "ORDERS: unknown hi+; expected some of original identity reverse rdrop"),
+        ([], {"ORDERS": "original ja"}, "ORDERS: unknown ja; expected some of original identity reverse rdrop"),
+        ([], {"ORDERS": "original rdrop+consistency"}, "ORDERS: unknown rdrop+consistency"),
+        ([], {"CONTROLS": "none"}, "CONTROLS: unknown none; expected some of first each"),
         ([], {"ORDERS": "identity", "TASKS": "udpos"}, 'nothing to train is left by ORDERS="identity" TASKS="udpos"'),
         ([], {"DATA": "/usr"}, "DATA=/usr: the sample has its own; expected PROFILE=human or full"),
         ([], {"PROFILE": "human"}, "PROFILE=human needs DATA=DIR"),
-        ([], {"PROFILE": "human", "DATA": "/usr", "TASKS": "qa"}, "unknown qa; expected one of udpos xnli pawsx"),
+        ([], {"PROFILE": "human", "DATA": "/usr", "TASKS": "qa"}, "unknown qa; expected some of udpos xnli pawsx"),
         ([], {"TASKS": "ner"}, "TASKS: unknown ner"),
         ([], {"ALIGNERS": "giza"}, "ALIGNERS: unknown giza"),
         ([], {"ALIGNERS": "manual"}, "ALIGNERS: unknown manual"),
-        ([], {"PROFILE": "human", "DATA": "/usr", "ALIGNERS": "manual+itermax"}, "manual+itermax: manual stands alone"),
-        ([], {"ALIGNERS": "joint+some"}, "ALIGNERS: unknown some; expected one of argmax"),
-        ([], {"JOBS": "0"}, "--jobs: '0' is not a whole number"),
+        ([], {"ALIGNERS": "joint+itermax"}, "ALIGNERS: unknown joint+itermax; expected some of pretrained"),
+        ([], {"JOBS": "0"}, "--jobs 0: expected 1 or more"),
         ([], {"MODELS": "awesome a"}, "awesome is the first model's joint aligner; expected that model before it"),
         ([], {"MODELS": "a awesome", "ALIGNERS": "separate"}, "awesome needs joint among them"),
         ([], {"MODELS": "a/x b/x"}, "two have the same last name"),
-        (["--wave", "cooking"], {}, "--wave cooking: expected one of data, text"),
-        (["--share", "1/2"], {}, "--share: is for --wave"),
-        (["--wave", "train"], {"TASKS": "udpos"}, "which is not there; run the wave"),
+        (["--only", "900"], {"TASKS": "udpos"}, "--only 900: the plan has the stages 1 to"),
+        (["--only", "20"], {"TASKS": "udpos"}, "before it"),
     ],
 )  # fmt: skip
 def test_a_wrong_setting_ends_in_one_line(project, options, settings, message):
@@ -359,7 +349,7 @@ def test_before_the_set_up_a_dry_run_prints_it_too(project, tmp_path):
     lines = done.stdout.split("\n")
     assert done.returncode == 0 and lines[0].endswith("-m venv --clear .venv") and "-r requirements.txt" in lines[1]
     assert lines[2] == ".venv/bin/python data/get_model.py --output models/multilingual-e5-small"
-    assert lines[3].startswith(".venv/bin/python data/split.py") and not (tmp_path / "fresh" / "runs").exists()
+    assert lines[3].startswith(".venv/bin/python finetune_aligner.py") and not (tmp_path / "fresh" / "runs").exists()
 
 
 class Parsed(Exception):
@@ -375,11 +365,11 @@ def test_every_command_of_every_profile_can_be_parsed(project, human, tmp_path, 
         raise Parsed
 
     monkeypatch.setattr(Arguments, "parse_args", parse)
-    orders = "original identity reverse rdrop hi random-hi hi+consistency random-hi+consistency hi+both hi+nearest"
+    orders = "original identity reverse rdrop hi random-hi hi+consistency random-hi+consistency hi+both"
     commands = [
         words
         for settings in (
-            {"ORDERS": orders, "TASKS": "udpos xnli pawsx qa", "ALIGNERS": "pretrained+itermax separate joint"},
+            {"ORDERS": orders, "TASKS": "udpos xnli pawsx qa", "ALIGNERS": "pretrained separate joint", "ALIGN": "--method itermax"},
             {"PROFILE": "human", "DATA": human},
             {"PROFILE": "full", "DATA": str(tmp_path / "data"), "TASKS": "udpos xnli pawsx qa", "SEEDS": "1"},
         )

@@ -15,10 +15,12 @@ import unicodedata
 import pytest
 
 from data import paragraphs
-from data.cli import InputError
-from data.metrics import ARTICLES, question_scores, squad_scores
+from data.files import InputError
 from data.paragraphs import STEPS, pair_sentences, paragraph_sentences, reorder_paragraph
-from data.squad import NAMES, gold_answers, qa_files, read_answer_predictions, read_squad, write_squad
+from data.squad import (
+    ARTICLES, NAMES, answer_counts, gold_answers, qa_files, question_scores, read_answer_predictions, read_squad,
+    squad_scores, write_squad,
+)  # fmt: skip
 from data.words import split_sentences
 
 CONTEXT = "Paris lies on the Seine. It is old."
@@ -226,8 +228,8 @@ def test_predictions_are_read(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("[]", r"in\.json: no object"),
-        ('{"a": 3}', r"in\.json: question 'a': the prediction is no text"),
+        ("[]", r"in\.json: no predicted answers; expected"),
+        ('{"a": 3}', r"in\.json: no predicted answers; expected"),
         ('{"a": "x", "a": "y"}', r"in\.json: 'a' stands twice"),
         ('{"a": "x",\n"b"}', r"in\.json:2: no JSON at column 4"),
     ],
@@ -337,10 +339,11 @@ def test_scores_are_means_over_all_gold_questions(tmp_path):
         tmp_path,
         document(question("q1", [("Paris", 0)]), question("q2", [("the Seine", 14)]), question("q3", [("old", 31)])),
     )
-    scores = squad_scores(
-        gold_answers(path, read_squad(path)), {"q1": "paris", "q2": "Seine river", "other": "old"}, "en", "xquad"
-    )
+    gold, predictions = gold_answers(path, read_squad(path)), {"q1": "paris", "q2": "Seine river", "other": "old"}
+    scores = squad_scores(gold, predictions, "en", "xquad")
     assert scores == {"exact_match": pytest.approx(1 / 3), "f1": pytest.approx((1 + 2 / 3) / 3), "count": 3}
+    counts = answer_counts(gold, predictions, "en", "xquad").tolist()
+    assert counts == [[1, 1, 1], [pytest.approx(2 / 3), 0, 1], [0, 0, 1]]
 
 
 def test_a_language_without_mlqa_rules_is_told():

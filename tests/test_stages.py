@@ -1,9 +1,11 @@
 """stages.py runs what is not done, whatever was edited, removed, killed or started twice; a stub stands for python."""
 
 import contextlib
+import json
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,7 +15,7 @@ import time
 import pytest
 from conftest import ROOT
 
-from lib.contents import Contents
+import stages
 
 # ./python SCRIPT --input FILE ... --output FILE: writes what SCRIPT names and its inputs hold, and FILE.json beside it;
 # notes in made.txt what it has made; waits while a file `hold` is there; fails if its script says so.
@@ -35,15 +37,13 @@ echo "$output" >> made.txt
 
 PLAN = """
 stage() { printf '%s' "$1"; shift; printf '\\037%s' "$@"; echo; }
-make() { stage $1 $2 ./python $3 --input $4 $5 --output $2 --stats $2.json --lr ${LR:-1}; }
-stage waves first second report
-[ -n "$LESS" ] || make second out/d.txt two.py out/c.txt
-make first out/a.txt one.py data/a.txt
-make first out/c.txt two.py data/c.txt
-make second out/b.txt two.py out/a.txt
-[ ! -f out/b.txt ] || [ -z "$GROWS" ] || make second out/e.txt two.py out/b.txt
-make report out/all.txt three.py out/b.txt out/c.txt
-stage note "nothing is left out"
+make() { stage $1 ./python $2 --input $3 $4 --output $1 --stats $1.json --lr ${LR:-1}; }
+make out/a.txt one.py data/a.txt
+make out/c.txt two.py data/c.txt
+make out/a.txt two.py data/c.txt   # the first one counts
+[ -n "$LESS" ] || make out/d.txt two.py out/c.txt
+make out/b.txt two.py out/a.txt
+make out/all.txt three.py out/b.txt out/c.txt
 """
 
 
@@ -51,9 +51,7 @@ class Project:
     def __init__(self, folder):
         self.folder = folder
         (folder / "data").mkdir()
-        (folder / "lib").mkdir()
-        ours = "lib/__init__.py lib/plan.py lib/contents.py data/__init__.py data/cli.py data/files.py"
-        for name in ("stages.py", *ours.split()):
+        for name in ("stages.py", "versions.py", "data/__init__.py"):
             shutil.copy(os.path.join(ROOT, name), folder / name)
         for name, text in {
             "plan.sh": PLAN,
@@ -72,7 +70,8 @@ class Project:
 
     def call(self, options, settings):
         """What subprocess needs to start stages.py."""
-        command = [sys.executable, "stages.py", "runs/try", "--plan", "sh plan.sh", *options]
+        words = shlex.join([sys.executable, "stages.py", "runs/try", *options])
+        command = ["bash", "-c", f"exec {words} < <(sh plan.sh)"]
         return {"args": command, "cwd": self.folder, "env": {**os.environ, **settings}, "text": True}
 
     def run(self, *options, **settings):
@@ -118,12 +117,12 @@ def done(project):
     return project
 
 
-def test_it_runs_what_is_left_in_the_order_of_the_waves(project):
+def test_it_runs_what_is_left_in_the_order_of_the_plan(project):
     assert project.left() == "acdba" and not (project.folder / "runs").exists()
     first = project.run("--jobs", "1")
     assert first.returncode == 0 and project.made == ["a", "c", "d", "b", "a"], first.stderr
     assert "5 stages, 5 to do, 1 at a time" in first.stdout and "[5 of 5, 0:0" in first.stdout
-    assert first.stderr == "stages.py: nothing is left out\n"
+    assert first.stderr == "" and first.stdout.endswith("Done. The results are in out/all.txt\n")
     result = "WORD = 3 of WORD = 2  # a comment of WORD = 1 of a\nWORD = 2  # a comment of c\n"
     assert (project.folder / "out/all.txt").read_text() == result
     assert project.left() == "" and "5 stages, 0 to do" in project.run().stdout and project.made == []
@@ -173,13 +172,14 @@ def test_dev_files_count_and_training_files_beside_them_do_not(project):
     (project.folder / "dev").mkdir()
     for name in ("dev-hi.tsv", "train-en.tsv"):
         (project.folder / "dev" / name).write_text("x")
-    words = ["one", "out/a.txt", "./python", "one.py", "--data-dir", "dev", "--output", "out/a.txt"]
-    (project.folder / "plan.sh").write_text("printf 'waves\\037one\\n" + "\\037".join(words) + "\\n'")
+    words = ["out/a.txt", "./python", "one.py", "--data-dir", "dev", "--output", "out/a.txt"]
+    (project.folder / "plan.sh").write_text("printf '" + "\\037".join(words) + "\\n'")
     assert project.run().returncode == 0 and project.left() == ""
     (project.folder / "dev" / "train-ru.tsv").write_text("x")
     assert project.left() == ""
     (project.folder / "dev" / "dev-ru.tsv").write_text("x")
     assert project.left() == "a"
+    assert "1 stage runs again: dev/dev-ru.tsv is new\n" in project.run().stdout  # said before it is done
 
 
 def test_dev_files_count_at_any_depth_and_links_that_go_round_do_no_harm(project):
@@ -187,17 +187,18 @@ def test_dev_files_count_at_any_depth_and_links_that_go_round_do_no_harm(project
     for name in ("here", "there"):
         (project.folder / "dev" / name).symlink_to(".")
     (project.folder / "dev" / "deep" / "dev-hi.json").write_text("1")
-    words = ["one", "out/a.txt", "./python", "one.py", "--data-dir", "dev", "--output", "out/a.txt"]
-    (project.folder / "plan.sh").write_text("printf 'waves\\037one\\n" + "\\037".join(words) + "\\n'")
+    words = ["out/a.txt", "./python", "one.py", "--data-dir", "dev", "--output", "out/a.txt"]
+    (project.folder / "plan.sh").write_text("printf '" + "\\037".join(words) + "\\n'")
     assert project.run().returncode == 0 and project.left() == ""
     (project.folder / "dev" / "deep" / "dev-hi.json").write_text("2")
     assert project.left() == "a"
 
 
-@pytest.mark.parametrize("name, text", [("times", "train_pos.py:"), ("contents.json", ""), ("contents.json", "[1")])
-def test_what_a_full_disk_cut_off_is_passed_over(done, name, text):
+@pytest.mark.parametrize("name, made", [("contents.json", []), ("out,b.txt.json", ["b"])])
+@pytest.mark.parametrize("text", ["", "[1", '{"command": ["./py'])
+def test_what_a_full_disk_or_a_kill_cut_off_is_passed_over(done, name, made, text):
     (done.folder / "runs/try/.stages" / name).write_text(text)
-    assert done.run().returncode == 0 and done.made == []
+    assert done.run().returncode == 0 and done.made == made
 
 
 def test_other_settings_never_take_these_results(done):
@@ -205,12 +206,6 @@ def test_other_settings_never_take_these_results(done):
     assert done.run(LR="2").returncode == 0 and len(done.made) == 5 and done.left() == "acdba"
     # A narrower experiment leaves the rest as it is.
     assert done.run(LR="2", LESS="1").returncode == 0 and done.made == [] and done.left(LR="2") == ""
-
-
-def test_the_plan_may_grow_by_what_a_wave_finds(project):
-    assert project.left(GROWS="1") == "acdba"
-    assert project.run(GROWS="1").returncode == 0 and sorted(project.made) == list("aabcde")
-    assert project.left(GROWS="1") == ""
 
 
 def test_what_changes_while_a_stage_runs_is_not_taken_for_its_input(project):
@@ -251,38 +246,32 @@ def test_after_a_failure_what_runs_ends_and_nothing_else_begins(project):
     assert project.left() == "adba"  # what was done stays done
 
 
-def test_waves_and_shares_do_the_whole(project):
-    early = project.run("--wave", "report")
-    assert early.returncode == 2 and early.stderr.endswith(
-        "out/all.txt needs out/b.txt as these settings make it, which is not there; run the wave second before it\n"
-    )
-    assert project.left("--wave", "second") == "db"
+def test_stages_one_by_one_do_the_whole(project):
+    early = project.run("--only", "4")
+    assert early.returncode == 2 and early.stderr.endswith("stage 4 needs out/a.txt; run --only 1 before it\n")
     (project.folder / "hold").touch()
-    shares = [project.start("--wave", "first", "--share", f"{k}/2") for k in (1, 2)]
+    both = [project.start("--only", number) for number in "12"]
     project.wait_for("out/a.txt")
     project.wait_for("out/c.txt")  # both at the same time
-    for other in ("1/2", "1/1"):  # of another number of shares, it would run the same stages
-        again = project.run("--wave", "first", "--share", other)
+    for options in (["--only", "1"], []):  # the same stage, and the whole
+        again = project.run(*options)
         assert again.returncode == 2 and "is at work in runs/try" in again.stderr and project.made == []
     os.remove(project.folder / "hold")
-    for process in shares:
+    for process in both:
         assert process.communicate(timeout=120) and process.returncode == 0
     assert project.left() == "dba"
-    for wave in ("second", "report"):
-        assert project.run("--wave", wave).returncode == 0
-    assert project.left() == ""
-    assert project.run("--wave", "report", LR="2").returncode == 2  # made by other settings
+    for number in "345":
+        assert project.run("--only", number).returncode == 0 and len(project.made) == 1
+    assert project.left() == "" and project.run("--only", "3").returncode == 0 and project.made == []
+    assert project.run("--only", "5", LR="2").returncode == 2  # made by other settings
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--wave", "third"], "--wave third: expected one of first, second, report"),
-        (["--wave", "first", "--share", "3/2"], "'3/2' is not K/N"),
-        (["--share", "1/2"], "--share: is for --wave"),
-        (["--jobs", "0"], "'0' is not a whole number of 1 or more"),
-        (["--plan", "sh nowhere.sh"], "sh nowhere.sh: ended with code"),
-        (["--plan", r"printf waves\\037a\\na\\037out\\037./nowhere\\n"], "./nowhere: No such file"),
+        (["--only", "6"], "--only 6: the plan has the stages 1 to 5"),
+        (["--only", "x"], "invalid int value: 'x'"),
+        (["--jobs", "0"], "--jobs 0: expected 1 or more"),
     ],
 )
 def test_a_wrong_option_ends_in_one_line(project, options, message):
@@ -362,11 +351,11 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_results(project, done):
 def test_what_a_file_manager_leaves_is_no_content(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "weights").write_text("1")
-    before = Contents(str(tmp_path / "x.json")).of(str(tmp_path / "model"))
+    before = stages.content(str(tmp_path / "model"), {})
     (tmp_path / "model" / ".DS_Store").write_text("windows")
-    assert Contents(str(tmp_path / "x.json")).of(str(tmp_path / "model")) == before
+    assert stages.content(str(tmp_path / "model"), {}) == before
     (tmp_path / "model" / "more").write_text("2")
-    assert Contents(str(tmp_path / "x.json")).of(str(tmp_path / "model")) != before
+    assert stages.content(str(tmp_path / "model"), {}) != before
 
 
 def test_a_gpu_each_or_a_share_of_the_cores(project, monkeypatch):
@@ -392,15 +381,42 @@ def test_what_nvidia_smi_says_of_its_failure_is_no_gpu(project, monkeypatch):
 
 
 def test_the_time_left_is_known_from_earlier_runs(done):
-    times = done.folder / "runs/try/.stages/times"
-    assert [line.split()[0] for line in times.read_text().splitlines()].count("two.py:") == 3
-    times.write_text("one.py: 600\ntwo.py: 600\nthree.py: 600\n")
+    for record in (done.folder / "runs/try/.stages").glob("out,*.json"):
+        record.write_text(json.dumps({**json.loads(record.read_text()), "seconds": 600}))
     assert "5 to do, 1 at a time, about 51 min left" in done.run("--jobs", "1", LR="2").stdout
 
 
-def test_temporary_files_of_a_killed_run_are_swept(done):
-    for name in ("out/a.txt.77.tmp", "out/.a.txt.77.tmp", "out/other.txt.77.tmp"):
-        (done.folder / name).write_text("half")
-    os.remove(done.folder / "out/a.txt")
-    assert done.run().returncode == 0
-    assert [name for name in os.listdir(done.folder / "out") if name.endswith(".tmp")] == ["other.txt.77.tmp"]
+FORKED = """
+import os, sys, common, torch
+here = os.path.dirname(os.path.abspath(__file__))
+assert sys.path[0] == here and sys.argv == ["four.py", "--output", "out/f.txt"] and __name__ == "__main__", sys.argv
+print("into the log", torch.threads, os.environ["OMP_NUM_THREADS"], os.getpid() == os.getsid(0))
+sys.stdin.read()
+if os.path.exists("FAIL"):
+    raise SystemExit(7)
+os.makedirs("out", exist_ok=True)
+with open("out/f.txt", "w") as stream:
+    stream.write(f"{os.getppid()} {torch.imports}")
+"""
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_python_stages_are_forked_from_one_that_has_imported_torch(project, fresh):
+    folder = project.folder
+    classes = "AutoModelForSequenceClassification AutoTokenizer BertModel PreTrainedTokenizerFast XLMRobertaModel"
+    for name, text in {
+        "torch.py": "import os\nthreads = 0\nimports = os.getpid()\ndef set_num_threads(n):\n global threads\n threads = n\n",
+        "transformers.py": " = ".join(classes.split()) + " = None\n",
+        "common.py": "import torch\n",
+        "four.py": FORKED,
+        "plan.sh": f"printf 'out/f.txt\\037{sys.executable}\\037four.py\\037--output\\037out/f.txt\\n'",
+    }.items():
+        (folder / name).write_text(text)
+    options = ["--fresh"] * fresh
+    (folder / "FAIL").touch()
+    assert "ended with code 7" in project.run(*options, OMP_NUM_THREADS="3").stderr
+    os.remove(folder / "FAIL")
+    assert project.run(*options, OMP_NUM_THREADS="3").returncode == 0 and project.left() == ""
+    parent, importer = (folder / "out/f.txt").read_text().split()
+    assert (parent == importer) != fresh  # torch was imported by the process that forks
+    assert (folder / "runs/try/logs/out,f.txt.log").read_text() == f"into the log {0 if fresh else 3} 3 True\n"

@@ -1,4 +1,4 @@
-"""The table of tasks: gold labels, predictions and counts of every task, and the words of its training files."""
+"""Gold labels, predictions and counts of every task as the report reads them, and the words of its examples."""
 
 import json
 import os
@@ -7,48 +7,79 @@ import numpy as np
 import pytest
 from conftest import SAMPLE
 
-from data.cli import InputError
-from data.metrics import task_metrics
-from data.tasks import FORMATS, TASKS, training_words
+from data.files import TAGS, InputError, write_lines
+from data.formats import FORMATS
+from data.squad import read_squad
+from evaluation import runs
 
-FOLDERS = {"udpos": "udpos", "xnli": "xnli", "pawsx": "pawsx", "xquad": "xquad"}
+TASKS = ["udpos", "xnli", "pawsx", "xquad"]
 
 
-@pytest.mark.parametrize("name", FOLDERS)
-def test_gold_labels_as_predictions_are_right_in_every_metric(tmp_path, name):
-    task = TASKS[name]
-    files = task.dev_files(os.path.join(SAMPLE, FOLDERS[name]))
-    assert "en" in files and list(files) == sorted(files)
-    gold = task.read_gold(files["en"], 7)
-    assert len(gold) == 7
-    predictions = {key: answers[0] for key, answers in gold.items()} if task.kind == "qa" else gold
-    path = str(tmp_path / task.predictions.format("en"))
-    task.write_predictions(path, predictions)
-    assert task.read_predictions(path, gold, files["en"]) == predictions
-    counts = task.counts(gold, predictions, "en")
+def predicted_run(folder, task, predictions):
+    """Write English tags, labels or {question id: answer} as the train scripts do; return the run."""
+    if runs.KINDS[task] == "qa":
+        (folder / "dev-en.json").write_text(json.dumps(predictions, ensure_ascii=False), encoding="utf-8")
+    else:
+        tagged = runs.KINDS[task] == "tagging"
+        lines = ["\n".join(tags) + "\n" for tags in predictions] if tagged else predictions
+        write_lines(str(folder / "dev-en.tsv"), lines)
+    return {"task": task, "folder": str(folder), "dev": {"en": {}}}
+
+
+def right_predictions(task, gold):
+    return {key: answers[0] for key, answers in gold.items()} if runs.KINDS[task] == "qa" else gold
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_gold_labels_as_predictions_are_right_in_every_metric(tmp_path, task):
+    dev, clusters = runs.read_dev(task, os.path.join(SAMPLE, task), 7, ["en", "hi" if task != "pawsx" else "zh"])
+    gold_path, gold = dev["en"]
+    assert len(gold) == 7 == len(clusters["en"]) and os.path.basename(gold_path).split(".")[0] in ("dev-en", "xquad")
+    counts = runs.count_run(predicted_run(tmp_path, task, right_predictions(task, gold)), dev)["en"]
     assert len(counts) == 7
-    metrics = task_metrics(counts.sum(0))
-    assert tuple(metrics) == task.metrics and all(np.isclose(value, 1.0) for value in metrics.values())
+    metrics = runs.task_metrics(counts.sum(0))
+    assert [*metrics] == runs.METRICS[runs.KINDS[task]] and all(np.isclose(value, 1.0) for value in metrics.values())
 
 
-@pytest.mark.parametrize("name", FOLDERS)
-def test_predictions_of_other_examples_are_refused(tmp_path, name):
-    task = TASKS[name]
-    path = task.dev_files(os.path.join(SAMPLE, FOLDERS[name]))["en"]
-    gold = task.read_gold(path, 5)
-    kept = {key: answers[0] for key, answers in list(gold.items())[:4]} if task.kind == "qa" else gold[:4]
-    task.write_predictions(str(tmp_path / "p"), kept)
-    with pytest.raises(InputError, match=r"p: 4 .*fit the 5|p: 4 answers, not to the 5"):
-        task.read_predictions(str(tmp_path / "p"), gold, path)
+@pytest.mark.parametrize("task", TASKS)
+def test_predictions_of_other_examples_are_refused(tmp_path, task):
+    dev, _ = runs.read_dev(task, os.path.join(SAMPLE, task), 5, ["en"])
+    right = right_predictions(task, dev["en"][1])
+    kept = dict([*right.items()][:4]) if task == "xquad" else right[:4]
+    with pytest.raises(InputError, match=r"tsv: 4 (sentences|labels), but .* has 5|json: 4 answers, not to the 5"):
+        runs.count_run(predicted_run(tmp_path, task, kept), dev)
 
 
-def test_training_words_are_those_that_reorder_orders():
-    for name, path in (("udpos", "udpos/train-en.tsv"), ("xnli", "xnli/train-en.tsv"), ("xquad", "squad/train-v1.1.json")):
-        path = os.path.join(SAMPLE, path)
-        form = FORMATS["qa" if name == "xquad" else name]
-        assert list(training_words(name, path)) == [words for words, _, _ in form.sentences(path)]
+def test_a_further_task_of_tagging_is_its_tags_alone(tmp_path, monkeypatch):
+    monkeypatch.setitem(TAGS, "ner", ["O", "B-PER"])
+    monkeypatch.setattr(runs, "KINDS", {**runs.KINDS, "ner": "tagging"})  # which is made from TAGS at the import
+    (tmp_path / "gold").mkdir()
+    (tmp_path / "gold" / "dev-en.tsv").write_text("a\tO\nb\tB-PER\n\nc\tO\n")
+    dev, _ = runs.read_dev("ner", str(tmp_path / "gold"), None, ["en"])
+    counts = runs.count_run(predicted_run(tmp_path, "ner", [["O", "O"], ["O"]]), dev)["en"]
+    assert runs.task_metrics(counts.sum(0))["accuracy"] == pytest.approx(2 / 3)
 
 
-def test_predictions_of_answers_are_xtremes_json(tmp_path):
-    TASKS["mlqa"].write_predictions(str(tmp_path / "p"), {"q": "तीन"})
-    assert json.loads((tmp_path / "p").read_text(encoding="utf-8")) == {"q": "तीन"}
+@pytest.mark.parametrize("task, name", [("udpos", "train-en.tsv"), ("xnli", "train-en.tsv"), ("pawsx", "train-en.tsv")])
+def test_words_of_the_examples_are_the_same_in_every_order(tmp_path, task, name):
+    source, target = os.path.join(SAMPLE, task, name), str(tmp_path / name)
+    sentences = [(words, range(len(words))[::-1], rest) for words, _, rest in FORMATS[task].sentences(source)]
+    FORMATS[task].write(target, iter(sentences), source)
+    original, moved = (list(runs.training_words(task, path)) for path in (source, target))
+    assert len(original) == len(moved) == len(sentences) > 20
+    same = [sorted(one) == sorted(other) for one, other in zip(original, moved)]
+    assert np.mean(same) == 1
+
+
+def test_words_of_question_answering_are_the_questions():
+    path = os.path.join(SAMPLE, "squad", "train-v1.1.json")
+    questions = [text for _, found in read_squad(path) for _, text, _ in found]
+    found = list(runs.training_words("xquad", path))
+    assert len(found) == len(questions) and found[0][-1] == "?"
+    assert ["".join(words) for words in found] == ["".join(text.split()) for text in questions]
+
+
+def test_english_is_split_at_marks_and_not_in_words():
+    text = "The 3.5-mile, well-known route (it's 10,000 ft) ends."
+    words = "The|3.5-mile|,|well-known|route|(|it's|10,000|ft|)|ends|.".split("|")
+    assert runs.ENGLISH_WORD.findall(text) == words

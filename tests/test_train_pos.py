@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 
 import common
 import train_pos
-from data.files import UPOS, read_tag_predictions, read_udpos, write_udpos
+import training
+from data.files import UPOS, read_udpos, write_udpos
 from data.metrics import tagging_scores
-from lib import heads, subwords, training
+from evaluation.runs import read_tag_predictions
 
 UDPOS = os.path.join(SAMPLE, "udpos")
 
@@ -29,22 +30,8 @@ def small(tmp_path):
 
 
 def train(run, model, data, output, *options):
-    done = run(
-        "train_pos",
-        "--model",
-        model,
-        "--train",
-        data / "train-en.tsv",
-        "--data-dir",
-        data,
-        "--output",
-        output,
-        "--lr",
-        "3e-3",
-        "--batch-size",
-        "8",
-        *options,
-    )
+    files = ["--train", data / "train-en.tsv", "--data-dir", data, "--output", output]
+    done = run("train_pos", "--model", model, *files, "--lr", "3e-3", "--batch-size", "8", *options)
     assert done.code == 0, done.err
     with open(output / "scores.json", encoding="utf-8") as stream:
         return json.load(stream)
@@ -52,39 +39,19 @@ def train(run, model, data, output, *options):
 
 def test_it_learns_and_its_files_hold_what_other_tools_read(run, tmp_path, tiny_model, small):
     write_udpos(str(small / "dev-en.tsv"), read_udpos(str(small / "train-en.tsv")))
-    scores = train(
-        run,
-        tiny_model,
-        small,
-        tmp_path / "run",
-        "--epochs",
-        "40",
-        "--order",
-        "hi",
-        "--aligner",
-        "pretrained",
-        "--seed",
-        "3",
-    )
+    options = ["--epochs", "40", "--order", "hi", "--aligner", "pretrained", "--seed", "3"]
+    scores = train(run, tiny_model, small, tmp_path / "run", *options)
     assert scores["dev"]["en"]["accuracy"] > 0.6  # its own training data; the commonest tag is below 0.2
-    assert (scores["task"], scores["order"], scores["aligner"], scores["seed"], scores["metric"]) == (
-        "udpos",
-        "hi",
-        "pretrained",
-        3,
-        "accuracy",
-    )
+    said = [scores[key] for key in ("task", "order", "aligner", "seed", "metric")]
+    assert said == ["udpos", "hi", "pretrained", 3, "accuracy"]
     assert set(scores["dev"]) == {"en", "zh"} and set(scores["dev"]["en"]) == {"accuracy", "f1", "count"}
-    assert (
-        set(scores["train"]) == {"examples", "steps", "seconds", "tokens_per_second"}
-        and scores["train"]["steps"] == 40 * 5
-    )
+    assert set(scores["train"]) == {"examples", "steps", "seconds", "tokens_per_second", "history"}
+    assert scores["train"]["steps"] == 40 * 5
     for lang in ("en", "zh"):
         gold = [tags for _, tags in read_udpos(str(small / f"dev-{lang}.tsv"))]
         predicted = read_tag_predictions(str(tmp_path / "run" / f"dev-{lang}.tsv"))
-        assert (
-            list(map(len, predicted)) == list(map(len, gold)) and tagging_scores(gold, predicted) == scores["dev"][lang]
-        )
+        assert list(map(len, predicted)) == list(map(len, gold))
+        assert tagging_scores(gold, predicted) == scores["dev"][lang]
         assert (tmp_path / "run" / f"dev-{lang}.tsv").read_text().endswith("\n\n")
 
 
@@ -145,9 +112,9 @@ def test_long_sentences_are_cut_between_words_and_every_word_is_tagged(run, tmp_
     assert scores["dev"]["zh"]["count"] == 56
 
 
-def test_the_label_sits_on_the_first_piece_that_says_something(tiny_xlmr):
+def test_the_label_sits_on_the_first_subword_that_says_something(tiny_xlmr):
     tokenizer = common.load_tokenizer(tiny_xlmr)
-    bare = subwords.bare_piece(tokenizer)
+    bare = common.bare_subword(tokenizer)
     words = [word for word in read_udpos(os.path.join(UDPOS, "dev-zh.tsv"))[0][0]]
     [(ids, positions, _)] = train_pos.segments(tokenizer, [words], 128, "content")
     [(same, first, _)] = train_pos.segments(tokenizer, [words], 128, "first")
@@ -165,7 +132,7 @@ def test_a_sentence_without_end_is_trained_in_parts(run, tmp_path, tiny_bert, sm
     sentences = read_udpos(str(small / "train-en.tsv"))
     tokenizer = common.load_tokenizer(tiny_bert)
     long = [([w for words, _ in sentences for w in words], [t for _, tags in sentences for t in tags])]
-    examples = train_pos.make_examples(tokenizer, [long + sentences[:3]] * 2, 64, "content")
+    examples = train_pos.make_examples(tokenizer, [long + sentences[:3]] * 2, 64, "content", UPOS)
     for budget in (100, 600, 10**6):
         parts = list(train_pos.split_batch([0, 1, 2, 3], examples, budget))
         assert all(sum(len(ids) for ids, *_ in part) <= budget for part, _ in parts)
@@ -189,9 +156,9 @@ def test_a_sentence_without_end_is_trained_in_parts(run, tmp_path, tiny_bert, sm
 
 def test_the_fitted_head_is_logistic_regression(tiny_bert, small):
     """At its optimum the gradient is 0, and it says the training words' tags better than random weights do."""
-    tokenizer, model = common.load_tokenizer(tiny_bert), heads.load_with_head(tiny_bert, "TokenClassification", UPOS)
+    tokenizer, model = common.load_tokenizer(tiny_bert), training.load_with_head(tiny_bert, "TokenClassification", UPOS)
     sentences = read_udpos(str(small / "train-en.tsv"))
-    examples = train_pos.make_examples(tokenizer, [sentences], 64, "content")
+    examples = train_pos.make_examples(tokenizer, [sentences], 64, "content", UPOS)
     inputs, tags = [], torch.tensor([tag for [segments] in examples for *_, inside in segments for tag in inside])
 
     def accuracy():
@@ -199,19 +166,19 @@ def test_the_fitted_head_is_logistic_regression(tiny_bert, small):
         scores = [train_pos.word_scores(model, segments, tokenizer.pad_token_id, "f32") for [segments] in examples]
         return (torch.cat(scores).argmax(1) == tags).float().mean().item()
 
-    before, layer = accuracy(), heads.last_layer(model)
+    before, layer = accuracy(), training.last_layer(model)
     words = train_pos.pass_words(model, examples, tokenizer.pad_token_id, "f32", np.random.default_rng(1))
     training.fit_last_layer(model, words, 0)
     assert accuracy() > max(0.4, before + 0.2)
     hook = layer.register_forward_pre_hook(lambda _, states: inputs.append(states[0]))
     with torch.inference_mode():
         for [segments] in examples:
-            _, _, rows, columns = train_pos.collate(segments, tokenizer.pad_token_id, model.device)
+            _, _, places = train_pos.collate(segments, tokenizer.pad_token_id, model.device)
             train_pos.word_scores(model, segments, tokenizer.pad_token_id, "f32")
-            inputs[-1] = inputs[-1][rows, columns]
+            inputs[-1] = inputs[-1][places]
     hook.remove()
     model.zero_grad()
-    loss = F.cross_entropy(layer(torch.cat(inputs).clone()), tags) + heads.L2_PENALTY * layer.weight.square().sum()
+    loss = F.cross_entropy(layer(torch.cat(inputs).clone()), tags) + training.L2_PENALTY * layer.weight.square().sum()
     loss.backward()
     assert layer.weight.grad.abs().max() < 0.02 and not any(p.grad is not None for p in model.base_model.parameters())
     size = [len(words) for words, _ in sentences]
@@ -222,3 +189,31 @@ def test_the_rate_rises_in_the_warm_up_and_falls_to_0():
     rates = [[training.linear_schedule(step, 10, warmup) for step in range(10)] for warmup in (0, 0.2)]
     assert rates[0] == pytest.approx([1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])  # transformers', without any
     assert rates[1] == pytest.approx([0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
+
+
+def test_the_loss_is_recorded_twenty_times_and_said_in_a_log(run, tmp_path, tiny_bert, small, monkeypatch):
+    """Each record is the mean of the steps since the last one, and the rate of its step."""
+    seen, update = [], training.update
+
+    def note(optimizer, rate):
+        seen.append(rate)
+        update(optimizer, rate)
+
+    losses, record = [], training.record_loss
+
+    def keep(state, *rest):
+        losses.append(float(state["loss"]))
+        record(state, *rest)
+
+    monkeypatch.setattr(training, "update", note)
+    monkeypatch.setattr(training, "record_loss", keep)
+    files = ["--train", small / "train-en.tsv", "--data-dir", small, "--output", tmp_path / "run", "--langs", "en"]
+    done = run("train_pos", "--model", tiny_bert, *files, "--lr", "3e-3", "--batch-size", "8", "--epochs", "10")
+    history = json.loads((tmp_path / "run" / "scores.json").read_text())["train"]["history"]
+    assert [entry["step"] for entry in history] == [-(-5 * n // 2) for n in range(1, 21)]  # of 50 steps
+    for entry, before in zip(history, [0, *(entry["step"] for entry in history)]):
+        assert entry["loss"] == pytest.approx(np.mean(losses[before : entry["step"]]), rel=1e-4)
+        assert entry["lr"] == seen[entry["step"] - 1]
+    assert history[-1]["loss"] < 0.6 * history[0]["loss"]
+    lines = [line for line in done.err.splitlines() if ": step " in line]
+    assert lines[0].startswith("train_pos.py: step 3 of 50: loss ") and len(lines) == len(history)

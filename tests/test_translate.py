@@ -19,9 +19,9 @@ PAIRS = os.path.join(SAMPLE, "xnli", "train-en.tsv")
 
 
 def save_copier(folder, size, ends=0.0):
-    """A Marian folder of `size` pieces, </s> 0, <pad> the last, that copies its input; `ends` is added to </s>'s score.
+    """A Marian folder of `size` subwords, </s> 0, <pad> the last, that copies its input; `ends` is added to </s>'s score.
 
-    Its one cross-attention finds the place that it writes at, and takes the piece there; no other layer does anything.
+    Its one cross-attention finds the place that it writes at, and takes the subword there; no other layer does anything.
     """
     from transformers import MarianConfig, MarianMTModel
 
@@ -35,17 +35,15 @@ def save_copier(folder, size, ends=0.0):
         if "norm" not in name and "embed_positions" not in name:
             torch.nn.init.zeros_(parameter)
     generator = torch.Generator().manual_seed(0)
-    fast, slow = (
-        [*range(16), *range(32, 48)],
-        slice(20, 30),
-    )  # columns that tell places apart, and that hardly depend on them
-    piece = model.model.shared.weight.data
-    piece[:, slow] = torch.nn.functional.normalize(torch.randn(size, 10, generator=generator), dim=1)
-    piece[:, 30], piece[:, 31] = 50.0, -50.0  # for all alike, so that layer normalisation divides all alike
-    pieces, places = torch.randint(size, (4000,), generator=generator), torch.randint(64, (4000,), generator=generator)
-    seen = torch.nn.functional.layer_norm(piece[pieces] + place[places], (64,))
+    # Columns that tell places apart, and that hardly depend on them.
+    fast, slow = [*range(16), *range(32, 48)], slice(20, 30)
+    subword = model.model.shared.weight.data
+    subword[:, slow] = torch.nn.functional.normalize(torch.randn(size, 10, generator=generator), dim=1)
+    subword[:, 30], subword[:, 31] = 50.0, -50.0  # for all alike, so that layer normalisation divides all alike
+    subwords, places = torch.randint(size, (4000,), generator=generator), torch.randint(64, (4000,), generator=generator)
+    seen = torch.nn.functional.layer_norm(subword[subwords] + place[places], (64,))
     cross = model.model.decoder.layers[0].encoder_attn
-    at, what = 10 * place[places][:, fast], 1000 * piece[pieces][:, slow]
+    at, what = 10 * place[places][:, fast], 1000 * subword[subwords][:, slow]
     for projection, wanted in ((cross.q_proj, at), (cross.k_proj, at), (cross.v_proj, what)):
         projection.weight.data[: wanted.shape[1]] = torch.linalg.lstsq(seen, wanted, driver="gelsd").solution.T
     cross.out_proj.weight.data[slow, :10] = torch.eye(10)
@@ -202,7 +200,7 @@ def test_long_sentences_are_translated_in_parts_that_leave_nothing_out(run, tmp_
         assert len(parts) > 4 and all(3 < len(ids) <= 21 and ids[-1] == 0 for ids in parts)
     (tmp_path / "long").write_text(f"{words}\nbread\n{word}\n")
     done = start(run, marian, "text", tmp_path / "long", tmp_path / "out")
-    assert done.code == 0 and "2 sentences have more than 21 pieces and were translated in parts" in done.err
+    assert done.code == 0 and "2 sentences have more than 21 subwords and were translated in parts" in done.err
     made = [words for _, words in sides(tmp_path / "out")]
     assert made[:2] == [french(words), "le bread"] and made[2].replace("le", "").replace(" ", "") == word
 
@@ -218,7 +216,7 @@ def test_a_model_that_never_ends_is_stopped_and_told_of(run, tmp_path):
     endless = save_marian(tmp_path / "model", ends=-1e4)
     (tmp_path / "in").write_text("bread\nbread bread\n")
     done = start(run, endless, "text", tmp_path / "in", tmp_path / "out")
-    assert done.code == 0 and "2 translations have as many pieces as they may" in done.err
+    assert done.code == 0 and "2 translations have as many subwords as they may" in done.err
     assert all(20 < len(made.replace("le ", "").split()) <= 26 for _, made in sides(tmp_path / "out"))
 
 
@@ -282,17 +280,11 @@ def test_a_folder_of_sentencepiece_files_is_translated_with(run, tmp_path, udpos
         os.rename(folder / f"{side}.model", folder / f"{side}.spm")
     spm = sentencepiece.SentencePieceProcessor(model_file=str(folder / "source.spm"))
     found = [spm.id_to_piece(k) for k in range(len(spm))]
-    pieces = [
-        "</s>",
-        "<unk>",
-        ">>fr<<",
-        ">>cmn_Hans<<",
-        *(piece for piece in found if not re.fullmatch("</?s>|<unk>", piece)),
-        "<pad>",
-    ]
-    (folder / "vocab.json").write_text(json.dumps({piece: k for k, piece in enumerate(pieces)}))
+    others = (subword for subword in found if not re.fullmatch("</?s>|<unk>", subword))
+    subwords = ["</s>", "<unk>", ">>fr<<", ">>cmn_Hans<<", *others, "<pad>"]
+    (folder / "vocab.json").write_text(json.dumps({subword: k for k, subword in enumerate(subwords)}))
     (folder / "tokenizer_config.json").write_text('{"source_lang": "eng", "target_lang": "fra"}')
-    save_copier(folder, len(pieces))
+    save_copier(folder, len(subwords))
 
     sentences = [translate.natural_text(words) for words, _ in read_udpos(str(udpos))]
     for lang, code in (("fr", ">>fr<<"), ("zh", ">>cmn_Hans<<")):

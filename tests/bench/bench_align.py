@@ -20,46 +20,35 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, ROOT)
 
-from data.files import read_gold, read_parallel  # noqa: E402
+from data.files import read_parallel, read_pharaoh  # noqa: E402
 
 LAYER = 7
 
 
-def report(pairs, seconds, links, gold):
+def report(seconds, links, path):
     """Print one JSON object: pairs a second, AER, peak memory."""
-    from data.metrics import alignment_scores
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    import align  # after the peak, since SimAlign needs no such module
 
-    counts = [0, 0, 0, 0]
-    for found, (sure, possible) in zip(links, gold):
-        found = set(found)
-        for n, value in enumerate((len(found & sure), len(found & possible), len(found), len(sure))):
-            counts[n] += value
-    print(
-        json.dumps(
-            {
-                "pairs_per_second": pairs / seconds,
-                "seconds": seconds,
-                "aer": alignment_scores(counts)["aer"],
-                "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            }
-        )
-    )
+    gold = align.read_gold(path.replace(".src-tgt", ".gold"), 1)
+    aer = align.alignment_scores(sum(align.link_counts(*pair) for pair in zip(links, gold)))["aer"]
+    speed = {"pairs_per_second": len(links) / seconds, "seconds": seconds}
+    print(json.dumps({**speed, "aer": float(aer), "peak_mb": peak}))
 
 
 def run_simalign(args):
     from simalign import SentenceAligner
 
-    pairs, gold = list(read_parallel(args.child)), read_gold(args.child.replace(".src-tgt", ".gold"), 1)
+    pairs = list(read_parallel(args.child))
     aligner = SentenceAligner(model=args.model, token_type="bpe", matching_methods="a", layer=LAYER)
     start = time.perf_counter()
     links = [aligner.get_word_aligns(source, target)["inter"] for source, target in pairs]
-    report(len(pairs), time.perf_counter() - start, links, gold)
+    report(time.perf_counter() - start, links, args.child)
 
 
 def run_ours(args):
     import align
     import common
-    from data.files import read_pharaoh
 
     loading = [0.0]
 
@@ -81,7 +70,7 @@ def run_ours(args):
         align.main()
         seconds = time.perf_counter() - start - loading[0]
         links = list(read_pharaoh(output))
-    report(len(links), seconds, links, read_gold(args.child.replace(".src-tgt", ".gold"), 1))
+    report(seconds, links, args.child)
 
 
 def main():
@@ -99,9 +88,8 @@ def main():
         if not name.endswith(".src-tgt"):
             continue
         for peer in ("SimAlign", "align.py"):
-            command = [sys.executable, __file__, "--model", args.model, "--child", os.path.join(args.data, name)] + (
-                ["--simalign"] if peer == "SimAlign" else []
-            )
+            command = [sys.executable, __file__, "--model", args.model, "--child", os.path.join(args.data, name)]
+            command += ["--simalign"] if peer == "SimAlign" else []
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 sys.exit(done.stderr)

@@ -4,7 +4,7 @@
 
 A model has random weights: mBERT, XLM-R and InfoXLM are of size base, and their other embeddings take no part in a
 training (common.trim_embeddings). A step is train_xnli.py's: its scores of a batch, cross-entropy, and the update. A
-shape is inputs x pieces, without padding. The work of a token counts as six times the weights of the layers, and as
+shape is inputs x subwords, without padding. The work of a token counts as six times the weights of the layers, and as
 what attention's two products take, forward and backward; its share is of the operations a second of a large matrix
 product in the same precision.
 """
@@ -21,7 +21,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path.insert(0, ROOT)
 
 SIZES = {"small": (12, 384, 12), "base": (12, 768, 12), "large": (24, 1024, 16)}  # layers, hidden size, heads
-PIECES = 20_000  # of the embeddings that a training keeps
+SUBWORDS = 20_000  # of the embeddings that a training keeps
 
 
 def wait():
@@ -58,38 +58,38 @@ def build(size, device):
     layers, hidden, heads = SIZES[size]
     with torch.device(device):
         config = BertConfig(
-            vocab_size=PIECES, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
+            vocab_size=SUBWORDS, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
             intermediate_size=4 * hidden, num_labels=3, attn_implementation=common.pick_attention(),
         )  # fmt: skip
         return BertForSequenceClassification(config).train()
 
 
 def step_time(model, shapes, precision, steps=20, warm=3):
-    """Return the seconds of a training step, the mean of `steps` after `warm`; shapes: (inputs, pieces) of batches, in
-    turn."""
+    """Return the seconds of a training step, the mean of `steps` after `warm`; shapes: (inputs, subwords) of batches,
+    in turn."""
     import torch
     import torch.nn.functional as F
 
     import train_xnli
-    from lib import training
+    import training
 
     generator = np.random.default_rng(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-    parameters, begin = list(model.parameters()), None
+    begin = None
     for step in range(warm + steps):
         if step == warm:
             wait()
             begin = time.perf_counter()
         count, length = shapes[step % len(shapes)]
         inputs = types.SimpleNamespace(
-            ids=generator.integers(5, PIECES, count * length), types=np.zeros(count * length, np.int64),
+            ids=generator.integers(5, SUBWORDS, count * length), types=np.zeros(count * length, np.int64),
             first=np.arange(count) * length, lengths=np.full(count, length),
         )  # fmt: skip
         training.seed_step(1, step, 0)
         scores = train_xnli.label_scores(model, inputs, list(range(count)), 0, precision)
         labels = torch.from_numpy(generator.integers(0, 3, count)).to(model.device)
         F.cross_entropy(scores, labels).backward()
-        training.update(optimizer, parameters, 1e-5)
+        training.update(optimizer, 1e-5)
     wait()
     return (time.perf_counter() - begin) / steps
 
@@ -110,7 +110,7 @@ def main():
     import torch
 
     import common
-    from lib import training
+    import training
 
     device = common.pick_device()
     precision = args.precision or common.pick_precision(device)

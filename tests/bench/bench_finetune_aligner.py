@@ -26,7 +26,7 @@ PEER = "from awesome_align.run_train import main; main()"
 
 
 def build_checkpoint(folder, words, small):
-    """A BERT of mBERT's shape (12 layers, hidden 768, 119,547 pieces) with random weights, as both scripts load it."""
+    """A BERT of mBERT's shape (12 layers, hidden 768, 119,547 subwords) with random weights, as both scripts load it."""
     import torch
     from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 

@@ -1,11 +1,11 @@
-"""train_pos.py or train_xnli.py against an ordinary transformers.Trainer recipe: the same model, data, epochs and batch size, in one run.
+"""train_pos.py or train_xnli.py against an ordinary transformers.Trainer recipe: same model, data, epochs, batch size.
 
     pip install accelerate
     python tests/bench/bench_train.py [--task xnli] [--train FILE --data-dir DIR --epochs 2]
 
-The Trainer recipe is the one of transformers' token- and text-classification examples: the label on a word's first piece, random
-batches padded to their longest input, AdamW, linear decay. Each run is a process of its own, so that its peak memory is its own;
-tokens a second count real pieces of the training sentences, without loading and testing.
+The Trainer recipe is the one of transformers' token- and text-classification examples: the label on a word's first
+subword, random batches padded to their longest input, AdamW, linear decay. Each run is a process of its own, so that
+its peak memory is its own; tokens a second count real subwords of the training data, without loading and testing.
 """
 
 import argparse
@@ -46,9 +46,7 @@ def run_trainer(args):
             for word in encoded.word_ids():
                 labels.append(-100 if word is None or word == last else UPOS.index(tags[word]))
                 last = word
-            made.append(
-                {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"], "labels": labels}
-            )
+            made.append({key: encoded[key] for key in ("input_ids", "attention_mask")} | {"labels": labels})
         return made
 
     torch.manual_seed(1)
@@ -59,18 +57,10 @@ def run_trainer(args):
     )
     collator = transformers.DataCollatorForTokenClassification if tagging else transformers.DataCollatorWithPadding
     settings = TrainingArguments(
-        output_dir=tempfile.mkdtemp(),
-        num_train_epochs=args.epochs,
-        per_device_train_batch_size=16,
-        learning_rate=1e-4,
-        bf16=args.bf16,
-        use_cpu=not torch.cuda.is_available(),
-        report_to=[],
-        save_strategy="no",
-        disable_tqdm=True,
-        logging_strategy="no",
-        seed=1,
-    )
+        output_dir=tempfile.mkdtemp(), num_train_epochs=args.epochs, per_device_train_batch_size=16, learning_rate=1e-4,
+        bf16=args.bf16, use_cpu=not torch.cuda.is_available(), report_to=[], save_strategy="no", disable_tqdm=True,
+        logging_strategy="no", seed=1,
+    )  # fmt: skip
     trainer = Trainer(model=model, args=settings, train_dataset=train, data_collator=collator(tokenizer))
     start = time.perf_counter()
     trainer.train()
@@ -81,45 +71,20 @@ def run_trainer(args):
         labelled = output.label_ids != -100
         accuracy[lang] = float((output.predictions.argmax(-1) == output.label_ids)[labelled].mean())
     tokens = sum(len(item["input_ids"]) for item in train) * args.epochs
-    print(
-        json.dumps(
-            {
-                "tokens_per_second": tokens / seconds,
-                "accuracy": accuracy,
-                "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            }
-        )
-    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"tokens_per_second": tokens / seconds, "accuracy": accuracy, "peak_mb": peak}))
 
 
 def run_ours(args, folder, precision):
     """Train and test with our script; returns the same numbers."""
     script = ["train_pos.py"] if args.task == "udpos" else ["train_xnli.py", "--task", args.task]
-    command = [
-        sys.executable,
-        os.path.join(ROOT, script[0]),
-        *script[1:],
-        "--model",
-        args.model,
-        "--train",
-        args.train,
-        "--data-dir",
-        args.data_dir,
-        "--output",
-        folder,
-        "--epochs",
-        str(args.epochs),
-        "--batch-size",
-        "16",
-        "--lr",
-        "1e-4",
-        "--langs",
-        args.langs,
-        "--max-dev",
-        str(args.max_dev),
-        "--precision",
-        precision,
-    ]
+    options = {
+        "model": args.model, "train": args.train, "data-dir": args.data_dir, "output": folder, "epochs": args.epochs,
+        "batch-size": 16, "lr": "1e-4", "langs": args.langs, "max-dev": args.max_dev, "precision": precision,
+    }  # fmt: skip
+    command = [sys.executable, os.path.join(ROOT, script[0]), *script[1:]]
+    for name, value in options.items():
+        command += [f"--{name}", str(value)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
@@ -169,10 +134,8 @@ def main():
     best = max(("ours f32", "ours bf16"), key=lambda name: results[name]["tokens_per_second"])
     for precision in ("f32", "bf16"):
         peer = results["Trainer " + precision]
-        print(
-            f"{best} against Trainer {precision}: {results[best]['tokens_per_second'] / peer['tokens_per_second']:.2f} times the tokens/s, "
-            f"{results[best]['peak_mb'] / peer['peak_mb']:.2f} of the peak memory"
-        )
+        rate, memory = (results[best][key] / peer[key] for key in ("tokens_per_second", "peak_mb"))
+        print(f"{best} against Trainer {precision}: {rate:.2f} times the tokens/s, {memory:.2f} of the peak memory")
 
 
 if __name__ == "__main__":

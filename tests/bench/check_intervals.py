@@ -20,8 +20,14 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path.insert(0, ROOT)
 
 import eval as evaluation  # noqa: E402
-from lib.contrasts import less  # noqa: E402
-from lib.intervals import detectable, estimate, interval, known, score_with_influence  # noqa: E402
+from evaluation.contrasts import less  # noqa: E402
+from evaluation.intervals import (  # noqa: E402
+    detectable,
+    estimate,
+    interval,
+    known,
+    score_with_influence,
+)
 
 SEEDS = 8
 LEAVE_OUT, LANGUAGES, AVERAGES = 0.08, 0.92, 0.88  # what is asked for

@@ -1,6 +1,6 @@
-"""Confidence intervals of differences between trainings: chance in training and the choice of dev examples, both.
+"""Confidence intervals of differences between trainings, for chance in training and for the choice of dev examples.
 
-A score is a ratio of sums over the examples of a dev set (data.metrics.metric_ratios). A contrast is a weighted sum
+A score is a ratio of sums over the examples of a dev set (runs.metric_ratios). A contrast is a weighted sum
 of the scores of conditions in languages. Each seed that all its conditions share gives one value of it, and the
 interval is
 
@@ -20,9 +20,6 @@ import numpy as np
 LEVEL = 0.05  # 95 % intervals
 POWER = 0.8
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(48)
-
-
-# ---- Student's t ------------------------------------------------------------------------------------
 
 
 def student_tail(angle, df):
@@ -58,14 +55,11 @@ def normal_quantile(level):
     return -NormalDist().inv_cdf(level / 2)
 
 
-# ---- one contrast --------------------------------------------------------------------------------------
-
-
 def score_with_influence(numerator, denominator, clusters):
     """Return the ratio of two sums over examples and the influence of each example on it, (examples,).
 
-    numerator, denominator, clusters: (examples,), the last one numbers what is drawn as a whole. The variance of the
-    ratio is the sum of squares of the clusters' summed influences: linearisation, as for the ratio estimate of
+    numerator, denominator, clusters: (examples,); clusters holds the number of each example's cluster. The variance of
+    the ratio is the sum of squares of the clusters' summed influences: linearisation, as for the ratio estimate of
     cluster samples (Cochran 1977, Sampling Techniques, 3rd edition, chapters 6 and 9A), with the G / (G - 1) of a
     variance of G clusters.
     """
@@ -79,7 +73,7 @@ def estimate(terms, cells, clusters):
     """Return a contrast as {'value', 'seeds', 'training', 'examples'}; None where its conditions share no seed.
 
     terms: [(weight, condition, language)]; cells: {(condition, language): {seed: score_with_influence's}}; clusters:
-    {language: (examples,)}, one numbering for all languages, so that what is translated is drawn together.
+    {language: (examples,)}, one numbering for all languages, so that translations of each other are one cluster.
     'training' and 'examples' are the standard errors of the two kinds of chance; 'training' is None for one seed.
     """
     seeds = sorted(set.intersection(*(set(cells.get((key, lang), ())) for _, key, lang in terms)))
@@ -105,12 +99,11 @@ def known(found):
 
 
 def interval(found):
-    """Return {'value', 'low', 'high'} of an estimate; low and high are None where chance in training is not known."""
+    """Return {'value', 'low', 'high'} of an estimate; low and high are None where it has no interval."""
     if not known(found):
         return {"value": found["value"], "low": None, "high": None}
-    half = math.hypot(
-        student_quantile(LEVEL, found["seeds"] - 1) * found["training"], normal_quantile(LEVEL) * found["examples"]
-    )
+    t, z = student_quantile(LEVEL, found["seeds"] - 1), normal_quantile(LEVEL)
+    half = math.hypot(t * found["training"], z * found["examples"])
     return {"value": found["value"], "low": found["value"] - half, "high": found["value"] + half}
 
 
@@ -128,19 +121,16 @@ def p_value(found):
 
 
 def detectable(found, level=LEVEL):
-    """Return the true difference that an interval of this level would tell from 0 with a probability of 80 %.
+    """Return the minimum detectable difference: the true one whose interval of this level excludes 0 in 80 % of cases.
 
     Of each error t(level) + t(power) standard errors (Bloom 1995, Evaluation Review 19:547-556), added in squares. A
-    deviation of few values is too small on average, by the factor c4 of quality control, which is taken out.
+    deviation of few values is too small on average, by the factor c4 of quality control, and is divided by it.
     """
     seeds, missed = found["seeds"], 2 * (1 - POWER)
     c4 = math.sqrt(2 / (seeds - 1)) * math.exp(math.lgamma(seeds / 2) - math.lgamma((seeds - 1) / 2))
     width = student_quantile(level, seeds - 1) + student_quantile(missed, seeds - 1)
     examples = (normal_quantile(level) + normal_quantile(missed)) * found["examples"]
     return math.hypot(width * found["training"] / c4, examples)
-
-
-# ---- several contrasts --------------------------------------------------------------------------------
 
 
 def holm(values):
@@ -155,17 +145,14 @@ def holm(values):
 def family(estimates):
     """Return {'value', 'low', 'high', 'p', 'p_adjusted', 'detectable', 'seeds'} of contrasts that are judged together.
 
-    p_adjusted is Holm's; 'detectable' is at the level of Holm's first step, 5 % through their number. All but value and
-    seeds are None where chance in training is not known.
+    p_adjusted is Holm's; 'detectable' is at the level of Holm's first step, 5 % divided by their number. All but value
+    and seeds are None where there is no interval.
     """
     tested = [found for found in estimates if known(found)]
     values = [p_value(found) for found in tested]
-    adjusted = dict(zip(map(id, tested), zip(values, holm(values))))
-    rows = []
+    adjusted, rows = iter(zip(values, holm(values))), []
     for found in estimates:
-        p, p_adjusted = adjusted.get(id(found), (None, None))
-        smallest = None if p is None else detectable(found, LEVEL / len(tested))
-        rows.append(
-            {**interval(found), "p": p, "p_adjusted": p_adjusted, "detectable": smallest, "seeds": found["seeds"]}
-        )
+        p, p_adjusted = next(adjusted) if known(found) else (None, None)
+        least = detectable(found, LEVEL / len(tested)) if known(found) else None
+        rows.append({**interval(found), "p": p, "p_adjusted": p_adjusted, "detectable": least, "seeds": found["seeds"]})
     return rows

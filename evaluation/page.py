@@ -1,0 +1,174 @@
+"""The report as Markdown and as one HTML file without outside parts, from the plain dicts of eval.py.
+
+The words and tables in both are those of tables.py, the pictures those of figures.py.
+"""
+
+import html
+
+from evaluation.figures import examples, forest_plot, loss_plot, tau_plot
+from evaluation.tables import NAMES, alignment_table, left_over, overview_table
+
+TITLE = "Does the word order of the English training data matter for zero-shot cross-lingual transfer?"
+LINES = "Primary contrast", "What it says", "Other contrasts and limits"  # of a verdict
+HOW_TO_READ = (
+    "±: half a 95 % confidence interval of one comparison, which covers chance in training (the seeds) and the choice "
+    "of test examples. A star marks a significant difference: p below 0.05, adjusted for the number of comparisons of "
+    "its kind (Holm), so an interval may exclude 0 without a star. Minimum detectable difference: the true difference "
+    "that is significant with a probability of 80 %. With one seed there is no interval and no star, since chance in "
+    "training cannot be estimated. Control: a random order with the same Kendall's tau to English order (1 is "
+    "English, -1 its reverse); aligners may share the control of the first one, and the table of what each condition "
+    "was trained on has the taus of both. In brackets: the aligner that linked the words. pretrained is the encoder "
+    "as it is, joint and separate are fine-tuned (one for all languages, one for each), manual stands for links made "
+    "by people."
+)
+CONTRASTS = (
+    "Line: 95 % confidence interval of one comparison, not adjusted. Full circle and star: significant, p below 0.05 "
+    "adjusted for the number of comparisons. Open circle: not significant."
+)
+DISTANCE = (
+    "Full, blue: an order on its own language. Open, orange: its control, on the same language. Grey: others, on the "
+    "average without English. Circles without a label: the same by another aligner. Upright lines: 95 % intervals."
+)
+LOSSES = "The loss of each run by step, as the mean since the point before. Blue: original English; grey: the others."
+STYLE = """
+:root { color-scheme: light }
+body { font: 16px/1.55 system-ui, "Noto Sans", "Noto Sans Devanagari", "Noto Sans CJK SC", sans-serif; color: #222;
+  background: #fff; max-width: 72rem; margin: 1.6rem auto; padding: 0 1.2rem; overflow-wrap: break-word }
+h1 { font-size: 1.6rem; line-height: 1.25 } h2 { margin-top: 3rem; border-top: 2px solid #222; padding-top: .8rem }
+h3 { margin: 2.2rem 0 .5rem; font-size: 1.05rem } p, li { max-width: 56rem } .muted { color: #5f6368; font-size: .9rem }
+.verdict { border-left: 4px solid #1f5f9e; background: #f4f7fa; padding: .6rem 1rem; margin: 1rem 0 }
+.verdict h2 { margin: 0 0 .4rem; border: 0; padding: 0; font-size: 1.1rem } .verdict p { margin: .35rem 0 }
+.scroll { overflow-x: auto } svg text { font: 13px system-ui, sans-serif; fill: #222; stroke: none }
+table { border-collapse: separate; border-spacing: 2px; font-variant-numeric: tabular-nums }
+th { font-weight: 600; text-align: right; padding: .2rem .5rem; vertical-align: bottom; max-width: 9rem }
+td { text-align: right; padding: .25rem .5rem; border-radius: .25rem; white-space: nowrap }
+td:first-child, th:first-child { text-align: left; font-weight: 600; position: sticky; left: 0; background: #fff }
+.words td, .words th { text-align: left } .words td { white-space: normal }
+td small { display: block; font-size: .72rem; color: #444 } .target { outline: 2px solid #222; outline-offset: -2px }
+.mark { font-weight: 700 } .grid { stroke: #e3e5e8; stroke-width: 1 } .zero { stroke: #222; stroke-width: 1 }
+.forest > div { display: grid; grid-template-columns: 15rem 1fr 7rem; column-gap: .8rem; align-items: center }
+.forest svg { width: 100%; display: block; overflow: visible } .forest h4 { margin: .8rem 0 .1rem; font-size: .9rem }
+.forest span, .forest small { font-size: .85rem } .bar { stroke-width: 3 } .forest { padding-right: .5rem }
+.plot { width: 100%; max-width: 34rem; display: block }
+.plot text { paint-order: stroke; stroke: #fff; stroke-width: 3px }
+summary { cursor: pointer; margin: 2.2rem 0 .5rem; font-weight: 600 }
+.example { margin: 1rem 0; padding: .5rem 1rem; background: #f7f8fa } .example div { display: flex; margin: .2rem 0 }
+.example b { width: 7rem; flex: none; font-size: .85rem; padding-top: .1rem } .example p { margin: 0; line-height: 1.8 }
+.example span { padding: .05rem .35rem; border-radius: .25rem; overflow-wrap: anywhere }
+@media (max-width: 700px) {
+  body { font-size: 15px; padding: 0 .8rem } .forest > div { grid-template-columns: 1fr auto; margin-bottom: .25rem }
+  td:first-child { white-space: normal; max-width: 6.5rem; font-size: .85rem; line-height: 1.2 }
+  .forest svg { grid-column: 1 / 3; grid-row: 2 } .example div { display: block } .example { padding: .5rem .6rem }
+}
+@media print {
+  body { font-size: 10.5pt; max-width: none; margin: 0; padding: 0; print-color-adjust: exact;
+    -webkit-print-color-adjust: exact }
+  .scroll { overflow: visible } table { font-size: 7.5pt; border-spacing: 1px } th, td { padding: .1rem .2rem }
+  td:first-child, th:first-child { position: static } .example, .verdict, tr, .forest > div, svg { break-inside: avoid }
+  h2, h3, h4, .muted, tr:first-child { break-after: avoid } .plot { max-width: 26rem }
+  details::details-content { content-visibility: visible }
+}
+"""
+EXAMPLES = "A word's colour is its place in the original sentence, from blue to orange."
+
+
+def markdown_table(table):
+    """Return the lines of a table in Markdown."""
+    lines = [f"### {table['title']}", ""] + [table["note"], ""] * bool(table["note"])
+    lines.append("| " + " | ".join(table["header"]) + " |")
+    lines.append("|---|" + ("---|" if table.get("words") else "---:|") * (len(table["header"]) - 1))
+    for row in table["rows"]:
+        texts = []
+        for one in row:
+            text = " ".join(filter(None, (one["text"], one.get("small")))) + "\\*" * bool(one.get("mark"))
+            texts.append((f"**{text}**" if one.get("target") else text).replace("|", "\\|"))
+        lines.append("| " + " | ".join(texts) + " |")
+    return lines + [""]
+
+
+def markdown(results, alignments, missing):
+    """Return the report as Markdown. results: eval.compare's, alignments and missing: what eval.py read."""
+    lines = [f"# {TITLE}", "", HOW_TO_READ, ""]
+    for result in results:
+        lines += [f"## {result['task']}, {result['model']}: the verdict", ""]
+        lines += [f"- **{title}.** {text}" for title, text in zip(LINES, result["verdict"])] + [""]
+    lines += markdown_table(overview_table(results)) if len(results) > 1 else []
+    if rest := left_over(results, missing):
+        lines += ["## Not in this report", "", *(f"- {line}" for line in rest), ""]
+    for result in results:
+        lines += [f"## {result['task']}, {result['model']}", ""]
+        if result["gaps"]:
+            lines += ["### What is missing or failed", "", *(f"- {line}" for line in result["gaps"]), ""]
+        lines += [line for table in result["tables"] for line in markdown_table(table)]
+    for model, rows in alignments.items():
+        lines += markdown_table(alignment_table(model, rows))
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def shade(value, scale):
+    """Return the background colour of a difference: blue for better, orange for worse."""
+    end = (86, 152, 214) if value > 0 else (232, 146, 78)
+    return "#%02x%02x%02x" % tuple(round(250 + (part - 250) * abs(value) / scale) for part in end)
+
+
+def titled(title, content, note=""):
+    """Return HTML with its title and a note above it, nothing for nothing."""
+    note = f'<p class="muted">{html.escape(note)}</p>' if note else ""
+    return f"<h3>{html.escape(title)}</h3>{note}{content}" if content else ""
+
+
+def html_list(title, lines):
+    """Return a titled list as HTML, nothing for no lines."""
+    return titled(title, lines and f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in lines)}</ul>")
+
+
+def html_table(table):
+    """Return a table as HTML, differences coloured: the heat map."""
+    scale = max([0.02, *(abs(one["value"]) for row in table["rows"] for one in row if "value" in one)])
+    rows = ["".join(f"<th>{html.escape(name)}</th>" for name in table["header"])]
+    for row in table["rows"]:
+        cells = ""
+        for one in row:
+            kind = " ".join(name for name in ("target", "mark") if one.get(name))
+            style = f' style="background:{shade(one["value"], scale)}"' if "value" in one else ""
+            small = f"<small>{html.escape(one['small'])}</small>" if one.get("small") else ""
+            cells += f'<td class="{kind}"{style}>{html.escape(one["text"])}{"*" * bool(one.get("mark"))}{small}</td>'
+        rows.append(cells)
+    words = ' class="words"' if table.get("words") else ""
+    content = f'<div class="scroll"><table{words}>{"".join(f"<tr>{row}</tr>" for row in rows)}</table></div>'
+    return titled(table["title"], content, table["note"])
+
+
+def result_section(result):
+    """Return one task and model as HTML: the plots, the tables, the examples, the losses."""
+    maps = [table for table in result["tables"] if table["title"].startswith("Difference")]
+    name, losses = NAMES[result["metric"]], loss_plot(result)
+    parts = [
+        f"<h2>{html.escape(result['task'])}, {html.escape(result['model'])}</h2>",
+        html_list("What is missing or failed", result["gaps"]),
+        titled(f"Contrasts in {name}, percentage points", forest_plot(result["contrasts"]), CONTRASTS),
+        titled("Effect against Kendall's tau to English order", tau_plot(result), DISTANCE),
+        *map(html_table, maps),
+        titled("The training sentences in every order", examples(result), EXAMPLES),
+        *(html_table(table) for table in result["tables"] if table not in maps),
+        losses and f'<details><summary>Training losses</summary><p class="muted">{LOSSES}</p>{losses}</details>',
+    ]
+    return "\n".join(filter(None, parts))
+
+
+def results_page(results, alignments, missing):
+    """Return the report as one HTML file without outside parts. Arguments as in markdown."""
+    parts = [
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Word order and transfer</title>',
+        f"<style>{STYLE}</style><h1>{TITLE}</h1>",
+    ]
+    for result in results:
+        lines = [f"<p><b>{title}.</b> {html.escape(text)}</p>" for title, text in zip(LINES, result["verdict"])]
+        name = html.escape(f"{result['task']}, {result['model']}")
+        parts.append(f'<div class="verdict"><h2>{name}</h2>{"".join(lines)}</div>')
+    parts += [f'<p class="muted">{HOW_TO_READ}</p>', html_list("Not in this report", left_over(results, missing))]
+    parts += [html_table(overview_table(results))] * (len(results) > 1) + [*map(result_section, results)]
+    parts += ["<h2>Word aligners</h2>"] * bool(alignments)
+    parts += [html_table(alignment_table(model, rows)) for model, rows in alignments.items()]
+    return "\n".join(filter(None, parts)) + "</html>\n"

@@ -1,0 +1,264 @@
+"""The words and the tables of the report, from the plain dicts of eval.py.
+
+A table is {"title", "note", "header": [text], "rows": [[cell]]}, a cell {"text"} with, where they apply, "small"
+(what stands beside it), "mark" (it differs from 0), "target" (the language whose order was trained on), "value" (for
+its colour). Tables with "words" hold text. Markdown, HTML and results.json have the same ones.
+"""
+
+from evaluation.contrasts import split_order
+from evaluation.figures import clear, points, row_name
+
+NAMES = {"accuracy": "accuracy", "f1": "F1", "exact_match": "exact match"}
+COLUMNS = {"mean": "average", "mean_not_english": "average without en", None: "own language"}
+UNCLEAR = "It is unclear whether an order helps its own language more than the others"
+UNLEARNT = (
+    "Nothing: no training on original English is clearly more accurate than the majority label. So nothing shows that "
+    "the task was learnt, and no order can be judged by it."
+)
+OWN = "Bold or framed: the language whose order the row was trained on. Only"
+CONDITIONS = {  # tables with a row for each condition: title, note, contrasts whose stars they show
+    "scores": ("{}, percent", "Means over seeds.", []),
+    "difference": ("Difference in {} from original English, percentage points",
+                   f"{OWN} it and the average without English can have a star.", ["own language", "average"]),
+    "against_control": ("Difference in {} from the control, percentage points",
+                        f"{OWN} it can have a star.", ["own language against control"]),
+}  # fmt: skip
+
+
+def shown(value, form, factor=1):
+    """Return a number times `factor` as text, a dash for None."""
+    return "–" if value is None else format(factor * value, form)
+
+
+def named(result, name):
+    """Return the contrasts of a name."""
+    return [contrast for contrast in result["contrasts"] if contrast["name"] == name]
+
+
+def tally(contrasts, names=False):
+    """Return how many contrasts are higher, lower and not significant, as text; with `names`, which are."""
+    parts, left = [], len(contrasts)
+    for word, sign in (("higher", 1), ("lower", -1)):
+        found = [one for one in contrasts if clear(one) and sign * one["value"] > 0]
+        said = ", ".join(f"{one['order']} {one['aligner']}".removesuffix(" none") for one in found) if names else ""
+        parts.append(f"{len(found)} {word}" + f" ({said})" * bool(said))
+        left -= len(found)
+    return ", ".join([*parts, f"{left} not significant"])
+
+
+def detectable_text(contrasts):
+    """Return the minimum detectable differences of those contrasts that are not significant, as text in brackets."""
+    unclear = [one for one in contrasts if not clear(one)]
+    limits = sorted(min(1, one["detectable"]) for one in unclear if one["detectable"] is not None)
+    if not limits:
+        return " (one seed has no interval)" if unclear and unclear[0]["seeds"] == 1 else ""
+    ends = dict.fromkeys(f"{100 * limit:.1f}" for limit in (limits[0], limits[-1]))
+    return f" (minimum detectable difference: {' to '.join(ends)} points)"
+
+
+def verdict(result):
+    """Return three texts on a result: what the primary contrast is, what it says, what the others say."""
+    primary = named(result, "primary")
+    langs = ", ".join(dict.fromkeys(row["target"] for row in result["rows"] if row["target"]))
+    asked = (
+        f"English training sentences were put in the word order of their translations{f' ({langs})' if langs else ''} "
+        "and, as controls, in random orders with the same Kendall's tau. Does an order help its own language more than "
+        "the others? The contrast is the gain of an order over its control on its own language, minus its mean gain on "
+        "the languages of the other orders, averaged over the orders."
+    )
+    kind = "adjusted p" if len(primary) > 1 else "p"
+    numbers = [
+        f"{one['aligner']} {points(one)}" + ("" if one["p"] is None else f" ({kind} = {one['p_adjusted']:.2g})")
+        for one in primary
+    ]
+    if numbers:
+        unit = f"percentage points of {NAMES[result['metric']]} with 95 % intervals"
+        asked += f" In {unit}, by aligner: {'; '.join(numbers)}."
+    return [asked, primary_verdict(primary) if result["learnt"] else UNLEARNT, secondary_verdict(result)]
+
+
+def primary_verdict(primary):
+    """Return what the primary contrasts of a result allow to say."""
+    parts = []
+    for one in primary:
+        if clear(one):
+            low, high = sorted(100 * abs(one[side]) for side in ("low", "high"))
+            parts.append(
+                f"Order itself matters ({one['aligner']}): an order gives its own language {low:.1f} to {high:.1f} "
+                f"points {'more' if one['value'] > 0 else 'less'} than the others, whether that is a gain or a loss."
+            )
+            continue
+        if one["seeds"] == 1:
+            reason = "chance in training cannot be estimated, and it may be larger than the difference"
+        elif one["low"] is None:
+            reason = "all test examples are one cluster, so chance in their choice cannot be estimated"
+        elif one["detectable"] > 1:
+            reason = "no difference would be large enough to be detected"
+        else:
+            reason = f"the minimum detectable difference is {100 * one['detectable']:.1f} points"
+        parts.append(f"{UNCLEAR} ({one['aligner']}, seeds: {one['seeds']}): {reason}.")
+    return " ".join(parts) or (
+        "Nothing: it was not computed. It takes the orders of at least two languages with dev sets, a control of each, "
+        "and a seed that all of them share."
+    )
+
+
+def secondary_verdict(result):
+    """Return what the other contrasts say, and for what they hold."""
+    average = named(result, "average")
+    random = [one for one in average if split_order(one["order"])[0]]
+    found = {
+        "Orders on their own language, against original English": named(result, "own language"),
+        "Orders on their own language, against their control": named(result, "own language against control"),
+        "Random orders on the average of the languages without English, against original English": random,
+        "Orders and other trainings on this average, against original English": [
+            one for one in average if one not in random
+        ],
+    }
+    text = [f"{title}: {tally(some, True)}{detectable_text(some)}." for title, some in found.items() if some]
+    least = min(result["examples"].values())
+    text.append(f"This holds for this model and these data. Each language has at least {least:,} test examples.")
+    return " ".join(text)
+
+
+def missing_lines(rows):
+    """Return what a data folder lacks as sentences."""
+    return [": ".join(filter(None, (row["task"], row["language"], row["what"]))) for row in rows]
+
+
+def left_over(results, missing):
+    """Return what is missing of tasks that have no result."""
+    return missing_lines(row for row in missing if row["task"] not in {result["task"] for result in results})
+
+
+def cell(text, **kind):
+    """Return a cell of a table; kinds that are false are left out."""
+    return {"text": text, **{name: value for name, value in kind.items() if value or name == "value"}}
+
+
+def word_table(title, note, header, rows):
+    """Return a table of words; rows hold texts or cells."""
+    rows = [[cell(one) if isinstance(one, str) else one for one in row] for row in rows]
+    return {"title": title, "note": note, "words": True, "header": header, "rows": rows}
+
+
+def condition_table(result, metric, key):
+    """Return a table of CONDITIONS: what stands under `key` in each row of the result."""
+    title, note, names = CONDITIONS[key]
+    found = [one for one in result["contrasts"] if one["name"] in names and one["metric"] == metric and clear(one)]
+    marks = {(one["order"], one["aligner"], one["column"]) for one in found}
+    rows = []
+    for row in result["rows"]:
+        cells = [cell(row_name(row))]
+        for column in result["columns"]:
+            entry = row[key].get(column, {}).get(metric)
+            text, more = shown(entry if key == "scores" else None, ".1f", 100), {}
+            if isinstance(entry, dict):
+                text, _, small = points(entry).partition(" ")
+                mark = (row["order"], row["aligner"], column) in marks
+                more = {"small": small, "mark": mark, "value": entry["value"]}
+            cells.append(cell(text, target=column == row["target"], **more))
+        rows += [cells] * bool(row[key])
+    title = title.format(NAMES[metric])
+    header = ["trained on", *(COLUMNS.get(column, column) for column in result["columns"])]
+    return {"title": title[0].upper() + title[1:], "note": note, "header": header, "rows": rows}
+
+
+def contrast_table(result):
+    """Return the table of contrasts, in their order."""
+    rows = []
+    for one in result["contrasts"]:
+        name = f"all orders ({one['aligner']})" if one["order"] is None else row_name(one)
+        least = "none" if (one["detectable"] or 0) > 1 else shown(one["detectable"], ".1f", 100)
+        numbers = [cell(points(one), mark=clear(one)), shown(one["p"], ".2g"), shown(one["p_adjusted"], ".2g"), least]
+        rows.append([one["name"], name, COLUMNS.get(one["column"], one["column"]), *numbers, str(one["seeds"])])
+    note = (
+        "p: the level at which the interval ends at 0; adjusted for the number of contrasts of its kind (primary; own "
+        "language; average). Detectable: the minimum detectable difference at a power of 80 %."
+    )
+    header = ["contrast", "trained on", "tested on", "difference", "p", "adjusted p", "detectable", "seeds"]
+    return word_table(f"Contrasts in {NAMES[result['metric']]}, percentage points", note, header, rows)
+
+
+def training_table(result):
+    """Return the table of what each condition was trained on."""
+    rows = []
+    for row in result["rows"]:
+        found, control = row["statistics"], row["control"] or {}
+        numbers = [shown(found.get(name), ".1f", 100) for name in ("aligned", "moved")]
+        numbers += [shown(found.get("kendall_tau"), ".2f"), row_name(control) if control else "–"]
+        numbers += [shown(control.get("kendall_tau"), ".2f"), " ".join(map(str, row["seeds"]))]
+        rows.append([row_name(row), *numbers, f"{row['tokens_per_second']:,.0f}"])
+    note = "Kendall's tau to English order is 1 where nothing moved and -1 where all is reversed."
+    header = ["trained on", "% of words aligned", "% moved", "tau", "control", "tau of control", "seeds", "tokens/s"]
+    return word_table("What each condition was trained on", note, header, rows)
+
+
+def run_table(result):
+    """Return the table of all runs."""
+    rows = []
+    for run in result["runs"]:
+        scores = [run["scores"][lang][result["metric"]] for lang in result["averaged"]]
+        average = shown(sum(scores) / len(scores) if scores else None, ".2f", 100)
+        minutes = shown(run["train"].get("seconds"), ".1f", 1 / 60)
+        rows.append([row_name(run), str(run["seed"]), average, minutes, run["predictions_sha256"][:16]])
+    note = "The commands are in results.json. Predictions: the first digits of the SHA-256 of `cat OUTPUT/dev-*`."
+    header = ["trained on", "seed", "average", "minutes of training", "predictions"]
+    return word_table("Every run", note, header, rows)
+
+
+def settings_table(result):
+    """Return the table of settings, alike in all runs, and of machines and versions."""
+    given = {name: value for name, value in sorted(result["settings"].items()) if value is not None}
+    values = {name.replace("_", "-"): str(value) for name, value in given.items()}
+    values |= {name: ", ".join(map(str, found)) for name, found in result["machines"].items() if name != "precision"}
+    counts = {"test examples": result["examples"]}
+    counts |= {"clusters": result["clusters"]} if result["clusters"] != result["examples"] else {}
+    values |= {name: ", ".join(f"{lang} {count:,}" for lang, count in found.items()) for name, found in counts.items()}
+    return word_table("Settings, machines and versions", "", ["setting", "value"], map(list, values.items()))
+
+
+def result_tables(result):
+    """Return the tables of one task and model, in their order."""
+    main = result["metric"]
+    metrics = [main] + [name for name in next(iter(result["rows"][0]["scores"].values())) if name != main]
+    tables = [contrast_table(result)]
+    for metric in metrics:
+        keys = list(CONDITIONS) if metric == main else ["scores", "difference"]
+        tables += [condition_table(result, metric, key) for key in keys]
+    tables += [training_table(result), settings_table(result), run_table(result)]
+    return [table for table in tables if table["rows"]]
+
+
+def overview_table(results):
+    """Return the table of all tasks and models."""
+    rows = []
+    for result in results:
+        base = next((row["scores"] for row in result["rows"] if row["order"] == "original"), {})
+        primary = "; ".join(f"{one['aligner']} {points(one)}{'*' * clear(one)}" for one in named(result, "primary"))
+        seeds = sorted({len(row["seeds"]) for row in result["rows"]})
+        row = [result["task"], result["model"], " to ".join(map(str, dict.fromkeys([seeds[0], seeds[-1]])))]
+        row += [primary or "not computed", shown(base.get("mean_not_english", {}).get(result["metric"]), ".1f", 100)]
+        for name in ("own language", "own language against control"):
+            row.append(tally(named(result, name)) if named(result, name) else "–")
+        rows.append(row)
+    header = ["task", "model", "seeds", "primary contrast", "original English, average without en"]
+    header += ["own language, against original", "own language, against control"]
+    return word_table("All tasks and models", "", header, rows)
+
+
+def alignment_table(model, rows):
+    """Return the table of aligners' scores."""
+    pairs = sorted({row["pair"] for row in rows})
+    found = {(row["aligner"], row["method"], row["pair"]): row for row in rows}
+    best = {pair: min(row["aer"] for row in rows if row["pair"] == pair) for pair in pairs}
+    lines = []
+    for aligner, method in dict.fromkeys((row["aligner"], row["method"]) for row in rows):
+        cells = [cell(aligner), cell(method)]
+        for pair in pairs:
+            row = found.get((aligner, method, pair), {})
+            small = f"({100 * row['precision']:.0f}, {100 * row['recall']:.0f})" if row else ""
+            cells.append(cell(shown(row.get("aer"), ".1f", 100), small=small, target=row.get("aer") == best[pair]))
+        lines.append(cells)
+    note = "Alignment error rate (precision, recall) against gold links, percent. Bold or framed: the lowest."
+    return {"title": f"Word alignment, {model}", "note": note, "header": ["aligner", "method", *pairs], "rows": lines}
