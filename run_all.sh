@@ -4,15 +4,16 @@
 #   bash run_all.sh               sets up (.venv, pinned packages, default model), runs the experiment on data/sample
 #                                 and writes report/sample/results.html
 #   bash run_all.sh --dry-run     prints the commands that are left, one a line; each can be run by hand
-#   bash run_all.sh --only N      runs line N of that list, counted before anything has run: for a cluster's array jobs
+#   bash run_all.sh --setup       only sets up, and gets the data of human and full
+#   bash run_all.sh --only N      runs stage N, its line in that list after --setup: for array jobs of a cluster
 #   bash run_all.sh --fresh       starts a new Python for every stage, where forks of one are not wanted
-#   bash run_all.sh --setup       only sets up
 #   PROFILE=human DATA=DIR ...    human translations: PUD, XNLI and PAWS-X, found anywhere below DIR
 #   PROFILE=full ...              XTREME, fetched into DATA (data/xtreme), three encoders: for GPUs
 #
 # Run again after an interruption or a change, it does only what is left (stages.py says how it knows). Settings:
 #
-#   MODELS    encoders: Hugging Face folders or hub names; awesome: the first one's joint aligner, trained on its orders
+#   MODELS    encoders: Hugging Face folders or hub names; awesome: the joint aligner of the first one as the encoder,
+#             trained on the orders that it found
 #   LANGS     languages whose word order is tried, "fr de hi zh": a further one is its data and its name here
 #   ORDERS    original; a language; random-hi: random, with the same Kendall's tau as hi (random: of each language);
 #             identity: text split into words and joined; reverse: sentences backwards; rdrop: original twice, with
@@ -25,7 +26,10 @@
 #   POS PAIRS QA TUNE ALIGN       options of train_pos.py, train_xnli.py, train_qa.py, finetune_aligner.py, align.py,
 #             each as a whole: POS="--epochs 3 --lr 2e-4"; CONSISTENCY: weight of that loss; MT: translate.py's --model
 #             without its last two letters
-#   JOBS      stages that run side by side (default: one for each GPU; two on a processor alone)
+#   JOBS      stages that run side by side (default: one for each GPU; two without a GPU)
+#
+# The sample is small: unless ORDERS is set, all tasks but tagging have original English and one order, by the first
+# aligner, with the first seed.
 set -euf -o pipefail
 CALLER=$PWD
 CDPATH="" cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
@@ -49,7 +53,7 @@ for word in ORDERS LANGS ALIGNERS SEEDS TASKS; do   # with one space between wor
   [ -n "${!word}" ] || unset $word
 done
 PROFILE=${PROFILE:-sample} RUNS=runs/$PROFILE PY=.venv/bin/python DEFAULT_MODEL=models/multilingual-e5-small
-CUT=no; [ -n "${ORDERS:-}" ] || [ "$PROFILE" != sample ] || CUT=yes
+SHORT=no; [ -n "${ORDERS:-}" ] || [ "$PROFILE" != sample ] || SHORT=yes
 case ${DATA:=} in *$'\n'*) fail "DATA: expected a folder without a line break in its name" ;; esac
 case ${DATA:-/} in /*) ;; *) [ "$CALLER" = "$PWD" ] || DATA=$CALLER/$DATA ;; esac   # from where the caller stands
 DATA=${DATA%/} DATA=${DATA#"$PWD/"} DATA=${DATA#./}   # one name for one folder, which the stages' records keep
@@ -106,7 +110,7 @@ done
 
 get() {   # get COMPLAINT COMMAND...
   local complaint=$1; shift
-  echo "$*"; [ $MODE = --dry-run ] || "$@" || fail "$complaint; mend it and run this again"
+  echo "$*"; [ $MODE = --dry-run ] || "$@" || fail "$complaint; fix it and run this again"
 }
 setup() {
   local python wanted install="$PY -m pip install --disable-pip-version-check -q --no-compile"
@@ -130,12 +134,11 @@ setup() {
   [ $PROFILE != full ] || $PY -c "import sentencepiece, google.protobuf" 2>/dev/null ||   # for OPUS-MT
     get "pip could not install sentencepiece" $install sentencepiece==0.2.3 protobuf==7.36.2
   ! among $DEFAULT_MODEL "$(echo $MODELS)" || [ -f $DEFAULT_MODEL/align.json ] ||
-    get "the default model could not be had" $PY data/get_model.py --output $DEFAULT_MODEL
+    get "the default model could not be built" $PY data/get_model.py --output $DEFAULT_MODEL
   exec 8>&-
   RUNNER=$PY; [ -x $PY ] || RUNNER=$python   # a dry run before the set-up
 }
 setup
-[ $MODE != --setup ] || exit 0
 
 # ---- names: where a task's files are ----------------------------------------------------------------------
 
@@ -181,7 +184,7 @@ first_aligner() {   # first_aligner TASK LANG: the first aligner that has links;
 first_lang() {   # first_lang TASK: a language with links where it does not matter which; hi or zh where they are tried
   local lang
   for lang in hi zh $LANGS; do
-    case $1-$lang in pawsx-hi) continue ;; esac   # which has no dev set
+    case $SHORT-$1-$lang in yes-pawsx-hi) continue ;; esac   # in which it has no dev set
     ! among $lang "$LANGS" || ! first_aligner $1 $lang > /dev/null || { echo $lang; return; }
   done
 }
@@ -191,12 +194,12 @@ first_lang() {   # first_lang TASK: a language with links where it does not matt
 stage() { printf '%s' "$1"; shift; printf '\037%s' "$@"; echo; }
 
 data() {   # data PLAN
-  # 1. Data: the sample's lie there; human's are arranged from DATA (seconds), XTREME's are fetched (some GB).
+  # 1. Data: the sample's are here; human's are arranged from DATA (seconds), XTREME's are fetched (some GB).
   case $PROFILE in
     human) stage $D $PY data/human.py --input "$DATA" --langs $(list $LANGS) --tasks $(list $TASKS) --output $D ;;
     full)  local missing=$(tr '\037' '\n' <<< "$1" | FOLDER=$D/ awk 'index($0, ENVIRON["FOLDER"]) == 1 && !seen[$0]++' |
              while IFS= read -r file; do [ -e "$file" ] || echo "$file"; done)
-           if [ -d "$D/archives" ] || [ -n "$missing" ] || [ -f "$RUNS/.stages/${D//\//,}.json" ]; then   # or is fetched
+           if [ -d "$D/archives" ] || [ -n "$missing" ]; then
              stage "$D" $PY data/download.py --output "$D" --tasks $(list $(
                for task in $TASKS xnli translations; do printf '%s\n' $task $(folder $task); done | sort -u))
            else for task in $TASKS; do case $(kind $task) in (qa) ;; (*)
@@ -208,22 +211,23 @@ data() {   # data PLAN
 experiment() {
   local model task lang aligner order seed pair output
   for model in $MODELS; do for task in $TASKS; do
-    local maker=$model orders=$ORDERS aligners=$ALIGNERS seeds=$SEEDS kind=$(kind $task) format=$(format $task)
+    local aligned_by=$model orders=$ORDERS aligners=$ALIGNERS seeds=$SEEDS kind=$(kind $task) format=$(format $task)
     if [ $model = awesome ]; then
-      maker=$FIRST aligners=joint
+      aligned_by=$FIRST aligners=joint
       [ -n "$(for lang in $LANGS; do parallel $lang; text $task $lang || true; done)" ] ||
         { note "$task: no text in $LANGS to tune joint on, so no awesome"; continue; }
     fi
     local any=$(first_lang $task) english=$(english $task)
-    if [ $CUT = yes ] && [ $kind != tagging ]; then   # in the sample these show the way, and no more
-      orders="original $any" aligners=${ALIGNERS%% *} seeds=${SEEDS%% *}
+    if [ $SHORT = yes ] && [ $kind != tagging ]; then   # in the sample these show the way, and no more
+      orders="original $any" aligners=${aligners%% *} seeds=${SEEDS%% *}
     fi
     orders=$(echo $(for order in $orders; do case $kind-$order in
       tagging-identity) ;;   # whose words are given
       qa-rdrop | qa-*+*) note "$task: $order is left out, questions are trained on in one order" ;;
       *) echo $order ;;
     esac; done))
-    local work=$RUNS/work/${maker##*/}/$(folder $task) tuned=$RUNS/aligners/${maker##*/}/$(folder $task) langs encoder
+    local work=$RUNS/work/${aligned_by##*/}/$(folder $task) langs encoder
+    local tuned=$RUNS/aligners/${aligned_by##*/}/$(folder $task)
     langs=$(for lang in $LANGS; do case " ${orders//random-/} " in *" $lang"[+\ ]*) echo $lang ;; esac; done)
     case " $orders " in *" identity "* | *" reverse "*) among "$any" "$(echo $langs)" || langs+=" $any" ;; esac
 
@@ -255,21 +259,21 @@ experiment() {
           [ -z "$(parallel $lang)" ] || train+=("$(parallel $lang)")
           case "$(text $task $lang)" in "" | "$(parallel $lang)") ;; *) train+=("$(text $task $lang)") ;; esac
         done
-        [ ${#train[@]} -eq 0 ] || stage $output $PY finetune_aligner.py --model $maker --train "${train[@]}" \
+        [ ${#train[@]} -eq 0 ] || stage $output $PY finetune_aligner.py --model $aligned_by --train "${train[@]}" \
           --output $output $TUNE
       done
     done
 
     # 4. Links: how good they are, where there are gold ones, and those of every training file (seconds a language).
     for aligner in $aligners; do for lang in $langs; do
-      local links=$work/$aligner/$lang.align encoder=$maker name=$aligner-$(folder $task)
+      local links=$work/$aligner/$lang.align encoder=$aligned_by name=$aligner-$(folder $task)
       case $aligner in
         manual) continue ;; pretrained) name=$aligner ;;
         separate) encoder=$tuned/separate-$lang ;; joint) encoder=$tuned/joint ;;
       esac
       has_links $task $lang $aligner || { note "$task: no links into $lang from $aligner, it is left out"; continue; }
       for pair in en$lang ${lang}en; do
-        local scored=$RUNS/alignments/${maker##*/}/$name/$pair
+        local scored=$RUNS/alignments/${aligned_by##*/}/$name/$pair
         [ ! -f "$D/align/$pair.gold" ] || stage $scored.json $PY align.py --model $encoder \
           --input "$D/align/$pair.src-tgt" --gold "$D/align/$pair.gold" --output $scored.align --scores $scored.json \
           $ALIGN
@@ -278,7 +282,7 @@ experiment() {
         --html ${links%.align}.html $ALIGN
     done; done
 
-    encoder=$maker; [ $model != awesome ] || encoder=$tuned/joint
+    encoder=$aligned_by; [ $model != awesome ] || encoder=$tuned/joint
     # 5. English in each order (seconds), and 6. the training on it, tested in every language (half a minute or more).
     for seed in $seeds; do for aligner in $aligners; do for order in $orders; do
       local base=${order%%+*} source=$aligner name=none control=() permutations=() train script options
@@ -289,7 +293,8 @@ experiment() {
       case $base in
         original | rdrop) lang="" ;;
         identity | reverse) lang=$any control=(--$base)
-          source=$(first_aligner $task "$any") || { note "$task: no links, so no $base"; continue; } ;;
+          [ -n "$any" ] || { note "$task: no links, so no $base"; continue; }
+          source=$(first_aligner $task $any) ;;
         random-*) lang=${base#random-} control=(--random --seed $seed)
                   [ $CONTROLS = each ] || source=$(first_aligner $task $lang) || continue; name=$source ;;
         *) lang=$base name=$source ;;
@@ -329,13 +334,20 @@ report() {   # report PLAN
   scores=$(awk -F '\037' '/\037--scores\037/ && !seen[$1]++ { print $1 }' <<< "$1")
   others=$(set +f; for run in $RUNS/*/*/*/scores.json; do [ ! -f $run ] || echo ${run%/*/*/*}; done | sort -u |
     while IFS= read -r task; do among ${task##*/} "$TASKS" || echo $task; done)
-  [ -n "$runs" ] || fail "nothing to train is left by ORDERS=\"$ORDERS\" TASKS=\"$TASKS\" ALIGNERS=\"$ALIGNERS\""
+  [ -n "$runs" ] || fail "ORDERS=\"$ORDERS\" TASKS=\"$TASKS\" ALIGNERS=\"$ALIGNERS\" leave nothing to train"
   stage report/$PROFILE $PY eval.py --runs $runs $others --output report/$PROFILE ${scores:+--alignments $scores} \
     $([ $PROFILE != human ] || echo --missing $D/missing.json)
 }
 
 run() { $RUNNER stages.py $RUNS ${JOBS:+--jobs "$JOBS"} "$@"; }
-[ $PROFILE-$MODE != human-run ] || data | run   # first, since the loops look at its files
+case $PROFILE in
+  sample) data="" ;; human) data=$(data) ;; full) data=$(data "$(experiment 2> /dev/null)") ;;
+esac
+case $MODE in run | --setup | --dry-run)
+  option=--dry-run; [ $MODE = --dry-run ] || option=
+  [ -z "$data" ] || run $option <<< "$data" ;;   # first, since the loops look at its files
+esac
+[ $MODE != --setup ] || exit 0
 plan=$(experiment) || exit 2
 report=$(report "$plan") || exit 2
-{ data "$plan"; echo "$plan"; echo "$report"; } | run "$@"
+printf '%s\n' "$plan" "$report" | run "$@"

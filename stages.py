@@ -7,7 +7,7 @@ output the first counts. A stage writes its output and the arguments that start 
 (train-hi.tsv.json). It reads the other arguments that are files or folders (of --data-dir, the dev files), its script
 with the project's modules that this imports, and requirements.txt. It runs when the stages that make what it reads are
 done, and it is done when what it wrote is as it was left, by the same command from the same contents. Comments and
-docstrings do not count. RUNS/.stages keeps a record of every stage, RUNS/logs what it printed.
+docstrings of Python files do not count. RUNS/.stages keeps a record of every stage, RUNS/logs what it printed.
 
 Importing torch and transformers takes longer than many a stage, so stages are forked from this process, which imports
 them once; --fresh starts a new Python for each. On a cluster, job N of an array runs --only N.
@@ -154,7 +154,7 @@ def undone(stages, kept):
     left = {}
     for stage in stages:
         made = next((earlier["output"] for earlier in stage["after"] if earlier["output"] in left), None)
-        why = f"{made} is made again" if made and os.path.exists(stage["record"]) else why_not_done(stage, kept)
+        why = f"{made} runs again" if made and os.path.exists(stage["record"]) else why_not_done(stage, kept)
         if why or made:
             left[stage["output"]] = why or "new"
     return left
@@ -275,8 +275,8 @@ def finish(stage, code, kept):
     if writes[stage["output"]] is None:
         return "ended without writing it"
     if inputs(stage, kept) != stage["inputs"]:
-        if stage["tries"] == TRIES:
-            return "changes what it reads, or another stage what it writes"
+        if stage["tries"] >= TRIES:
+            return "changes its own inputs, or another stage changes them"
         print(f"{stage['output']}: its script or input changed while it ran, it runs again", file=sys.stderr)
         return None
     seconds = time.monotonic() - stage["began"]
@@ -292,9 +292,9 @@ def run_stages(stages, left, kept, environments, fresh):
         if seconds := read_json(stage["record"]).get("seconds"):
             times[kind_of(stage)].append(seconds)
     todo = [stage for stage in stages if stage["output"] in left]
-    print(f"{len(stages)} stages, {len(todo)} to do, {len(environments)} at a time", end="")
+    print(f"{len(stages)} stage{'s' * (len(stages) != 1)}, {len(todo)} to do, {len(environments)} at a time", end="")
     print(time_left(todo, times, len(environments)), flush=True)
-    again = collections.Counter(why for why in left.values() if why != "new" and "made again" not in why)
+    again = collections.Counter(why for why in left.values() if why != "new" and "runs again" not in why)
     for why, count in again.most_common(5):  # before it is done, so that it can be stopped
         print(f"{count} {'stages run' if count > 1 else 'stage runs'} again: {why}", flush=True)
     try:
@@ -367,7 +367,7 @@ def main():
         lock(stages[0]["record"].removesuffix("json") + "lock", fcntl.LOCK_EX)
         left = {output: why for output, why in left.items() if output == stages[0]["output"]}
     try:
-        failed = run_stages(stages, left, kept, slots(args.jobs), args.fresh)
+        failed = run_stages(stages, left, kept, slots(args.jobs or (1 if args.only else None)), args.fresh)
     finally:
         with open(f"{records}/contents.json", "w", encoding="utf-8") as stream:
             json.dump(kept, stream)

@@ -8,10 +8,10 @@ Out:  OUTPUT/dev-XX.tsv     predicted tags, a tag a line, a blank line after eac
         --data-dir data/sample/udpos --output runs/try --lr 1e-4 --batch-size 16
     torchrun --nproc_per_node 4 train_pos.py ...      # the same batches, shared out over four GPUs
 
-The defaults are XTREME's settings for its full data (learning rate 2e-5, batch 32, 10 epochs, length 128), with three
+The defaults are XTREME's settings for its full data (learning rate 2e-5, batch 32, 10 epochs, length 128), with four
 exceptions: the warm-up is a tenth of the steps (XTREME: --warmup 0), the last layer is fitted before training (XTREME:
---head random), and the last step's weights are tested, not those that are best on English dev. Small data wants a
-higher rate and a smaller batch.
+--head random), the last step's weights are tested, not those that are best on English dev, and a word's tag sits on
+another subword, see below. Small data wants a higher rate and a smaller batch.
 
 A word's tag is predicted from its first subword that is not a bare `▁`. XLM-R's tokenizers put that subword before most
 Chinese and Japanese words, so it says nothing about any of them (XTREME's issue 84); --label-on first is XTREME's
@@ -20,7 +20,7 @@ preprocessing does, so every word gets a prediction and counts. The head is the 
 family: dropout and a linear layer, or more.
 
 With --reordered, every sentence is trained on in two orders; --permutations says which word is which. --consistency
-adds to the loss, word by word, the divergence between the predictions for the two.
+adds to the loss the divergence between the predictions for the two, the mean over words.
 """
 
 import itertools
@@ -40,7 +40,7 @@ from data.metrics import tagging_scores
 
 TRAIN_BUDGET = {"cpu": 4096, "cuda": 65536}  # padded subwords that are trained on at a time
 TEST_BUDGET = {"cpu": 1024, "cuda": 65536}  # padded subwords in a batch of testing
-FITTED_WORDS = 100_000  # most words that a fitted head is fitted to
+FITTED_WORDS = 100_000  # about the most words that a fitted head is fitted to
 
 
 # ---- data ------------------------------------------------------------------------------------------
@@ -52,7 +52,7 @@ def read_permutations(path, lengths, source):
     lengths: how many words each sentence of the file `source` has. Raises InputError for a line that is no permutation
     of them, and for another number of lines.
     """
-    lines = [split_words(line) for line in read_lines(path)]
+    lines = [split_words(line.removesuffix("\r")) for line in read_lines(path)]
     check_count(path, len(lines), len(lengths), source)
     for number, (line, length) in enumerate(zip(lines, lengths), 1):
         if sorted(line) != sorted(map(str, range(length))):
@@ -139,7 +139,7 @@ def word_scores(model, batch, pad_id, precision):
 
 
 def split_batch(numbers, examples, budget):
-    """Yield (segments, whole): parts of a batch of at most `budget` padded subwords, however long a sentence is.
+    """Yield (segments, whole): parts of a batch of about `budget` subwords, however long a sentence is.
 
     examples[number]: the segments of each order of a sentence. whole: the numbers of the sentences that are whole in
     this part, whose segments come first, one order after the other. Others are cut between their segments.
@@ -158,7 +158,8 @@ def split_batch(numbers, examples, budget):
 
 
 def divergence(scores, orders):
-    """Return the summed divergence between the predictions for words in two orders. scores: (2 W, tags)."""
+    """Return the summed divergence between the predictions for words in two orders. scores: (2 W, tags), the first
+    order's first; orders[n][k]: which word of the first order stands at place k of the second."""
     first, other = F.log_softmax(scores, 1).chunk(2)
     starts = np.cumsum([0] + [len(order) for order in orders])
     same = torch.tensor([start + i for start, order in zip(starts, orders) for i in order], device=scores.device)
@@ -166,7 +167,7 @@ def divergence(scores, orders):
 
 
 def pass_words(model, examples, pad_id, precision, generator):
-    """Run the model on the words of `examples`, at most FITTED_WORDS random ones; yields for training.fit_last_layer."""
+    """Run the model on the words of `examples`, about FITTED_WORDS random ones; yields for training.fit_last_layer."""
     chosen = [segment for n in generator.permutation(len(examples)) for order in examples[n] for segment in order]
     words = np.cumsum([len(positions) for _, positions, _ in chosen])
     chosen = chosen[: 1 + int(np.searchsorted(words, FITTED_WORDS))]
@@ -203,7 +204,7 @@ def main():
         "first that is not a bare `▁`, or the first")  # fmt: skip
     args = parser.parse_args()
 
-    # Read. Everything is checked before the model is loaded.
+    # Read. All files are checked before the model is loaded.
     files, labels = training.check_options(args, dev_files(args.data_dir)), TAGS[args.task]
     if args.permutations and not args.reordered:
         raise InputError("--permutations: belongs to a second view of the examples; expected --reordered FILE too")

@@ -183,7 +183,7 @@ def main():
     )  # fmt: skip
     args = parser.parse_args()
 
-    # Read. Everything is checked before the model is loaded.
+    # Read. All files are checked before the model is loaded.
     files = training.check_options(args, qa_files(args.data_dir, args.task), below=True)
     train = read_training(args.train)
     dev = {lang: first_questions(read_squad(path), args.max_dev) for lang, path in files.items()}

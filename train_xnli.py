@@ -157,7 +157,7 @@ def main():
     training.add_view_options(parser)
     args = parser.parse_args()
 
-    # Read. Everything is checked before the model is loaded.
+    # Read. All files are checked before the model is loaded.
     files, labels = training.check_options(args, dev_files(args.data_dir)), PAIR_LABELS[args.task]
     config, tokenizer = common.load_config(args.model), common.load_tokenizer(args.model)
     limit = training.input_limit(args.max_length, tokenizer, config, least=8)

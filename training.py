@@ -51,10 +51,10 @@ def add_options(parser, epochs, lr=2e-5, max_length=128):
     add("--batch-size", type=positive, default=32, help="examples in a batch, over all processes")
     add("--lr", type=positive_float, default=lr, help="highest learning rate of AdamW")
     add("--warmup", type=fraction, default=0.1, help="fraction of the steps in which the rate rises; then it falls")
-    add("--weight-decay", type=fraction, default=0.0, help="of AdamW")
+    add("--weight-decay", type=fraction, default=0.0, help="weight decay of AdamW")
     add("--max-length", type=positive, default=max_length, help="most subwords in an input, special ones included")
     add("--max-dev", type=positive, metavar="N", help="take the first N examples of each dev file (default: all)")
-    add("--seed", type=random_seed, default=1, help="of the new layers, the batches and dropout")
+    add("--seed", type=random_seed, default=1, help="seed of the new layers, the batches and dropout")
     add("--save", action="store_true", help="also write the model, a Hugging Face folder, to OUTPUT/model")
     add_machine_options(parser)
 
@@ -72,7 +72,7 @@ def add_view_options(parser):
     add = parser.add_argument
     add("--reordered", metavar="FILE", help="the same examples in another word order: each is trained on in both "
         "(--train itself: R-Drop)")  # fmt: skip
-    add("--consistency", type=non_negative, default=0.0, metavar="WEIGHT", help="of the divergence between the "
+    add("--consistency", type=non_negative, default=0.0, metavar="WEIGHT", help="weight of the divergence between the "
         "predictions for the two, which is added to the loss")  # fmt: skip
     add("--head", choices=["fitted", "random"], default="fitted", help="start of the last layer: logistic regression "
         "on the untrained encoder, or random weights (XTREME)")  # fmt: skip
@@ -165,7 +165,7 @@ def fit_last_layer(model, passes, rank):
     """Set the last layer of a model to logistic regression on what the untrained model gives it.
 
     LP-FT (Kumar et al. 2022). From there, tagging varies less between seeds than from random weights, and a training
-    for pairs that failed now learns (docs/results.md). passes: runs the model on one batch after the other and yields
+    on pairs that had failed now learns (docs/results.md). passes: runs the model on one batch after the other and yields
     (index, labels): which of the last layer's inputs count, and their labels (N,). Process 0 fits for all.
     """
     layer, states, labels = last_layer(model), [], []
@@ -176,8 +176,9 @@ def fit_last_layer(model, passes, rank):
             for index, found in passes:
                 states[-1] = states[-1][index].float()
                 labels.append(found)
-        fit_logistic_regression(layer, torch.cat(states).clone(), torch.cat(labels).clone())
     hook.remove()
+    if rank == 0:  # clones, since tensors of inference take no part in gradients
+        fit_logistic_regression(layer, torch.cat(states).clone(), torch.cat(labels).clone())
     for parameter in layer.parameters() if dist.is_initialized() else ():
         dist.broadcast(parameter.data, 0)
 
@@ -277,7 +278,7 @@ def record_loss(state, total, rate, bar):
         if bar.disable and os.environ.get("RANK", "0") == "0":  # no terminal, but a log
             warn(f"step {state['step']} of {total}: loss {loss:.4f}, rate {rate:.2e}")
         if not math.isfinite(loss):
-            raise InputError(f"--lr: the loss is not a number any more at step {state['step']}; expected a lower rate")
+            raise InputError(f"--lr: the loss is no longer finite at step {state['step']}; expected a lower rate")
 
 
 def linear_schedule(step, steps, warmup):
@@ -318,12 +319,14 @@ def resume(script, args, data, modules, optimizer):
     saves it.
 
     state: {"step", "seconds", "history", ...}; modules, {name: module}, and the optimizer are restored in place.
-    A checkpoint is of the same training if its code, options, `data` (numpy arrays) and initial weights are the same.
+    A checkpoint is of the same training if its code, options, `data` (numpy arrays), initial weights and number of
+    processes are the same.
     Raises InputError for one that cannot be read.
     """
     path = checkpoint_path(args.output)
     options = {name: value for name, value in vars(args).items() if name not in ("output", "save_every", "save")}
-    crc = zlib.crc32(json.dumps([options, versions.code_digests(script)], sort_keys=True).encode())
+    processes = os.environ.get("WORLD_SIZE", "1")  # of torchrun: dropout depends on them
+    crc = zlib.crc32(json.dumps([options, processes, versions.code_digests(script)], sort_keys=True).encode())
     for module in modules.values():
         crc = zlib.crc32(module.config.to_json_string().encode(), crc) if hasattr(module, "config") else crc
         data = [*data, *(parameter.detach().cpu().numpy() for parameter in module.parameters())]
@@ -335,13 +338,13 @@ def resume(script, args, data, modules, optimizer):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of another protocol; the error says what is wrong
                 saved = torch.load(path, map_location="cpu", weights_only=True)
-            note = f"{path}: is of other code, settings, data or another model, and is not used"
+            note = f"{path}: belongs to other code, settings, data or another model, and is not used"
             if saved["crc"] == crc:
                 for name, module in modules.items():
                     module.load_state_dict(saved["weights"][name], strict=False)
                 optimizer.load_state_dict(saved["optimizer"])
                 state = {name: type(value)(saved["state"][name]) for name, value in state.items()}
-                note = f"goes on after step {state['step']}, from {path}"
+                note = f"resuming after step {state['step']}, from {path}"
         except Exception as error:
             reason = f"cannot be read as a checkpoint ({one_line(error)[:100]})"
             raise InputError(f"{path}: {reason}; remove it to start again") from None
@@ -398,16 +401,18 @@ def save_folder(model, name, folder, contents=None, **settings):
 def finish_training(args, kind, labels, model, new_id, rank):
     """Save the model with --save, as a folder that AutoModelFor`kind` loads, and make it ready for its test.
 
-    The scores of a former run are removed, since they must not stand beside other predictions. new_id:
+    The scores of an earlier run are removed first, since they must not stand beside other predictions. new_id:
     trim_embeddings' array.
     """
+    if rank == 0:
+        remove(os.path.join(args.output, "scores.json"))
+    if dist.is_initialized():
+        dist.barrier()
     if args.save and rank == 0:
         full = load_with_head(args.model, kind, labels)
         put_weights(full, model.state_dict(), new_id)
         save_folder(full, args.model, os.path.join(args.output, "model"))
     common.store_linear(model.base_model, args.precision)
-    if rank == 0:
-        remove(os.path.join(args.output, "scores.json"))
 
 
 def test_languages(langs, rank, world):

@@ -356,10 +356,10 @@ def find_gold(paths, langs):
     return outputs, missing
 
 
-def remove_outputs(folder):
-    """Remove what a former run wrote of other data; asked.txt, which says that all is there, goes first."""
+def remove_outputs(folder, tasks):
+    """Remove what an earlier run wrote of these tasks; asked.txt, which says that all is there, goes first."""
     names = ["asked.txt", "missing.json", "parallel/en-*.txt", "align/*.src-tgt", "align/*.gold"]
-    names += [f"{task}/{name}" for task in TASKS for name in ("train-en*", "dev-*.tsv", "manual-*.align")]
+    names += [f"{task}/{name}" for task in tasks for name in ("train-en*", "dev-*.tsv", "manual-*.align")]
     for path in [path for name in names for path in glob.glob(os.path.join(glob.escape(folder), name))]:
         os.remove(path)
 
@@ -387,7 +387,7 @@ def main():
     texts = {path: output for outputs, _ in parts for path, output in outputs.items()}
     parts += [make_parallel(files["xnli"], langs, texts), find_gold(paths, langs)]
 
-    remove_outputs(args.output)
+    remove_outputs(args.output, tasks)
     for outputs, missing in parts:
         for path, (write, content) in outputs.items():
             write(os.path.join(args.output, path), content)

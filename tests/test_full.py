@@ -109,7 +109,7 @@ def test_data_are_fetched_and_put_beside_their_translations(served, project, tmp
     settings |= {"LANGS": "fr", "MODELS": "some/encoder", "ALIGNERS": "joint"}
     before = plan(project, **settings)
     assert list(scripts(before).items())[:3] == [("download", 1), ("split", 3), ("finetune_aligner", 2)]
-    done = run_all(project, "--only", "1", **settings)
+    done = run_all(project, "--setup", **settings)
     assert done.returncode == 0 and len(list((data / "xnli").glob("dev-*.tsv"))) == 15, done.stdout + done.stderr
     after = plan(project, **settings)  # data that lie there are not fetched again
     assert after == before[1:]

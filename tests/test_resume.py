@@ -70,7 +70,7 @@ def test_a_killed_run_goes_on_to_the_same_predictions_and_losses(run, tmp_path, 
     assert (tmp_path / "cut.checkpoint").exists() and not (tmp_path / "cut" / "scores.json").exists()
     count[0] = -100
     done = run(script, *options, "--output", tmp_path / "cut")
-    assert done.code == 0 and "goes on after step 7" in done.err
+    assert done.code == 0 and "resuming after step 7" in done.err
     whole, cut = (json.loads((tmp_path / name / "scores.json").read_text())["train"] for name in ("whole", "cut"))
     assert count[0] == -100 + whole["steps"] - 7 and whole["steps"] > 10
     assert whole["history"] == cut["history"] and len(whole["history"]) > 8
@@ -98,10 +98,10 @@ def test_a_checkpoint_of_another_training_is_not_used(run, tmp_path, command, mo
     options += ["--epochs", "1", "--output", tmp_path / "run"]
     monkeypatch.setattr(training, "write_scores", lambda *_: None)  # which would remove the checkpoint
     assert run(script, *options, "--save-every", "0").code == 0 and (tmp_path / "run.checkpoint").exists()
-    assert "goes on after step" in run(script, *options).err
+    assert "resuming after step" in run(script, *options).err
     for changed in (["--lr", "2e-3"], ["--seed", "2"], ["--epochs", "2"]):
         done = run(script, *options, *changed)
-        assert done.code == 0 and "is of other code, settings, data or another model, and is not used" in done.err
+        assert done.code == 0 and "belongs to other code, settings, data or another model, and is not used" in done.err
     path = next((tmp_path / task).glob("train-en.*"))
     text = path.read_text().replace('"question": "', '"question": "So ').replace("\nis\t", "\nwas\t")
     path.write_text(text.replace(" is ", " was ", task == "xnli"))
@@ -136,7 +136,7 @@ def test_a_checkpoint_belongs_to_the_training_that_wrote_it(resumed, tmp_path, m
     assert again == state and torch.equal(layer.weight, torch.full((2, 2), 7.0))
     script.write_text("x = 1  # of one\n\n")
     assert resumed(script)[0]["step"] == 3
-    assert "goes on after step 3" in capfd.readouterr().err
+    assert "resuming after step 3" in capfd.readouterr().err
     for changed in ({"lr": 2e-4}, {"data": (1, 3)}, {"weight": 2.0}):
         assert resumed(script, **changed)[0]["step"] == 0, changed
         assert "is not used" in capfd.readouterr().err

@@ -174,6 +174,19 @@ def test_controls_are_made_once_or_by_each_aligner(project):
     assert option(control, "--alignment").endswith("joint/hi.align") and option(control, "--seed") == "2"
 
 
+def test_where_no_language_has_links_nothing_takes_them(project, human):
+    data = project / "runs/human/data/udpos"
+    data.mkdir(parents=True)
+    (project / "runs/human/data/asked.txt").write_text("hi udpos\n")
+    try:
+        settings = {"PROFILE": "human", "DATA": human, "TASKS": "udpos", "SEEDS": "1", "LANGS": "hi"}
+        done = run_all(project, "--dry-run", ORDERS="original reverse hi random", ALIGNERS="joint", **settings)
+        assert [shlex.split(line)[1] for line in done.stdout.splitlines()][1:] == ["train_pos.py", "eval.py"]
+        assert "run_all.sh: udpos: no links, so no reverse\n" in done.stderr
+    finally:
+        shutil.rmtree(project / "runs")
+
+
 def test_lists_may_have_any_space_between_their_words(project):
     lists = {"ORDERS": "original hi random", "ALIGNERS": "pretrained joint", "LANGS": "hi zh", "SEEDS": "1 2"}
     spaced = {name: "\n " + words.replace(" ", " \n\t") + " " for name, words in lists.items()}
@@ -271,6 +284,10 @@ def test_awesome_is_the_joint_aligner_trained_on_its_own_orders(project):
     # It is tuned where no order asks for its links too.
     commands = plan(project, MODELS="some/encoder awesome", ORDERS="original", SEEDS="1", TASKS="udpos")
     assert [option(words, "--output") for words in commands if "finetune_aligner.py" in words] == [joint]
+    # In the sample's pairs it has one order too, by its own links.
+    commands = plan(project, MODELS="some/encoder awesome", TASKS="xnli")
+    made = [words for words in commands if option(words, "--model") == "runs/sample/aligners/encoder/xnli/joint"]
+    assert conditions(made) == ["xnli/original-none-1", "xnli/hi-joint-1"] and scripts(commands)["finetune_aligner"] == 1
     # Where there is no text to tune it on, it is left out.
     done = run_all(project, "--dry-run", MODELS="some/encoder awesome", ORDERS="original", TASKS="udpos", LANGS="es")
     assert done.returncode == 0 and "udpos: no text in es to tune joint on, so no awesome\n" in done.stderr
@@ -322,7 +339,7 @@ def test_data_that_lie_there_are_not_fetched(project, tmp_path):
         ([], {"ORDERS": "original ja"}, "ORDERS: unknown ja; expected some of original identity reverse rdrop"),
         ([], {"ORDERS": "original rdrop+consistency"}, "ORDERS: unknown rdrop+consistency"),
         ([], {"CONTROLS": "none"}, "CONTROLS: unknown none; expected some of first each"),
-        ([], {"ORDERS": "identity", "TASKS": "udpos"}, 'nothing to train is left by ORDERS="identity" TASKS="udpos"'),
+        ([], {"ORDERS": "identity", "TASKS": "udpos"}, 'ORDERS="identity" TASKS="udpos"'),
         ([], {"DATA": "/usr"}, "DATA=/usr: the sample has its own; expected PROFILE=human or full"),
         ([], {"PROFILE": "human"}, "PROFILE=human needs DATA=DIR"),
         ([], {"PROFILE": "human", "DATA": "/usr", "TASKS": "qa"}, "unknown qa; expected some of udpos xnli pawsx"),
