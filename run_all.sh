@@ -60,7 +60,7 @@ DATA=${DATA%/} DATA=${DATA#"$PWD/"} DATA=${DATA#./}   # one name for one folder,
 case $PROFILE in   # D is where the data are, PARALLEL what aligners are tuned on
   sample) [ -z "$DATA" ] || fail "DATA=$DATA: the sample has its own; expected PROFILE=human or full beside it"
           D=data/sample PARALLEL=$D/udpos/train-en- ALL_TASKS="udpos xnli pawsx xquad"
-          : "${POS:=--epochs 1 --lr 4e-4 --batch-size 16}" "${PAIRS:=--epochs 1 --lr 1e-4 --batch-size 8}"
+          : "${POS:=--epochs 1 --lr 2e-4 --batch-size 16}" "${PAIRS:=--epochs 1 --lr 1e-4 --batch-size 8}"
           : "${QA:=--epochs 8 --lr 2e-4 --batch-size 8}" "${TUNE:=--max-steps 30 --batch-size 16 --lr 5e-5}"
           : "${ALIGNERS:=pretrained joint}" "${SEEDS:=1 2}" ;;
   human)  [ -d "$DATA" ] || fail "PROFILE=human needs DATA=DIR, a folder with the PUD treebanks and XTREME's files"
