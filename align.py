@@ -44,6 +44,7 @@ from data.files import (
     read_lines, read_parallel, run_script, split_words, warn,
 )  # fmt: skip
 
+METHODS = ["argmax", "itermax", "match", "softmax", "entmax", "grow-diag"]
 HTML_PAIRS = 200
 # What --scores compares, by the same similarity: the methods without evidence, then what each kind of it brings.
 SCORED = {
@@ -104,7 +105,7 @@ def entmax15(scores, dim):
 
 
 def pick_links(similarity, cells, method, threshold, temperature):
-    """Return the links of one of links.METHODS. softmax and entmax link where the probability, that of similarity /
+    """Return the links of one of METHODS. softmax and entmax link where the probability, that of similarity /
     `temperature`, exceeds `threshold` in both directions (awesome-align)."""
     if method == "grow-diag":
         return links.grow_diag(similarity, cells, threshold, temperature)
@@ -311,6 +312,8 @@ def pick_ways(args, own):
     for, then with --scores SCORED's. Raises InputError for options that do not go together."""
     usual = {"simalign": "argmax", "awesome": "softmax", None: own.get("method", "grow-diag")}
     method = args.method or usual[args.preset]
+    if method not in METHODS:
+        raise InputError(f"{args.model}/align.json: unknown method {method!r}; expected one of {', '.join(METHODS)}")
     if args.preset == "awesome":
         own = {}
         if method not in ("softmax", "entmax"):
@@ -347,7 +350,7 @@ def parse_arguments():
         "bare `▁` kept: simalign's by cosine and --method argmax (default), itermax or match; awesome-align's by dot "
         "products and --method softmax (default) or entmax")  # fmt: skip
     add("--keep-bare-pieces", dest="preset", action="store_const", const="simalign", help="means --preset simalign")
-    add("--method", choices=links.METHODS, help="how links are picked, argmax from csls and evidence too; SimAlign's "
+    add("--method", choices=METHODS, help="how links are picked, argmax from csls and evidence too; SimAlign's "
         "own is --preset simalign --method argmax (default: align.json's, else grow-diag)")  # fmt: skip
     add("--layer", type=positive, metavar="N", help="hidden layer to compare (default: align.json's, else 8 of 12)")
     add("--level", choices=["subword", "word"], default="subword", help="link subwords, or the mean vectors of words")

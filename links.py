@@ -26,7 +26,6 @@ from data.files import InputError
 CHUNK = 1024  # lines in memory at a time, over all processes; the lexicon makes it part of the method
 CELLS, PAIRS = 1 << 20, 128  # cells of similarity matrices and pairs in a batch
 BUDGET = {"cpu": 1024, "cuda": 65536}  # padded subwords in a batch; on a CPU more than this leaves the caches
-METHODS = ["argmax", "itermax", "match", "softmax", "entmax", "grow-diag"]  # of align.py
 SIMILARITIES = ["csls", "cosine", "dot"]
 EVIDENCE = ("neighbours", "lexicon")
 HUBS = 5  # nearest units whose mean similarity csls takes off
@@ -389,10 +388,10 @@ def read_align_json(name, layers):
         return lambda value: type(value) in (int, float) and least <= value < most
 
     path = os.path.join(name, "align.json")
-    known = {"method": METHODS, "similarity": SIMILARITIES, "evidence": EVIDENCE}
+    known = {"similarity": SIMILARITIES, "evidence": EVIDENCE}
     fits = {
         "layer": lambda value: type(value) is int and 1 <= value <= layers,
-        "method": METHODS.__contains__, "similarity": SIMILARITIES.__contains__,
+        "method": lambda value: type(value) is str, "similarity": SIMILARITIES.__contains__,
         "threshold": number(0, 1), "temperature": number(1e-6, 1e6),
         "evidence": lambda value: type(value) is list and all(kind in EVIDENCE for kind in value),
     }  # fmt: skip
