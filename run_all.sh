@@ -73,6 +73,7 @@ case $PROFILE in   # D is where the data are, PARALLEL what aligners are tuned o
           : "${QA:=--epochs 3 --lr 3e-5 --batch-size 32}" ;;
   *)      fail "PROFILE=$PROFILE: unknown; expected sample, human or full" ;;
 esac
+FIXED="identity reverse"   # orders of no language, which reorder.py makes of any links
 ALL_ALIGNERS="pretrained separate joint"; [ $PROFILE != human ] || ALL_ALIGNERS+=" manual"
 : "${MODELS:=$DEFAULT_MODEL}" "${LANGS:=fr de hi zh}" "${ALIGNERS:=$ALL_ALIGNERS}" "${SEEDS:=1 2 3}" "${ALIGN:=}"
 : "${ORDERS:=original identity $LANGS random}" "${TASKS:=udpos xnli pawsx}" "${CONSISTENCY:=1}" "${CONTROLS:=first}"
@@ -102,7 +103,7 @@ ORDERS=$(echo $(for order in $ORDERS; do   # random is the control of every orde
   for lang in ${beside:-$LANGS}; do echo random-$lang${order#random}; done
 done))
 for order in $ORDERS; do
-  known ORDERS $order "original identity reverse rdrop random random+consistency $LANGS $(printf 'random-%s ' $LANGS)$(
+  known ORDERS $order "original $FIXED rdrop random random+consistency $LANGS $(printf 'random-%s ' $LANGS)$(
     printf '%s+consistency ' $LANGS)$(printf '%s+both ' $LANGS)$(printf 'random-%s+consistency ' $LANGS)"
 done
 
@@ -224,12 +225,13 @@ experiment() {
     orders=$(echo $(for order in $orders; do case $kind-$order in
       tagging-identity) ;;   # whose words are given
       qa-rdrop | qa-*+*) note "$task: $order is left out, questions are trained on in one order" ;;
-      *) echo $order ;;
+      *) [ -n "$any" ] || ! among $order "$FIXED" || { note "$task: no links, so no $order"; continue; }
+         echo $order ;;
     esac; done))
     local work=$RUNS/work/${aligned_by##*/}/$(folder $task) langs encoder
     local tuned=$RUNS/aligners/${aligned_by##*/}/$(folder $task)
     langs=$(for lang in $LANGS; do case " ${orders//random-/} " in *" $lang"[+\ ]*) echo $lang ;; esac; done)
-    case " $orders " in *" identity "* | *" reverse "*) among "$any" "$(echo $langs)" || langs+=" $any" ;; esac
+    for order in $FIXED; do ! among $order "$orders" || langs=$(printf '%s\n' $langs $any | awk '!seen[$0]++'); done
 
     # 2. Text beside its translation, split into words; what has no translation is translated (minutes on a GPU).
     local texts=$langs; ! among joint "$aligners" || [ -z "$langs" -a $model != awesome ] || texts=$LANGS
@@ -285,21 +287,18 @@ experiment() {
     encoder=$aligned_by; [ $model != awesome ] || encoder=$tuned/joint
     # 5. English in each order (seconds), and 6. the training on it, tested in every language (half a minute or more).
     for seed in $seeds; do for aligner in $aligners; do for order in $orders; do
-      local base=${order%%+*} source=$aligner name=none control=() permutations=() train script options
-      case $CONTROLS-$base in   # these are made once, of links that the first aligner found
-        *-original | *-rdrop | *-identity | *-reverse | first-random-*)
-          [ $aligner = ${aligners%% *} ] || continue ;;
-      esac
-      case $base in
-        original | rdrop) lang="" ;;
-        identity | reverse) lang=$any control=(--$base)
-          [ -n "$any" ] || { note "$task: no links, so no $base"; continue; }
-          source=$(first_aligner $task $any) ;;
-        random-*) lang=${base#random-} control=(--random --seed $seed)
-                  [ $CONTROLS = each ] || source=$(first_aligner $task $lang) || continue; name=$source ;;
-        *) lang=$base name=$source ;;
-      esac
+      local base=${order%%+*} source=$aligner name=none once=yes control=() permutations=() train script options
+      if among $base "original rdrop"; then lang=""
+      elif among $base "$FIXED"; then lang=$any control=(--$base)
+      elif [ $base != ${base#random-} ]; then
+        lang=${base#random-} name=$aligner control=(--random --seed $seed); [ $CONTROLS = first ] || once=no
+      else lang=$base name=$aligner once=no; fi
+      if [ $once = yes ]; then   # made once, of the links of the first aligner that has any
+        [ $aligner = ${aligners%% *} ] || continue
+        [ -z "$lang" ] || source=$(first_aligner $task $lang) || continue
+      fi
       [ -z "$lang" ] || has_links $task $lang $source || continue
+      [ $name = none ] || name=$source
       links=$work/$source/$lang.align; [ $source != manual ] || links=$D/udpos/manual-$lang.align
       ordered=$work/$source/train-$base${control[2]+-$seed}.${english##*.}
       [ $kind != tagging ] || permutations=(--permutations $ordered.order)   # which word is which, for consistency
