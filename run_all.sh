@@ -44,7 +44,7 @@ list() { echo "$*" | tr ' ' ,; }
 MODE=run; for word in "$@"; do
   case $word in
     --dry-run | --setup | --only) MODE=$word ;;
-    --fresh | [!-]*) ;;
+    --fresh | [0-9]*) ;;
     *) fail "unknown option $word; expected --dry-run, --only N, --fresh or --setup (see the top of run_all.sh)" ;;
   esac
 done
@@ -82,7 +82,9 @@ ALL_ALIGNERS="pretrained separate joint"; [ $PROFILE != human ] || ALL_ALIGNERS+
 TASKS=$(echo $(for task in $TASKS; do   # "(": bash 3 takes ")" for the end of "$("
   case $PROFILE-$task in (full-qa) echo tydiqa xquad mlqa ;; (sample-qa) echo xquad ;; (*) echo $task ;; esac
 done))
-for task in $TASKS; do [ -d "$D/$task" ] || known TASKS $task "$ALL_TASKS"; done   # or your own, of tagging
+for task in $TASKS; do   # or one of your own, of tagging
+  case $task in *[!a-zA-Z0-9_]*) false ;; *) [ -d "$D/$task" ] ;; esac || known TASKS $task "$ALL_TASKS"
+done
 for lang in $LANGS; do case $lang in *[!a-zA-Z0-9_]*) fail "LANGS: $lang: expected codes such as hi" ;; esac; done
 for seed in $SEEDS; do case $seed in *[!0-9]* | ??????????*) fail "SEEDS: $seed: expected whole numbers" ;; esac; done
 for aligner in $ALIGNERS; do known ALIGNERS $aligner "$ALL_ALIGNERS"; done

@@ -344,6 +344,8 @@ def test_data_that_lie_there_are_not_fetched(project, tmp_path):
         ([], {"PROFILE": "human"}, "PROFILE=human needs DATA=DIR"),
         ([], {"PROFILE": "human", "DATA": "/usr", "TASKS": "qa"}, "unknown qa; expected some of udpos xnli pawsx"),
         ([], {"TASKS": "ner"}, "TASKS: unknown ner"),
+        ([], {"TASKS": "../align"}, "TASKS: unknown ../align"),
+        (["+"], {}, "unknown option +"),
         ([], {"ALIGNERS": "giza"}, "ALIGNERS: unknown giza"),
         ([], {"ALIGNERS": "manual"}, "ALIGNERS: unknown manual"),
         ([], {"ALIGNERS": "joint+itermax"}, "ALIGNERS: unknown joint+itermax; expected some of pretrained"),
