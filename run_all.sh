@@ -172,7 +172,9 @@ text() {   # text TASK LANG: its training sentences beside their translation; fa
 }
 parallel() {   # parallel LANG: other text that aligners are tuned on, nothing where there is none
   case $PROFILE in
-    full) ! among $1 "ar bg de el en es fr hi ru sw th tr ur vi zh" || echo $PARALLEL$1.txt ;;
+    full) if among $1 "ar bg de el en es fr hi ru sw th tr ur vi zh" || [ -f "$D/xnli/test-$1.tsv" ]; then
+            echo $PARALLEL$1.txt
+          fi ;;
     *)    ! there $PARALLEL$1.txt || echo $PARALLEL$1.txt ;;
   esac
 }

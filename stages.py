@@ -387,4 +387,4 @@ if __name__ == "__main__":
         print("stages.py: interrupted", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
-        fail(f"{error.filename or 'standard output'}: {error.strerror or error}")
+        fail(f"{error.filename or 'a log or record'}: {error.strerror or error}")
