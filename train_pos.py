@@ -110,7 +110,7 @@ def segments(tokenizer, sentences, max_length, label_on):
 
 
 def make_examples(tokenizer, views, max_length, label_on, labels):
-    """Return each sentence's segments (ids, positions, numbers of tags) in each order. views: sentences in each order."""
+    """Return each sentence's segments, (ids, positions, numbers of tags), in each order. views: sentences by order."""
     examples = [[[] for _ in views] for _ in views[0]]
     for view, sentences in enumerate(views):
         tags = iter([labels.index(tag) for _, tags in sentences for tag in tags])

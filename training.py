@@ -165,7 +165,7 @@ def fit_last_layer(model, passes, rank):
     """Set the last layer of a model to logistic regression on what the untrained model gives it.
 
     LP-FT (Kumar et al. 2022). From there, tagging varies less between seeds than from random weights, and a training
-    on pairs that had failed now learns (docs/results.md). passes: runs the model on one batch after the other and yields
+    on pairs that had failed now learns (docs/results.md). passes: runs the model on batch after batch and yields
     (index, labels): which of the last layer's inputs count, and their labels (N,). Process 0 fits for all.
     """
     layer, states, labels = last_layer(model), [], []

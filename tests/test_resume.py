@@ -92,6 +92,14 @@ def test_scores_never_stand_beside_the_predictions_of_another_run(run, tmp_path,
     assert not (tmp_path / "run" / "scores.json").exists()
 
 
+def test_a_rate_that_is_too_high_ends_in_one_line(run, tmp_path, command):
+    script, *options = command("udpos")
+    done = run(script, *options, "--epochs", "3", "--lr", "1e30", "--output", tmp_path / "run")
+    last = done.err.strip().split("\n")[-1]
+    assert done.code == 2 and last.startswith("train_pos.py: error: --lr: the loss is no longer finite at step")
+    assert not (tmp_path / "run" / "scores.json").exists()
+
+
 @pytest.mark.parametrize("task", SCRIPTS)
 def test_a_checkpoint_of_another_training_is_not_used(run, tmp_path, command, monkeypatch, task):
     script, *options = command(task)
@@ -102,6 +110,9 @@ def test_a_checkpoint_of_another_training_is_not_used(run, tmp_path, command, mo
     for changed in (["--lr", "2e-3"], ["--seed", "2"], ["--epochs", "2"]):
         done = run(script, *options, *changed)
         assert done.code == 0 and "belongs to other code, settings, data or another model, and is not used" in done.err
+    with monkeypatch.context() as patch:
+        patch.setenv("WORLD_SIZE", "2")  # dropout depends on the processes
+        assert "is not used" in run(script, *options).err
     path = next((tmp_path / task).glob("train-en.*"))
     text = path.read_text().replace('"question": "', '"question": "So ').replace("\nis\t", "\nwas\t")
     path.write_text(text.replace(" is ", " was ", task == "xnli"))
