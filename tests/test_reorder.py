@@ -70,6 +70,56 @@ def test_random_permutations_have_the_wanted_inversions_and_are_uniform():
     assert set(drawn) == wanted and all(abs(count - 1000) < 150 for count in drawn.values())  # 5 standard deviations
 
 
+def check_uniform(draw, wanted, each=400):
+    """Check that draws fall on exactly the permutations `wanted`, by chi-square, 5 standard deviations."""
+    drawn = collections.Counter(tuple(draw()) for _ in range(each * len(wanted)))
+    assert set(drawn) == wanted
+    assert sum((count - each) ** 2 / each for count in drawn.values()) < len(wanted) + 5 * (2 * len(wanted)) ** 0.5
+
+
+@pytest.mark.parametrize(
+    "order, punctuation",
+    [
+        ([2, 1, 0, 3, 5, 4], {3}),  # a mark amid words: few inversions, proposals tilted towards English order
+        ([5, 2, 4, 3, 1, 0], {3}),  # many: tilted towards the reverse
+        ([1, 4, 0, 2, 3, 5], {4}),  # a mark that moves
+        ([3, 0, 5, 1, 4, 2], {1, 5}),
+        ([0, 4, 2, 3, 1, 5], {0, 2, 5}),  # marks at the ends have as many inversions wherever words stand
+        ([2, 0, 1, 3, 4], {4}),  # a full stop: nothing is rejected
+        ([1, 0], {0, 1}),
+    ],
+)
+def test_random_orders_around_punctuation_are_uniform_among_those_with_the_inversions(order, punctuation):
+    generator, wanted = np.random.default_rng(3), set()
+    for other in itertools.permutations(range(len(order))):
+        stays = all(a == b for a, b in zip(order, other) if {a, b} & punctuation)
+        if stays and reorder.inversions(other) == reorder.inversions(order):
+            wanted.add(other)
+    check_uniform(lambda: reorder.random_around(order, punctuation, generator), wanted)
+
+
+def test_random_orders_of_hard_and_long_sentences_keep_punctuation_and_inversions(monkeypatch):
+    generator = np.random.default_rng(4)
+
+    def check(n, marks):
+        order = generator.permutation(n).tolist()
+        punctuation = set(generator.choice(n, marks, replace=False).tolist())
+        other = reorder.random_around(order, punctuation, generator)
+        assert sorted(other) == list(range(n)) and reorder.inversions(other) == reorder.inversions(order)
+        assert all(a == b for a, b in zip(order, other) if {a, b} & punctuation) and other != order
+
+    for n, marks in ((12, 0), (20, 3), (30, 10), (40, 1), (200, 9)):
+        check(n, marks)
+    monkeypatch.setattr(reorder, "BATCHES", 0)  # nothing is accepted
+    check(30, 4)
+
+
+def test_punctuation_has_no_letter_and_no_digit_and_is_no_answer():
+    words = "« Où ? » 3 % ½ है । . ...".split()
+    assert reorder.find_punctuation(words, range(len(words))) == {0, 2, 3, 5, 8, 9, 10}
+    assert reorder.find_punctuation(["Who", "?", "!", "."], [0, 1, 1, 2]) == {2}  # "? !" is an answer
+
+
 @pytest.mark.parametrize("n, tau", [(140, 0.9), (256, 0.3), (200, -0.5)])
 def test_random_permutations_of_long_sentences_have_their_inversions_everywhere(n, tau):
     """The items of the first half, the last one too, have as many among themselves as of uniform ones: a share of about
@@ -140,6 +190,11 @@ def test_the_random_control_is_as_far_from_english_as_its_order(run, tmp_path):
     assert [sorted(zip(*pair)) for pair in moved] == [sorted(zip(*pair)) for pair in sentences] and moved != read_udpos(
         str(tmp_path / "a")
     )
+    for (words, _), (other, _) in zip(read_udpos(str(tmp_path / "a")), moved):
+        assert all(one == two for one, two in zip(words, other) if {one, two} & {".", ",", "?", "!"})
+    every = json.loads(run("reorder", *arguments, "--output", tmp_path / "d", "--random-all").out)
+    assert every["kendall_tau"] == pytest.approx(ordered["kendall_tau"])
+    assert sum(words[-1] == "." for words, _ in read_udpos(str(tmp_path / "d"))) < len(moved) / 2
     run("reorder", *arguments, "--output", tmp_path / "c", "--random")
     assert (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
     run("reorder", *arguments, "--output", tmp_path / "c", "--random", "--seed", "2")
