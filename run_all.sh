@@ -15,9 +15,10 @@
 #   MODELS    encoders: Hugging Face folders or hub names; awesome: the joint aligner of the first one as the encoder,
 #             trained on the orders that it found
 #   LANGS     languages whose word order is tried, "fr de hi zh": a further one is its data and its name here
-#   ORDERS    original; a language; random-hi: random, with the same Kendall's tau as hi (random: of each language);
-#             identity: text split into words and joined; reverse: sentences backwards; rdrop: original twice, with
-#             consistency loss; hi+consistency: original and hi, with this loss; hi+both: without it
+#   ORDERS    original; a language; random-hi: random, with the same Kendall's tau as hi and punctuation in its place
+#             (random: of each language); random-hi+all: punctuation moves too; identity: text split into words and
+#             joined; reverse: sentences backwards; rdrop: original twice, with consistency loss; hi+consistency:
+#             original and hi, with this loss; hi+both: without it
 #   ALIGNERS  what finds the links: pretrained, separate (tuned, one for each language), joint (one for all), manual
 #             (by people; human's udpos)
 #   CONTROLS  first: the random orders are made from the first aligner's links, each: from every aligner's
@@ -100,13 +101,14 @@ FIRST=${MODELS%%$'\n'*}
 [ "$FIRST" != awesome ] || fail "MODELS: awesome is the first model's joint aligner; expected that model before it"
 ! among awesome "$(echo $MODELS)" || among joint "$ALIGNERS" || fail "ALIGNERS: awesome needs joint among them"
 ORDERS=$(echo $(for order in $ORDERS; do   # random is the control of every order that is tried
-  case $order in (random | random+consistency) ;; (*) echo $order; continue ;; esac
+  case $order in (random | random+all | random+consistency) ;; (*) echo $order; continue ;; esac
   beside=$(for lang in $LANGS; do case " $ORDERS " in (*" $lang"[+\ ]*) echo $lang ;; esac; done)
   for lang in ${beside:-$LANGS}; do echo random-$lang${order#random}; done
 done))
 for order in $ORDERS; do
-  known ORDERS $order "original $FIXED rdrop random random+consistency $LANGS $(printf 'random-%s ' $LANGS)$(
-    printf '%s+consistency ' $LANGS)$(printf '%s+both ' $LANGS)$(printf 'random-%s+consistency ' $LANGS)"
+  known ORDERS $order "original $FIXED rdrop random random+all random+consistency $LANGS $(
+    printf 'random-%s ' $LANGS)$(printf '%s+consistency ' $LANGS)$(printf '%s+both ' $LANGS)$(
+    printf 'random-%s+all ' $LANGS)$(printf 'random-%s+consistency ' $LANGS)"
 done
 
 # ---- set-up ---------------------------------------------------------------------------------------------
@@ -228,6 +230,7 @@ experiment() {
     fi
     orders=$(echo $(for order in $orders; do case $kind-$order in
       tagging-identity) ;;   # whose words are given
+      qa-*+all) echo $order ;;
       qa-rdrop | qa-*+*) note "$task: $order is left out, questions are trained on in one order" ;;
       *) [ -n "$any" ] || ! among $order "$FIXED" || { note "$task: no links, so no $order"; continue; }
          echo $order ;;
@@ -296,6 +299,7 @@ experiment() {
       elif among $base "$FIXED"; then lang=$any control=(--$base)
       elif [ $base != ${base#random-} ]; then
         lang=${base#random-} name=$aligner control=(--random --seed $seed); [ $CONTROLS = first ] || once=no
+        case $order in *+all) base=$order control[0]=--random-all ;; esac
       else lang=$base name=$aligner once=no; fi
       if [ $once = yes ]; then   # made once, of the links of the first aligner that has any
         [ $aligner = ${aligners%% *} ] || continue
@@ -317,7 +321,7 @@ experiment() {
         *+both)        train=(--train "$english" --reordered $ordered) ;;
         *)             train=(--train $ordered) ;;
       esac
-      case $order in *+*) train+=(${permutations[@]+"${permutations[@]}"}) ;; esac
+      case $order in *+all) ;; *+*) train+=(${permutations[@]+"${permutations[@]}"}) ;; esac
       case $kind in
         tagging) script="train_pos.py" options=$POS; [ $task = udpos ] || script+=" --task $task" ;;
         pairs)   script="train_xnli.py --task $task" options=$PAIRS ;;

@@ -206,7 +206,7 @@ def test_the_sample_tries_one_of_the_languages_that_there_are(project):
 
 
 def test_what_a_condition_is(project):
-    orders = "original reverse rdrop hi hi+consistency random-hi+consistency hi+both random-hi"
+    orders = "original reverse rdrop hi hi+consistency random-hi+consistency hi+both random-hi random-hi+all"
     settings = {"ORDERS": orders, "ALIGNERS": "pretrained separate", "CONSISTENCY": "2"}
     commands = plan(project, TASKS="udpos", SEEDS="4", **settings)
     own = [words for words in commands if option(words, "--aligner") in ("none", "pretrained")]
@@ -224,6 +224,8 @@ def test_what_a_condition_is(project):
     assert taken("random-hi+consistency")[1] == f"{work}/train-random-hi-4.tsv"
     assert taken("hi+both") == [english, f"{work}/train-hi.tsv", None, f"{work}/train-hi.tsv.order"]
     reorder = {os.path.basename(option(words, "--output")): words for words in commands if f"{work}/" in str(words)}
+    assert taken("random-hi+all") == [f"{work}/train-random-hi+all-4.tsv", None, None, None]
+    assert "--random-all" in reorder["train-random-hi+all-4.tsv"]
     assert "--random" in reorder["train-random-hi-4.tsv"] and "--reverse" in reorder["train-reverse.tsv"]
     tags = plan(project, TASKS="xnli", ORDERS="hi+both")
     assert "--permutations" not in str(tags)
@@ -384,7 +386,7 @@ def test_every_command_of_every_profile_can_be_parsed(project, human, tmp_path, 
         raise Parsed
 
     monkeypatch.setattr(Arguments, "parse_args", parse)
-    orders = "original identity reverse rdrop hi random-hi hi+consistency random-hi+consistency hi+both"
+    orders = "original identity reverse rdrop hi random-hi random-hi+all hi+consistency random-hi+consistency hi+both"
     commands = [
         words
         for settings in (
