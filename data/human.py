@@ -19,8 +19,10 @@ Out:  OUTPUT/udpos     train-en.tsv (English PUD), dev-XX.tsv (XTREME's), manual
 
     python data/human.py --input DATA --langs fr,de,hi,zh --tasks udpos,xnli,pawsx --output runs/human/data
 
-Every XX is a human translation of the same sentences. What is missing leaves out a language or a test; it is an error
-only where nothing is left of a task. Text of pairs is split into words by the rule of data/split.py.
+Every XX is a human translation of the same sentences; PUD's are paired by their sent_ids. What is missing leaves out a
+language or a test; it is an error only where nothing is left of a task. A sentence that a translation lacks has nothing
+behind its bars, thus no links, and keeps its English order. Text of pairs is split into words by the rule of
+data/split.py.
 """
 
 import filecmp
@@ -206,10 +208,12 @@ def make_udpos(paths, files, langs):
         if path is None:
             missing.append(("udpos", lang, f"no treebank {lang}_pud*.conllu; get it by {ORIGIN['pud']}"))
             continue
-        if list(translation) != list(english):
-            raise InputError(f"{path}: its sent_ids differ from {english_path}; expected the same in the same order")
-        pairs = [(english[key][0], translation[key][0]) for key in english]
+        if unknown := next((key for key in translation if key not in english), None):
+            raise InputError(f"{path}: sentence {unknown} is not in {english_path}; expected translations of it")
+        pairs = [(words, translation[key][0] if key in translation else ()) for key, (words, _) in english.items()]
         outputs[f"udpos/train-en-{lang}.txt"] = write_parallel, pairs
+        if gaps := len(english) - len(translation):
+            missing.append(("udpos", lang, f"{gaps} of {len(english)} sentences lack a translation and stay English"))
         manual = only([p for p in paths if p.endswith(os.path.join(f"en-{lang}", "alignment.json"))], "manual links")
         if manual is None:
             missing.append(("udpos", lang, f"no manual links, en-{lang}/alignment.json"))

@@ -202,7 +202,7 @@ BAD = [
     ({"UD_English-PUD/en_pud-ud-test.conllu": None}, "en_pud*.conllu is not there; get it by data/download.py"),
     ({"deep/er/fr_pud.conllu": None}, "udpos: no PUD treebank of fr is there"),
     ({"fr_pud.conllu": FR_PUD.replace("aime", "adore")}, "in/deep/er/fr_pud.conllu"),
-    ({"deep/er/fr_pud.conllu": FR_PUD.replace("= b", "= z")}, "fr_pud.conllu: its sent_ids differ from in/UD_English"),
+    ({"deep/er/fr_pud.conllu": FR_PUD.replace("= b", "= z")}, "fr_pud.conllu: sentence z is not in in/UD_English"),
     ({"deep/er/fr_pud.conllu": FR_PUD + FR_PUD}, "fr_pud.conllu: 6 sentences, but 3 sent_ids"),
     ({"links/en-fr/sent_ids.txt": "a\nb\nc\n"}, "alignment.json: 2 sentences, but in/links/en-fr/sent_ids.txt has 3"),
     ({"links/en-fr/sent_ids.txt": "a\nq\n"}, "sent_ids.txt:2: q: 'q' is not in the treebanks"),
@@ -226,6 +226,32 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(human, changes, said):
     done = human(**changes)
     assert (done.code, done.err.count("\n")) == (2, 1) and said in done.err, done.err
     assert not os.path.exists("out")
+
+
+def test_a_sentence_that_a_translation_lacks_keeps_its_english_order(human, run, tiny_bert):
+    partly = FR_PUD[: FR_PUD.index("# sent_id = b")] + FR_PUD[FR_PUD.index("# sent_id = c") :]
+    links = json.dumps(LINKS[:1])
+    changes = {"links/en-fr/alignment.json": links, "links/en-fr/sent_ids.txt": "a\n", "deep/er/fr_pud.conllu": partly}
+    assert human("--tasks", "udpos", **changes).code == 0
+    assert list(read_parallel("out/udpos/train-en-fr.txt"))[1] == (["don't", "go"], [])
+    assert ("udpos", "fr", "1 of 3 sentences lack a translation and stay English") in missing()
+    text = "out/udpos/train-en-fr.txt"
+    done = run("align", "--model", tiny_bert, "--input", text, "--output", "links", "--precision", "f32")
+    assert done.code == 0 and read("links").splitlines()[1] == ""
+    for control in ([], ["--random"]):
+        files = ["--task", "udpos", "--input", "out/udpos/train-en.tsv", "--alignment", "links", "--output", "made"]
+        assert run("reorder", *files, *control).code == 0
+        assert read_udpos("made")[1] == read_udpos("out/udpos/train-en.tsv")[1]
+    tuned = ["--train", text, "--output", "tuned", "--max-steps", "1", "--batch-size", "2"]
+    assert run("finetune_aligner", "--model", tiny_bert, *tuned).code == 0
+
+
+def test_a_treebank_in_another_order_is_read_by_its_sent_ids(human):
+    human("--tasks", "udpos")
+    before = {path: read(f"out/{path}") for path in listed()}
+    parts = FR_PUD.split("\n\n")[:3]
+    human("--tasks", "udpos", **{"deep/er/fr_pud.conllu": "\n\n".join(parts[::-1]) + "\n\n"})
+    assert {path: read(f"out/{path}") for path in listed()} == before
 
 
 def test_a_language_that_xtreme_lacks_is_tested_on_where_its_dev_file_lies(human):
