@@ -28,7 +28,7 @@ from evaluation import page
 from evaluation.contrasts import (
     BASELINE, condition_name, differences, find_contrasts, find_control, find_gaps, row_rank, split_order,
 )  # fmt: skip
-from evaluation.intervals import LEVEL, normal_quantile, score_with_influence
+from evaluation.intervals import LEVEL, estimator, find_uneven, normal_quantile, score_with_influence
 from evaluation.runs import (
     KINDS, METRICS, check_comparable, count_run, describe_run, find_runs, metric_ratios, read_alignments, read_dev,
     read_missing, read_statistics, task_metrics,
@@ -55,7 +55,7 @@ def mean_scores(scores, columns, seeds):
 
 
 def score_runs(runs, dev, clusters):
-    """Return {condition: {(seed, language): {metric: score}}} and {metric: cells of intervals.estimate} of runs."""
+    """Return {condition: {(seed, language): {metric: score}}} and {metric: cells of intervals.estimator} of runs."""
     scores, cells = collections.defaultdict(dict), collections.defaultdict(lambda: collections.defaultdict(dict))
     for run in runs:
         key = run["order"], run["aligner"]
@@ -107,6 +107,7 @@ def compare(runs):
     dev, clusters = read_dev(task, first["data_dir"], first.get("max_dev"), langs)
     scores, cells = score_runs(runs, dev, clusters)
     metric = METRICS[KINDS[task]][0]
+    estimates = {name: estimator(part, clusters) for name, part in cells.items()}
     statistics = {key: read_statistics(members) for key, members in conditions.items()}
     tau = {key: found.get("kendall_tau") for key, found in statistics.items()}
     controls = {key: find_control(key, tau) for key in conditions}
@@ -122,12 +123,17 @@ def compare(runs):
             "statistics": statistics[key],
             "tokens_per_second": float(np.mean([run["train"]["tokens_per_second"] for run in members])),
             "scores": means, "seed_deviation": deviations,
-            "difference": differences(key, baseline, columns, cells, clusters),
+            "difference": differences(key, baseline, columns, estimates),
             "control": control and {"order": control[0], "aligner": control[1], "kendall_tau": tau[control]},
-            "against_control": differences(key, control, columns, cells, clusters),
+            "against_control": differences(key, control, columns, estimates),
         })  # fmt: skip
     averaged = averages.get("mean_not_english", [])
-    contrasts = find_contrasts(list(conditions), controls, langs, averaged, cells[metric], clusters)
+    contrasts = find_contrasts(list(conditions), controls, langs, averaged, estimates[metric])
+    uneven = [
+        f"{condition_name(key)} varies more between seeds in {lang} (by {100 * own:.1f} points; the other conditions by "
+        f"{100 * others:.1f}; p = {p:.2g}): pooled intervals allow for that in part."
+        for key, lang, own, others, p in find_uneven(cells[metric])
+    ]
     unlearnt, unlearnt_lines = find_unlearnt(task, dev, shared, scores)
     tested = {key: {run["seed"]: list(run["dev"]) for run in members} for key, members in conditions.items()}
     return {
@@ -142,7 +148,7 @@ def compare(runs):
         ],
         "contrasts": [{**row, "metric": metric} for row in contrasts],
         "learnt": BASELINE not in conditions or len(unlearnt.get(BASELINE, ())) < len(conditions[BASELINE]),
-        "gaps": find_gaps(tested, langs, controls, statistics) + unlearnt_lines + notes,
+        "gaps": find_gaps(tested, langs, controls, statistics) + unlearnt_lines + uneven + notes,
     }  # fmt: skip
 
 

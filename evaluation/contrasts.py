@@ -5,9 +5,10 @@ A condition is (order, aligner). The contrasts were named before any run, see do
 
 import re
 
-from evaluation.intervals import estimate, family, interval
+from evaluation.intervals import family, interval
 
 ALIGNERS = ["none", "pretrained", "separate", "joint", "manual"]  # the order of rows
+NAMES = "primary", "all orders", "all random orders", "own language", "own language against control", "average"
 FIXED = ["original", "identity", "rdrop", "reverse"]  # orders of no language, first in every table
 BASELINE = ("original", "none")
 # Random orders whose Kendall's tau differs by 0.4 differ by 0.4 points in tagging and by 1.1 in XNLI (docs/results.md).
@@ -54,7 +55,7 @@ def find_control(key, tau):
 
 
 def less(key, other, langs):
-    """Return the terms of a condition minus another one, averaged over languages; see intervals.estimate."""
+    """Return the terms of a condition minus another one, averaged over languages; see intervals.estimator."""
     return [(sign / len(langs), one, lang) for lang in langs for one, sign in ((key, 1), (other, -1))]
 
 
@@ -81,14 +82,35 @@ def primary_terms(pairs):
     return terms
 
 
-def find_contrasts(keys, controls, langs, averaged, cells, clusters):
+def overall_terms(keys, controls, averaged):
+    """Return [(name, aligner, terms)] of what all orders of an aligner and all their controls cost on the average.
+
+    The terms are those of the mean over the orders of languages, without suffix; of controls that several aligners
+    share, once.
+    """
+    orders, found = {}, {}
+    for key in keys:
+        random, lang, suffix = split_order(key[0])
+        if not random and lang not in FIXED and not suffix:
+            orders.setdefault(key[1], []).append(key)
+    for aligner, members in orders.items():
+        random = dict.fromkeys(controls[key] for key in members if controls[key])
+        for name, some in (("all orders", members), ("all random orders", random)):
+            terms = [(weight / len(some), *rest) for key in some for weight, *rest in less(key, BASELINE, averaged)]
+            found.setdefault((name, tuple(some)), (name, aligner, terms))
+    return [one for one in found.values() if one[2]]
+
+
+def find_contrasts(keys, controls, langs, averaged, estimate):
     """Return the contrasts with their numbers, as results.json lists them, but those without a shared seed.
 
     keys: conditions; controls: {condition: control or None}; langs: languages with a dev set; averaged: those of the
-    average; cells, clusters: see intervals.estimate. The primary ones have no order and no column.
+    average; estimate: see intervals.estimator. The first ones have no order, and the primary ones no column.
     """
     pairs, own, average = primary_pairs(keys, controls, langs), [], []
     primary = [("primary", (None, aligner), None, primary_terms(found)) for aligner, found in pairs.items()]
+    compared = overall_terms(keys, controls, averaged) if averaged and BASELINE in keys else []
+    overall = [(name, (None, aligner), "mean_not_english", terms) for name, aligner, terms in compared]
     for title, others in (("own language", dict.fromkeys(keys, BASELINE)), ("own language against control", controls)):
         for key in keys:
             random, lang, _ = split_order(key[0])
@@ -98,21 +120,21 @@ def find_contrasts(keys, controls, langs, averaged, cells, clusters):
         if averaged and BASELINE in keys and key != BASELINE:
             average.append(("average", key, "mean_not_english", less(key, BASELINE, averaged)))
     rows = []
-    for members in (primary, own, average):  # each is judged together
-        found = [(head, value) for *head, terms in members if (value := estimate(terms, cells, clusters))]
+    for members in (primary, overall, own, average):  # each is judged together
+        found = [(head, value) for *head, terms in members if (value := estimate(terms))]
         for ((name, key, column), _), numbers in zip(found, family([value for _, value in found])):
             rows.append({"name": name, "order": key[0], "aligner": key[1], "column": column, **numbers})
-    return rows
+    return sorted(rows, key=lambda row: NAMES.index(row["name"]))
 
 
-def differences(key, other, columns, cells, clusters):
+def differences(key, other, columns, estimates):
     """Return {column: {metric: interval}} of a condition minus another one, {} against None and itself.
 
-    columns: {name: the languages that it averages}; cells: {metric: those of intervals.estimate}.
+    columns: {name: the languages that it averages}; estimates: {metric: see intervals.estimator}.
     """
     found = {}
     for column, langs in columns.items() if other not in (None, key) else ():
-        values = {name: estimate(less(key, other, langs), part, clusters) for name, part in cells.items()}
+        values = {name: estimate(less(key, other, langs)) for name, estimate in estimates.items()}
         if all(values.values()):
             found[column] = {name: interval(value) for name, value in values.items()}
     return found

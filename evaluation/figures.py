@@ -12,10 +12,12 @@ from evaluation.intervals import LEVEL
 from evaluation.runs import training_words
 
 STYLES = {  # of each kind of contrast: colour, title
-    "primary": ("#222222", "primary: own language more than the others, each against its control"),
-    "own language": ("#1f5f9e", "own language, against original English"),
-    "own language against control": ("#c2571a", "own language, against its control"),
-    "average": ("#7b818a", "average of the languages without English, against original English"),
+    "primary": ("var(--ink)", "primary: own language more than the others, each against its control"),
+    "all orders": ("var(--blue)", "orders of translations: average without English, against original English"),
+    "all random orders": ("var(--orange)", "random orders: the same average, against original English"),
+    "own language": ("var(--blue)", "own language, against original English"),
+    "own language against control": ("var(--orange)", "own language, against its control"),
+    "average": ("var(--grey)", "average of the languages without English, against original English"),
 }
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 430, 330, 46, 44, 10, 12  # of a picture and its margins
 SHIFT = {"order": -3, "random": 3, "other": 0}  # side by side where tau is the same
@@ -84,7 +86,7 @@ def forest_plot(contrasts):
                 bar = f'<line x1="{x(entry["low"])}" x2="{x(entry["high"])}" y1="50%" y2="50%" class="bar"/>'
             parts.append(
                 f'<div><span>{html.escape(label)}</span><svg height="20" style="stroke:{colour}">{grid}{bar}'
-                f'<circle cx="{x(entry["value"])}" cy="50%" r="4.5" fill="{colour if clear(entry) else "#fff"}" '
+                f'<circle cx="{x(entry["value"])}" cy="50%" r="4.5" fill="{colour if clear(entry) else "var(--paper)"}" '
                 f'stroke-width="2"/></svg><small>{points(entry)}{"*" * clear(entry)}</small></div>'
             )
     axis = "".join(f'<text x="{x(tick)}" y="14" {MIDDLE}>{tick_text(tick)}</text>' for tick in ticks(low, high))
@@ -157,9 +159,9 @@ def tau_plot(result):
     parts, x, y = axes(title, (near, far), down, label, "points against original English", tick_text)
     places = [(x(tau) + SHIFT[kind], y(entry["value"])) for tau, entry, kind, *_ in found]
     taken, labels = [(*place, 6) for place in places], {}  # one label for all the aligners of an order
-    colours = {"order": STYLES["own language"][0], "random": STYLES["own language against control"][0], "other": "#555"}
+    colours = {"order": STYLES["own language"][0], "random": STYLES["own language against control"][0], "other": "var(--grey)"}
     for (at, down), (tau, entry, kind, name, label) in zip(places, found):
-        colour, fill = colours[kind], "#fff" if kind == "random" else colours[kind]
+        colour, fill = colours[kind], "var(--paper)" if kind == "random" else colours[kind]
         side = 1 if kind == "random" or kind == "other" and tau < (near + far) / 2 else -1
         if entry["low"] is not None:
             ends = f'y1="{y(entry["low"]):.1f}" y2="{y(entry["high"]):.1f}"'
@@ -187,7 +189,7 @@ def loss_plot(result):
     across, down = (0, 1.02 * max(steps)), (0, 1.04 * max(*losses, 1e-6))
     parts, x, y = axes("training loss", across, down, "step", "training loss", "{:.3g}".format)
     for run, found in curves:
-        style = 'stroke="#1f5f9e" stroke-width="2"' if run["order"] == "original" else 'stroke="#9aa0a6" opacity=".6"'
+        style = 'stroke="var(--blue)" stroke-width="2"' if run["order"] == "original" else 'stroke="var(--grey)" opacity=".6"'
         line = " ".join(f"{x(step):.1f},{y(loss):.1f}" for step, loss in found)
         name = html.escape(f"{row_name(run)}, seed {run['seed']}")
         parts.append(f'<polyline points="{line}" fill="none" {style}><title>{name}</title></polyline>')

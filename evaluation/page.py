@@ -6,10 +6,10 @@ The words and tables in both are those of tables.py, the pictures those of figur
 import html
 
 from evaluation.figures import examples, forest_plot, loss_plot, tau_plot
-from evaluation.tables import NAMES, alignment_table, left_over, overview_table
+from evaluation.tables import HEADLINE, NAMES, alignment_table, left_over, overview_table
 
 TITLE = "Does the word order of the English training data matter for zero-shot cross-lingual transfer?"
-LINES = "Primary contrast", "What it says", "Other contrasts and limits"  # of a verdict
+LINES = "Primary contrast", "Other contrasts and limits"  # of a verdict, after its headline
 HOW_TO_READ = (
     "±: half a 95 % confidence interval of one comparison, which covers chance in training (the seeds) and the choice "
     "of test examples. A star marks a significant difference: p below 0.05, adjusted for the number of comparisons of "
@@ -31,31 +31,42 @@ DISTANCE = (
 )
 LOSSES = "The loss of each run by step, as the mean since the point before. Blue: original English; grey: the others."
 STYLE = """
-:root { color-scheme: light }
-body { font: 16px/1.55 system-ui, "Noto Sans", "Noto Sans Devanagari", "Noto Sans CJK SC", sans-serif; color: #222;
-  background: #fff; max-width: 72rem; margin: 1.6rem auto; padding: 0 1.2rem; overflow-wrap: break-word }
-h1 { font-size: 1.6rem; line-height: 1.25 } h2 { margin-top: 3rem; border-top: 2px solid #222; padding-top: .8rem }
-h3 { margin: 2.2rem 0 .5rem; font-size: 1.05rem } p, li { max-width: 56rem } .muted { color: #5f6368; font-size: .9rem }
-.verdict { border-left: 4px solid #1f5f9e; background: #f4f7fa; padding: .6rem 1rem; margin: 1rem 0 }
+:root { color-scheme: light dark; --ink: #222; --paper: #fff; --soft: #f4f7fa; --line: #e3e5e8; --muted: #5f6368;
+  --blue: #1f5f9e; --orange: #c2571a; --grey: #7b818a }
+@media screen and (prefers-color-scheme: dark) { :root { --ink: #e4e6e8; --paper: #16181b; --soft: #1f2328;
+  --line: #373c42; --muted: #a4aab1; --blue: #6fb1f0; --orange: #f0935a; --grey: #9aa0a8 } }
+body { font: 16px/1.55 system-ui, "Noto Sans", "Noto Sans Devanagari", "Noto Sans CJK SC", sans-serif;
+  color: var(--ink); background: var(--paper); max-width: 72rem; margin: 1.2rem auto; padding: 0 1.2rem;
+  overflow-wrap: break-word }
+h1 { font-size: 1.6rem; line-height: 1.25 }
+h2 { margin-top: 3rem; border-top: 2px solid var(--ink); padding-top: .8rem }
+h3 { margin: 2.2rem 0 .5rem; font-size: 1.05rem } p, li { max-width: 56rem }
+.muted { color: var(--muted); font-size: .9rem }
+.verdict { border-left: 4px solid var(--blue); background: var(--soft); padding: .6rem 1rem; margin: 1rem 0;
+  display: grid; grid-template-columns: 1fr 1fr; column-gap: 2rem }
 .verdict h2 { margin: 0 0 .4rem; border: 0; padding: 0; font-size: 1.1rem } .verdict p { margin: .35rem 0 }
-.scroll { overflow-x: auto } svg text { font: 13px system-ui, sans-serif; fill: #222; stroke: none }
+.verdict .line { font-size: 1.15rem; line-height: 1.45 } .verdict summary { margin: .4rem 0; font-weight: 400 }
+.verdict .forest > div { grid-template-columns: 9rem 1fr 6rem } .verdict .forest h4:first-child { margin-top: .2rem }
+.scroll { overflow-x: auto } svg text { font: 13px system-ui, sans-serif; fill: var(--ink); stroke: none }
 table { border-collapse: separate; border-spacing: 2px; font-variant-numeric: tabular-nums }
 th { font-weight: 600; text-align: right; padding: .2rem .5rem; vertical-align: bottom; max-width: 9rem }
 td { text-align: right; padding: .25rem .5rem; border-radius: .25rem; white-space: nowrap }
-td:first-child, th:first-child { text-align: left; font-weight: 600; position: sticky; left: 0; background: #fff }
+td:first-child, th:first-child { text-align: left; font-weight: 600; position: sticky; left: 0; background: var(--paper) }
 .words td, .words th { text-align: left } .words td { white-space: normal }
-td small { display: block; font-size: .72rem; color: #444 } .target { outline: 2px solid #222; outline-offset: -2px }
-.mark { font-weight: 700 } .grid { stroke: #e3e5e8; stroke-width: 1 } .zero { stroke: #222; stroke-width: 1 }
+td small { display: block; font-size: .72rem; opacity: .8 } td[style] { color: #222 } .mark { font-weight: 700 }
+.target { outline: 2px solid var(--ink); outline-offset: -2px }
+.grid { stroke: var(--line); stroke-width: 1 } .zero { stroke: var(--ink); stroke-width: 1 }
 .forest > div { display: grid; grid-template-columns: 15rem 1fr 7rem; column-gap: .8rem; align-items: center }
 .forest svg { width: 100%; display: block; overflow: visible } .forest h4 { margin: .8rem 0 .1rem; font-size: .9rem }
 .forest span, .forest small { font-size: .85rem } .bar { stroke-width: 3 } .forest { padding-right: .5rem }
 .plot { width: 100%; max-width: 34rem; display: block }
-.plot text { paint-order: stroke; stroke: #fff; stroke-width: 3px }
+.plot text { paint-order: stroke; stroke: var(--paper); stroke-width: 3px }
 summary { cursor: pointer; margin: 2.2rem 0 .5rem; font-weight: 600 }
-.example { margin: 1rem 0; padding: .5rem 1rem; background: #f7f8fa } .example div { display: flex; margin: .2rem 0 }
+.example { margin: 1rem 0; padding: .5rem 1rem; background: var(--soft) } .example div { display: flex; margin: .2rem 0 }
 .example b { width: 7rem; flex: none; font-size: .85rem; padding-top: .1rem } .example p { margin: 0; line-height: 1.8 }
-.example span { padding: .05rem .35rem; border-radius: .25rem; overflow-wrap: anywhere }
+.example span { color: #222; padding: .05rem .35rem; border-radius: .25rem; overflow-wrap: anywhere }
 @media (max-width: 700px) {
+  .verdict { grid-template-columns: 1fr } .verdict .forest > div { grid-template-columns: 1fr auto }
   body { font-size: 15px; padding: 0 .8rem } .forest > div { grid-template-columns: 1fr auto; margin-bottom: .25rem }
   td:first-child { white-space: normal; max-width: 6.5rem; font-size: .85rem; line-height: 1.2 }
   .forest svg { grid-column: 1 / 3; grid-row: 2 } .example div { display: block } .example { padding: .5rem .6rem }
@@ -86,12 +97,21 @@ def markdown_table(table):
     return lines + [""]
 
 
+def count_gaps(result):
+    """Return how much of a result is missing or failed, as a line."""
+    count = len(result["gaps"])
+    return f"{count} {'thing is' if count == 1 else 'things are'} missing, failed or noted." if count else ""
+
+
 def markdown(results, alignments, missing):
     """Return the report as Markdown. results: eval.compare's, alignments and missing: what eval.py read."""
-    lines = [f"# {TITLE}", "", HOW_TO_READ, ""]
+    lines = [f"# {TITLE}", ""]
+    for result in results:
+        lines += [f"**{result['task']}, {result['model']}.** {result['verdict'][0]} {count_gaps(result)}", ""]
     for result in results:
         lines += [f"## {result['task']}, {result['model']}: the verdict", ""]
-        lines += [f"- **{title}.** {text}" for title, text in zip(LINES, result["verdict"])] + [""]
+        lines += [f"- **{title}.** {text}" for title, text in zip(LINES, result["verdict"][1:])] + [""]
+    lines += [HOW_TO_READ, ""]
     lines += markdown_table(overview_table(results)) if len(results) > 1 else []
     if rest := left_over(results, missing):
         lines += ["## Not in this report", "", *(f"- {line}" for line in rest), ""]
@@ -117,9 +137,15 @@ def titled(title, content, note=""):
     return f"<h3>{html.escape(title)}</h3>{note}{content}" if content else ""
 
 
+def folded(title, content):
+    """Return HTML that a click on its title opens, nothing for nothing."""
+    return content and f"<details><summary>{title}</summary>{content}</details>"
+
+
 def html_list(title, lines):
     """Return a titled list as HTML, nothing for no lines."""
-    return titled(title, lines and f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in lines)}</ul>")
+    items = lines and f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in lines)}</ul>"
+    return titled(title, items) if title else items
 
 
 def html_table(table):
@@ -145,13 +171,12 @@ def result_section(result):
     name, losses = NAMES[result["metric"]], loss_plot(result)
     parts = [
         f"<h2>{html.escape(result['task'])}, {html.escape(result['model'])}</h2>",
-        html_list("What is missing or failed", result["gaps"]),
         titled(f"Contrasts in {name}, percentage points", forest_plot(result["contrasts"]), CONTRASTS),
         titled("Effect against Kendall's tau to English order", tau_plot(result), DISTANCE),
         *map(html_table, maps),
         titled("The training sentences in every order", examples(result), EXAMPLES),
         *(html_table(table) for table in result["tables"] if table not in maps),
-        losses and f'<details><summary>Training losses</summary><p class="muted">{LOSSES}</p>{losses}</details>',
+        losses and folded("Training losses", f'<p class="muted">{LOSSES}</p>{losses}'),
     ]
     return "\n".join(filter(None, parts))
 
@@ -164,10 +189,15 @@ def results_page(results, alignments, missing):
         f"<style>{STYLE}</style><h1>{TITLE}</h1>",
     ]
     for result in results:
-        lines = [f"<p><b>{title}.</b> {html.escape(text)}</p>" for title, text in zip(LINES, result["verdict"])]
-        name = html.escape(f"{result['task']}, {result['model']}")
-        parts.append(f'<div class="verdict"><h2>{name}</h2>{"".join(lines)}</div>')
-    parts += [f'<p class="muted">{HOW_TO_READ}</p>', html_list("Not in this report", left_over(results, missing))]
+        lines = "".join(f"<p><b>{title}.</b> {html.escape(text)}</p>" for title, text in zip(LINES, result["verdict"][1:]))
+        primary = [one for one in result["contrasts"] if one["name"] in HEADLINE]
+        parts.append(
+            f'<div class="verdict"><div><h2>{html.escape(result["task"])}, {html.escape(result["model"])}</h2>'
+            f'<p class="line">{html.escape(result["verdict"][0])}</p>{folded("In full", lines)}'
+            f"{folded(count_gaps(result), html_list('', result['gaps']))}</div>{forest_plot(primary)}</div>"
+        )
+    parts.append(folded("How to read this", f"<p>{CONTRASTS}</p><p>{HOW_TO_READ}</p>"))
+    parts.append(html_list("Not in this report", left_over(results, missing)))
     parts += [html_table(overview_table(results))] * (len(results) > 1) + [*map(result_section, results)]
     parts += ["<h2>Word aligners</h2>"] * bool(alignments)
     parts += [html_table(alignment_table(model, rows)) for model, rows in alignments.items()]

@@ -11,6 +11,15 @@ from evaluation.figures import clear, points, row_name
 NAMES = {"accuracy": "accuracy", "f1": "F1", "exact_match": "exact match"}
 COLUMNS = {"mean": "average", "mean_not_english": "average without en", None: "own language"}
 UNCLEAR = "It is unclear whether an order helps its own language more than the others"
+HEADLINE = {  # of each contrast: what is said of no significant difference, of a gain, of a loss
+    "all orders": ("Training in the order of a translation was not seen to cost or gain anything",
+                   "Training in the order of a translation gains {}", "Training in the order of a translation costs {}"),
+    "all random orders": ("Random order was not seen to cost or gain anything",
+                          "Random order gains {}", "Random order costs {}"),
+    "primary": ("No order was seen to help its own language more than the others",
+                "An order helps its own language {} more than the others",
+                "An order helps its own language {} less than the others"),
+}  # fmt: skip
 UNLEARNT = (
     "Nothing: no training on original English is clearly more accurate than the majority label. So nothing shows that "
     "the task was learnt, and no order can be judged by it."
@@ -46,18 +55,42 @@ def tally(contrasts, names=False):
     return ", ".join([*parts, f"{left} not significant"])
 
 
-def detectable_text(contrasts):
-    """Return the minimum detectable differences of those contrasts that are not significant, as text in brackets."""
-    unclear = [one for one in contrasts if not clear(one)]
-    limits = sorted(min(1, one["detectable"]) for one in unclear if one["detectable"] is not None)
-    if not limits:
-        return " (one seed has no interval)" if unclear and unclear[0]["seeds"] == 1 else ""
-    ends = dict.fromkeys(f"{100 * limit:.1f}" for limit in (limits[0], limits[-1]))
-    return f" (minimum detectable difference: {' to '.join(ends)} points)"
+def headline(result):
+    """Return what a result says in one line: orders and random orders on the average, orders on their own language."""
+    if not result["learnt"]:
+        return UNLEARNT
+    parts = [headline_part(name, found) for name in HEADLINE if (found := named(result, name))]
+    asked = [] if named(result, "primary") else ["Whether an order helps its own language was not tested."]
+    return " ".join(parts + asked)
+
+
+def headline_part(name, contrasts):
+    """Return the sentences on contrasts of one name, those of several aligners together where they say the same."""
+    groups, parts = {}, []
+    for one in contrasts:
+        groups.setdefault((one["value"] > 0 or -1) if clear(one) else 0, []).append(one)
+    for outcome, members in sorted(groups.items()):
+        which = f" ({', '.join(one['aligner'] for one in members)} links)" if len(groups) > 1 else ""
+        if outcome:
+            sizes = sorted(f"{100 * abs(one['value']):.1f}" for one in members)
+            ends = " to ".join(dict.fromkeys([sizes[0], sizes[-1]]))
+            parts.append(HEADLINE[name][outcome].format(f"{ends} points") + which)
+            continue
+        limits = [least_text(one) + f" with {one['aligner']} links" * (len(members) > 1) for one in members]
+        parts.append(f"{HEADLINE[name][0]}{which} ({', '.join(limits)})")
+    return ". ".join(parts) + "."
+
+
+def least_text(one):
+    """Return what difference a contrast could have shown, as text."""
+    if one["detectable"] is None:
+        return "with one seed, chance in training cannot be estimated" if one["training"] is None else "one example is no sample"
+    least = 100 * one["detectable"]
+    return f"{least:.1f} points would have been" if least < 100 else "no difference would have been"
 
 
 def verdict(result):
-    """Return three texts on a result: what the primary contrast is, what it says, what the others say."""
+    """Return three texts on a result: what it says in one line, what the primary contrast is, what the others say."""
     primary = named(result, "primary")
     langs = ", ".join(dict.fromkeys(row["target"] for row in result["rows"] if row["target"]))
     asked = (
@@ -74,33 +107,7 @@ def verdict(result):
     if numbers:
         unit = f"percentage points of {NAMES[result['metric']]} with 95 % intervals"
         asked += f" In {unit}, by aligner: {'; '.join(numbers)}."
-    return [asked, primary_verdict(primary) if result["learnt"] else UNLEARNT, secondary_verdict(result)]
-
-
-def primary_verdict(primary):
-    """Return what the primary contrasts of a result allow to say."""
-    parts = []
-    for one in primary:
-        if clear(one):
-            low, high = sorted(100 * abs(one[side]) for side in ("low", "high"))
-            parts.append(
-                f"Order itself matters ({one['aligner']}): an order gives its own language {low:.1f} to {high:.1f} "
-                f"points {'more' if one['value'] > 0 else 'less'} than the others, whether that is a gain or a loss."
-            )
-            continue
-        if one["seeds"] == 1:
-            reason = "chance in training cannot be estimated, and it may be larger than the difference"
-        elif one["low"] is None:
-            reason = "all test examples are one cluster, so chance in their choice cannot be estimated"
-        elif one["detectable"] > 1:
-            reason = "no difference would be large enough to be detected"
-        else:
-            reason = f"the minimum detectable difference is {100 * one['detectable']:.1f} points"
-        parts.append(f"{UNCLEAR} ({one['aligner']}, seeds: {one['seeds']}): {reason}.")
-    return " ".join(parts) or (
-        "Nothing: it was not computed. It takes the orders of at least two languages with dev sets, a control of each, "
-        "and a seed that all of them share."
-    )
+    return [headline(result), asked, secondary_verdict(result)]
 
 
 def secondary_verdict(result):
@@ -115,7 +122,7 @@ def secondary_verdict(result):
             one for one in average if one not in random
         ],
     }
-    text = [f"{title}: {tally(some, True)}{detectable_text(some)}." for title, some in found.items() if some]
+    text = [f"{title}: {tally(some, True)}." for title, some in found.items() if some]
     least = min(result["examples"].values())
     text.append(f"This holds for this model and these data. Each language has at least {least:,} test examples.")
     return " ".join(text)
@@ -173,8 +180,8 @@ def contrast_table(result):
         numbers = [cell(points(one), mark=clear(one)), shown(one["p"], ".2g"), shown(one["p_adjusted"], ".2g"), least]
         rows.append([one["name"], name, COLUMNS.get(one["column"], one["column"]), *numbers, str(one["seeds"])])
     note = (
-        "p: the level at which the interval ends at 0; adjusted for the number of contrasts of its kind (primary; own "
-        "language; average). Detectable: the minimum detectable difference at a power of 80 %."
+        "p: the level at which the interval ends at 0; adjusted for the number of contrasts of its kind (primary; all "
+        "orders; own language; average). Detectable: the minimum detectable difference at a power of 80 %."
     )
     header = ["contrast", "trained on", "tested on", "difference", "p", "adjusted p", "detectable", "seeds"]
     return word_table(f"Contrasts in {NAMES[result['metric']]}, percentage points", note, header, rows)
