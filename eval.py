@@ -8,9 +8,8 @@ Out:  OUTPUT/results.json   everything, for programs
     python eval.py --runs runs/sample --output report/sample
 
 Every condition (a training order made by an aligner) is a row, every language a column. Scores are means over seeds.
-With two or more seeds, differences from original English and from the random control with the same Kendall's tau come
-with 95 % confidence intervals for chance in training and the choice of dev examples (evaluation/intervals.py). The
-contrasts that answer the question were named before any run (docs/methods.md); p values are adjusted for their number.
+Differences from original English and from the random control come with 95 % confidence intervals for chance in training
+and the choice of dev examples. The contrasts were named before any run; p values are adjusted (docs/methods.md).
 
 If FILE.json (what reorder.py prints) lies beside a run's training file FILE, its statistics are in the report.
 --alignments adds the error rates of the word aligners, --missing what the data lack.
@@ -45,12 +44,11 @@ def mean_scores(scores, columns, seeds):
     means, deviations = {}, {}
     for column, langs in columns.items():
         complete = [seed for seed in seeds if all((seed, lang) in scores for lang in langs)]
-        found = [[scores[seed, lang] for lang in langs] for seed in complete]
-        if found:
-            values = {name: [np.mean([one[name] for one in row]) for row in found] for name in found[0][0]}
-            means[column] = {name: float(np.mean(row)) for name, row in values.items()}
-            if len(found) > 1:
-                deviations[column] = {name: float(np.std(row, ddof=1)) for name, row in values.items()}
+        for name in scores[complete[0], langs[0]] if complete else ():
+            values = [np.mean([scores[seed, lang][name] for lang in langs]) for seed in complete]
+            means.setdefault(column, {})[name] = float(np.mean(values))
+            if len(values) > 1:
+                deviations.setdefault(column, {})[name] = float(np.std(values, ddof=1))
     return means, deviations
 
 
@@ -74,19 +72,16 @@ def find_unlearnt(task, dev, langs, scores):
     """
     if KINDS[task] != "pairs" or not langs:
         return {}, []
-    golds, unlearnt = [dev[lang][1] for lang in langs], collections.defaultdict(dict)
+    golds, unlearnt, lines = [dev[lang][1] for lang in langs], {}, []
     majority = float(np.mean([max(collections.Counter(gold).values()) / len(gold) for gold in golds]))
     limit = majority + normal_quantile(LEVEL) * math.sqrt(majority * (1 - majority) / min(map(len, golds)))
     for key, found in scores.items():
-        for seed in dict.fromkeys(seed for seed, _ in found):
-            accuracy = float(np.mean([found[seed, lang]["accuracy"] for lang in langs]))
-            if accuracy <= limit:
-                unlearnt[key][seed] = accuracy
-    lines = []
-    for key, found in unlearnt.items():
-        texts = ", ".join(f"{100 * accuracy:.1f} % with seed {seed}" for seed, accuracy in found.items())
-        wrong = f"is not clearly more accurate than the majority label ({100 * majority:.1f} %)"
-        lines.append(f"{condition_name(key)} {wrong}: {texts}.")
+        seeds = dict.fromkeys(seed for seed, _ in found)
+        accuracy = {seed: float(np.mean([found[seed, lang]["accuracy"] for lang in langs])) for seed in seeds}
+        if low := {seed: value for seed, value in accuracy.items() if value <= limit}:
+            unlearnt[key], said = low, f"is not clearly more accurate than the majority label ({100 * majority:.1f} %)"
+            texts = ", ".join(f"{100 * value:.1f} % with seed {seed}" for seed, value in low.items())
+            lines.append(f"{condition_name(key)} {said}: {texts}.")
     return unlearnt, lines
 
 
@@ -130,8 +125,8 @@ def compare(runs):
     averaged = averages.get("mean_not_english", [])
     contrasts = find_contrasts(list(conditions), controls, langs, averaged, estimates[metric])
     uneven = [
-        f"{condition_name(key)} varies more between seeds in {lang} (by {100 * own:.1f} points; the other conditions by "
-        f"{100 * others:.1f}; p = {p:.2g}): pooled intervals allow for that in part."
+        f"{condition_name(key)} varies more between seeds in {lang} (by {100 * own:.1f} points) than others do "
+        f"({100 * others:.1f}; p = {p:.2g}); the intervals allow for that in part."
         for key, lang, own, others, p in find_uneven(cells[metric])
     ]
     unlearnt, unlearnt_lines = find_unlearnt(task, dev, shared, scores)
@@ -189,12 +184,10 @@ def main():
     content = {"results": results, "alignments": alignments, "missing": missing}
 
     text = page.markdown(**content)
-    with open_output(os.path.join(args.output, "results.json")) as stream:
-        json.dump(content, stream, indent=1)
-    with open_output(os.path.join(args.output, "results.html")) as stream:
-        stream.write(page.results_page(**content))
-    with open_output(os.path.join(args.output, "results.md")) as stream:
-        stream.write(text)
+    report = {"json": json.dumps(content, indent=1), "html": page.results_page(**content), "md": text}
+    for kind, written in report.items():
+        with open_output(os.path.join(args.output, f"results.{kind}")) as stream:
+            stream.write(written)
     print(text)
 
 

@@ -88,16 +88,14 @@ def overall_terms(keys, controls, averaged):
     The terms are those of the mean over the orders of languages, without suffix; of controls that several aligners
     share, once.
     """
-    orders, found = {}, {}
-    for key in keys:
-        random, lang, suffix = split_order(key[0])
-        if not random and lang not in FIXED and not suffix:
-            orders.setdefault(key[1], []).append(key)
-    for aligner, members in orders.items():
-        random = dict.fromkeys(controls[key] for key in members if controls[key])
-        for name, some in (("all orders", members), ("all random orders", random)):
+    found = {}
+    for aligner in dict.fromkeys(key[1] for key in keys):
+        orders = [key for key in keys if key[1] == aligner and split_order(key[0])[::2] == (False, "")]
+        orders = [key for key in orders if key[0] not in FIXED]
+        random = dict.fromkeys(controls[key] for key in orders if controls[key])
+        for name, some in (("all orders", orders), ("all random orders", random)):
             terms = [(weight / len(some), *rest) for key in some for weight, *rest in less(key, BASELINE, averaged)]
-            found.setdefault((name, tuple(some)), (name, aligner, terms))
+            found.setdefault((name, *some), (name, aligner, terms))
     return [one for one in found.values() if one[2]]
 
 
@@ -174,8 +172,6 @@ def order_gaps(key, langs, control, statistics):
         yield f"has only {percent}, so it says little about the word order of its translation"
     if lang not in langs:
         yield "has no dev set of its own language"
-    if suffix not in ("", "both", "consistency"):
-        yield "is not in the primary contrast, which takes orders without a suffix"
     if suffix == "both":  # is compared with original English alone
         return
     if control is None:

@@ -70,10 +70,10 @@ def forest_plot(contrasts):
     def x(value):
         return f"{100 * (value - low) / (high - low):.2f}%"
 
-    def upright(value, kind):
-        return f'<line x1="{x(value)}" x2="{x(value)}" y1="0" y2="100%" class="{kind}"/>'
-
-    grid = "".join(upright(tick, "grid") for tick in ticks(low, high)) + upright(0, "zero")
+    grid = "".join(
+        f'<line x1="{x(tick)}" x2="{x(tick)}" y1="0" y2="100%" class="{"grid" if tick else "zero"}"/>'
+        for tick in ticks(low, high)
+    )
     parts = ['<div class="forest">']
     for name, group in itertools.groupby(contrasts, key=lambda contrast: contrast["name"]):
         colour, title = STYLES[name]
@@ -84,10 +84,10 @@ def forest_plot(contrasts):
             bar = ""
             if entry["low"] is not None:
                 bar = f'<line x1="{x(entry["low"])}" x2="{x(entry["high"])}" y1="50%" y2="50%" class="bar"/>'
+            star, full = "*" * clear(entry), f'style="fill:{colour}"' * clear(entry)
             parts.append(
-                f'<div><span>{html.escape(label)}</span><svg height="20" style="stroke:{colour}">{grid}{bar}'
-                f'<circle cx="{x(entry["value"])}" cy="50%" r="4.5" fill="{colour if clear(entry) else "var(--paper)"}" '
-                f'stroke-width="2"/></svg><small>{points(entry)}{"*" * clear(entry)}</small></div>'
+                f'<div><span>{html.escape(label)}</span><svg height="20" style="stroke:{colour}">{grid}{bar}<circle '
+                f'cx="{x(entry["value"])}" cy="50%" r="4.5" {full}/></svg><small>{points(entry)}{star}</small></div>'
             )
     axis = "".join(f'<text x="{x(tick)}" y="14" {MIDDLE}>{tick_text(tick)}</text>' for tick in ticks(low, high))
     parts.append(f'<div class="axis"><span></span><svg height="20">{axis}</svg><small>points</small></div></div>')
@@ -159,9 +159,9 @@ def tau_plot(result):
     parts, x, y = axes(title, (near, far), down, label, "points against original English", tick_text)
     places = [(x(tau) + SHIFT[kind], y(entry["value"])) for tau, entry, kind, *_ in found]
     taken, labels = [(*place, 6) for place in places], {}  # one label for all the aligners of an order
-    colours = {"order": STYLES["own language"][0], "random": STYLES["own language against control"][0], "other": "var(--grey)"}
+    colours = {"order": "var(--blue)", "random": "var(--orange)", "other": "var(--grey)"}
     for (at, down), (tau, entry, kind, name, label) in zip(places, found):
-        colour, fill = colours[kind], "var(--paper)" if kind == "random" else colours[kind]
+        colour, fill = colours[kind], "var(--bg)" if kind == "random" else colours[kind]
         side = 1 if kind == "random" or kind == "other" and tau < (near + far) / 2 else -1
         if entry["low"] is not None:
             ends = f'y1="{y(entry["low"]):.1f}" y2="{y(entry["high"]):.1f}"'
@@ -189,10 +189,9 @@ def loss_plot(result):
     across, down = (0, 1.02 * max(steps)), (0, 1.04 * max(*losses, 1e-6))
     parts, x, y = axes("training loss", across, down, "step", "training loss", "{:.3g}".format)
     for run, found in curves:
-        style = 'stroke="var(--blue)" stroke-width="2"' if run["order"] == "original" else 'stroke="var(--grey)" opacity=".6"'
         line = " ".join(f"{x(step):.1f},{y(loss):.1f}" for step, loss in found)
         name = html.escape(f"{row_name(run)}, seed {run['seed']}")
-        parts.append(f'<polyline points="{line}" fill="none" {style}><title>{name}</title></polyline>')
+        parts.append(f'<polyline points="{line}" class="{run["order"]}"><title>{name}</title></polyline>')
     return "".join(parts) + "</svg>"
 
 

@@ -85,8 +85,8 @@ def pool_deviations(cells, langs):
     """Return (Sigma, its degrees of freedom, {condition: (squares, share, degrees)}) of all runs tested in `langs`.
 
     cells: see estimator. Sigma: (languages, languages), the covariance of what condition and seed leave of the scores.
-    Of conditions with two seeds or more that others have too: their part of the sums of squares, (languages,); the share
-    of the degrees of freedom in it; and those of their variance, one less than these seeds.
+    Of conditions with two seeds or more that others have too: their part of the sums of squares, (languages,); their
+    share of the degrees of freedom; and the degrees of freedom of their variance, one less than these seeds.
     """
     runs = [(key, seed) for key, lang in cells if lang == langs[0] for seed in cells[key, lang]]
     runs = [(key, seed) for key, seed in runs if all(seed in cells.get((key, lang), ()) for lang in langs)]
@@ -124,10 +124,10 @@ def prior_df(pools):
 
 
 def find_uneven(cells):
-    """Return [(condition, language, its deviation, that of the others, p)] of deviations between seeds above the others'.
+    """Return [(condition, language, its deviation between seeds, the others', p)] where it is above the others'.
 
-    A condition's variance is compared with what it leaves of the pooled one by Fisher's F; p is multiplied by the number
-    of comparisons (as Cochran 1941, Annals of Eugenics 11:47-52). Those with p below LEVEL are returned.
+    A condition's variance is compared with what it leaves of the pooled one by Fisher's F; p is multiplied by the
+    number of comparisons (as Cochran 1941, Annals of Eugenics 11:47-52). Those with p below LEVEL are returned.
     """
     found = []
     for lang in dict.fromkeys(lang for _, lang in cells):
@@ -202,8 +202,6 @@ def p_value(found):
         t = math.sqrt(df) * math.tan(angle) * found["training"]
         return math.hypot(t, normal_quantile(max(tail(angle, df), 1e-300)) * found["examples"]) < value
 
-    if not found["training"] and not found["examples"]:
-        return float(value == 0)
     return tail(bisect(inside, 0.0, math.pi / 2), df)
 
 
@@ -231,11 +229,10 @@ def holm(values):
 
 
 def family(estimates):
-    """Return {'value', 'low', 'high', 'p', 'p_adjusted', 'detectable', 'seeds', 'training', 'df', 'examples'} of
-    contrasts that are judged together.
+    """Return estimates that are judged together with 'low', 'high', 'p', 'p_adjusted' and 'detectable' added.
 
-    p_adjusted is Holm's; 'detectable' is at the level of Holm's first step, 5 % divided by their number. Those of low to
-    detectable are None where there is no interval.
+    p_adjusted is Holm's; 'detectable' is at the level of Holm's first step, 5 % divided by their number. All of these
+    are None where there is no interval.
     """
     tested = [found for found in estimates if known(found)]
     values = [p_value(found) for found in tested]

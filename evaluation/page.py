@@ -6,24 +6,21 @@ The words and tables in both are those of tables.py, the pictures those of figur
 import html
 
 from evaluation.figures import examples, forest_plot, loss_plot, tau_plot
-from evaluation.tables import HEADLINE, NAMES, alignment_table, left_over, overview_table
+from evaluation.tables import HEADLINE, NAMES, alignment_table, left_over
 
 TITLE = "Does the word order of the English training data matter for zero-shot cross-lingual transfer?"
-LINES = "Primary contrast", "Other contrasts and limits"  # of a verdict, after its headline
+GAPS = "What is missing, failed or uneven"
 HOW_TO_READ = (
     "±: half a 95 % confidence interval of one comparison, which covers chance in training (the seeds) and the choice "
     "of test examples. A star marks a significant difference: p below 0.05, adjusted for the number of comparisons of "
     "its kind (Holm), so an interval may exclude 0 without a star. Minimum detectable difference: the true difference "
     "that is significant with a probability of 80 %. With one seed there is no interval and no star, since chance in "
-    "training cannot be estimated. Control: a random order with the same Kendall's tau to English order (1 is "
-    "English, -1 its reverse); aligners may share the control of the first one, and the table of what each condition "
-    "was trained on has the taus of both. In brackets: the aligner that linked the words. pretrained is the encoder "
-    "as it is, joint and separate are fine-tuned (one for all languages, one for each), manual stands for links made "
-    "by people."
+    "training cannot be estimated. Control: a random order with the same Kendall's tau to English order (1 is English, "
+    "-1 its reverse); aligners may share one. In brackets: the aligner that linked the words: pretrained is "
+    "the encoder as it is, joint and separate are fine-tuned (for all languages, for each), manual is links by people."
 )
 CONTRASTS = (
-    "Line: 95 % confidence interval of one comparison, not adjusted. Full circle and star: significant, p below 0.05 "
-    "adjusted for the number of comparisons. Open circle: not significant."
+    "Line: 95 % confidence interval of one comparison, not adjusted. Full circle and star: significant. Open: not."
 )
 DISTANCE = (
     "Full, blue: an order on its own language. Open, orange: its control, on the same language. Grey: others, on the "
@@ -31,15 +28,14 @@ DISTANCE = (
 )
 LOSSES = "The loss of each run by step, as the mean since the point before. Blue: original English; grey: the others."
 STYLE = """
-:root { color-scheme: light dark; --ink: #222; --paper: #fff; --soft: #f4f7fa; --line: #e3e5e8; --muted: #5f6368;
+:root { color-scheme: light dark; --ink: #222; --bg: #fff; --soft: #f4f7fa; --line: #e3e5e8; --muted: #5f6368;
   --blue: #1f5f9e; --orange: #c2571a; --grey: #7b818a }
-@media screen and (prefers-color-scheme: dark) { :root { --ink: #e4e6e8; --paper: #16181b; --soft: #1f2328;
+@media screen and (prefers-color-scheme: dark) { :root { --ink: #e4e6e8; --bg: #16181b; --soft: #1f2328;
   --line: #373c42; --muted: #a4aab1; --blue: #6fb1f0; --orange: #f0935a; --grey: #9aa0a8 } }
 body { font: 16px/1.55 system-ui, "Noto Sans", "Noto Sans Devanagari", "Noto Sans CJK SC", sans-serif;
-  color: var(--ink); background: var(--paper); max-width: 72rem; margin: 1.2rem auto; padding: 0 1.2rem;
+  color: var(--ink); background: var(--bg); max-width: 72rem; margin: 1.2rem auto; padding: 0 1.2rem;
   overflow-wrap: break-word }
-h1 { font-size: 1.6rem; line-height: 1.25 }
-h2 { margin-top: 3rem; border-top: 2px solid var(--ink); padding-top: .8rem }
+h1 { font-size: 1.6rem; line-height: 1.25 } h2 { margin-top: 3rem; border-top: 2px solid var(--ink); padding-top: .8rem }
 h3 { margin: 2.2rem 0 .5rem; font-size: 1.05rem } p, li { max-width: 56rem }
 .muted { color: var(--muted); font-size: .9rem }
 .verdict { border-left: 4px solid var(--blue); background: var(--soft); padding: .6rem 1rem; margin: 1rem 0;
@@ -51,7 +47,7 @@ h3 { margin: 2.2rem 0 .5rem; font-size: 1.05rem } p, li { max-width: 56rem }
 table { border-collapse: separate; border-spacing: 2px; font-variant-numeric: tabular-nums }
 th { font-weight: 600; text-align: right; padding: .2rem .5rem; vertical-align: bottom; max-width: 9rem }
 td { text-align: right; padding: .25rem .5rem; border-radius: .25rem; white-space: nowrap }
-td:first-child, th:first-child { text-align: left; font-weight: 600; position: sticky; left: 0; background: var(--paper) }
+td:first-child, th:first-child { text-align: left; font-weight: 600; position: sticky; left: 0; background: var(--bg) }
 .words td, .words th { text-align: left } .words td { white-space: normal }
 td small { display: block; font-size: .72rem; opacity: .8 } td[style] { color: #222 } .mark { font-weight: 700 }
 .target { outline: 2px solid var(--ink); outline-offset: -2px }
@@ -59,10 +55,11 @@ td small { display: block; font-size: .72rem; opacity: .8 } td[style] { color: #
 .forest > div { display: grid; grid-template-columns: 15rem 1fr 7rem; column-gap: .8rem; align-items: center }
 .forest svg { width: 100%; display: block; overflow: visible } .forest h4 { margin: .8rem 0 .1rem; font-size: .9rem }
 .forest span, .forest small { font-size: .85rem } .bar { stroke-width: 3 } .forest { padding-right: .5rem }
-.plot { width: 100%; max-width: 34rem; display: block }
-.plot text { paint-order: stroke; stroke: var(--paper); stroke-width: 3px }
+.plot { width: 100%; max-width: 34rem; display: block } .forest circle { stroke-width: 2; fill: var(--bg) }
+polyline { fill: none; stroke: var(--grey) } .original { stroke: var(--blue); stroke-width: 2 }
+.plot text { paint-order: stroke; stroke: var(--bg); stroke-width: 3px }
 summary { cursor: pointer; margin: 2.2rem 0 .5rem; font-weight: 600 }
-.example { margin: 1rem 0; padding: .5rem 1rem; background: var(--soft) } .example div { display: flex; margin: .2rem 0 }
+.example { margin: 1rem 0; padding: .5rem 1rem; background: var(--soft) } .example div { display: flex; margin: .2rem }
 .example b { width: 7rem; flex: none; font-size: .85rem; padding-top: .1rem } .example p { margin: 0; line-height: 1.8 }
 .example span { color: #222; padding: .05rem .35rem; border-radius: .25rem; overflow-wrap: anywhere }
 @media (max-width: 700px) {
@@ -72,8 +69,7 @@ summary { cursor: pointer; margin: 2.2rem 0 .5rem; font-weight: 600 }
   .forest svg { grid-column: 1 / 3; grid-row: 2 } .example div { display: block } .example { padding: .5rem .6rem }
 }
 @media print {
-  body { font-size: 10.5pt; max-width: none; margin: 0; padding: 0; print-color-adjust: exact;
-    -webkit-print-color-adjust: exact }
+  body { font-size: 10.5pt; max-width: none; margin: 0; padding: 0; print-color-adjust: exact }
   .scroll { overflow: visible } table { font-size: 7.5pt; border-spacing: 1px } th, td { padding: .1rem .2rem }
   td:first-child, th:first-child { position: static } .example, .verdict, tr, .forest > div, svg { break-inside: avoid }
   h2, h3, h4, .muted, tr:first-child { break-after: avoid } .plot { max-width: 26rem }
@@ -97,28 +93,20 @@ def markdown_table(table):
     return lines + [""]
 
 
-def count_gaps(result):
-    """Return how much of a result is missing or failed, as a line."""
-    count = len(result["gaps"])
-    return f"{count} {'thing is' if count == 1 else 'things are'} missing, failed or noted." if count else ""
-
-
 def markdown(results, alignments, missing):
     """Return the report as Markdown. results: eval.compare's, alignments and missing: what eval.py read."""
     lines = [f"# {TITLE}", ""]
     for result in results:
-        lines += [f"**{result['task']}, {result['model']}.** {result['verdict'][0]} {count_gaps(result)}", ""]
-    for result in results:
-        lines += [f"## {result['task']}, {result['model']}: the verdict", ""]
-        lines += [f"- **{title}.** {text}" for title, text in zip(LINES, result["verdict"][1:])] + [""]
+        lines += [f"**{result['task']}, {result['model']}.** {result['verdict'][0]}", ""]
+        lines += [f"{GAPS}: {len(result['gaps'])}, see below.", ""] * bool(result["gaps"])
     lines += [HOW_TO_READ, ""]
-    lines += markdown_table(overview_table(results)) if len(results) > 1 else []
     if rest := left_over(results, missing):
         lines += ["## Not in this report", "", *(f"- {line}" for line in rest), ""]
     for result in results:
         lines += [f"## {result['task']}, {result['model']}", ""]
+        lines += [*(f"- {text}" for text in result["verdict"][1:]), ""]
         if result["gaps"]:
-            lines += ["### What is missing or failed", "", *(f"- {line}" for line in result["gaps"]), ""]
+            lines += [f"### {GAPS}", "", *(f"- {line}" for line in result["gaps"]), ""]
         lines += [line for table in result["tables"] for line in markdown_table(table)]
     for model, rows in alignments.items():
         lines += markdown_table(alignment_table(model, rows))
@@ -139,13 +127,12 @@ def titled(title, content, note=""):
 
 def folded(title, content):
     """Return HTML that a click on its title opens, nothing for nothing."""
-    return content and f"<details><summary>{title}</summary>{content}</details>"
+    return f"<details><summary>{title}</summary>{content}</details>" if content else ""
 
 
-def html_list(title, lines):
-    """Return a titled list as HTML, nothing for no lines."""
-    items = lines and f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in lines)}</ul>"
-    return titled(title, items) if title else items
+def html_list(lines):
+    """Return a list as HTML, nothing for no lines."""
+    return f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
 def html_table(table):
@@ -176,7 +163,7 @@ def result_section(result):
         *map(html_table, maps),
         titled("The training sentences in every order", examples(result), EXAMPLES),
         *(html_table(table) for table in result["tables"] if table not in maps),
-        losses and folded("Training losses", f'<p class="muted">{LOSSES}</p>{losses}'),
+        folded("Training losses", losses and f'<p class="muted">{LOSSES}</p>{losses}'),
     ]
     return "\n".join(filter(None, parts))
 
@@ -189,16 +176,16 @@ def results_page(results, alignments, missing):
         f"<style>{STYLE}</style><h1>{TITLE}</h1>",
     ]
     for result in results:
-        lines = "".join(f"<p><b>{title}.</b> {html.escape(text)}</p>" for title, text in zip(LINES, result["verdict"][1:]))
-        primary = [one for one in result["contrasts"] if one["name"] in HEADLINE]
+        gaps = folded(f"{GAPS}: {len(result['gaps'])}", html_list(result["gaps"]))
         parts.append(
             f'<div class="verdict"><div><h2>{html.escape(result["task"])}, {html.escape(result["model"])}</h2>'
-            f'<p class="line">{html.escape(result["verdict"][0])}</p>{folded("In full", lines)}'
-            f"{folded(count_gaps(result), html_list('', result['gaps']))}</div>{forest_plot(primary)}</div>"
+            f'<p class="line">{html.escape(result["verdict"][0])}</p>'
+            f"{folded('In full', html_list(result['verdict'][1:]))}{gaps}</div>"
+            f"{forest_plot([one for one in result['contrasts'] if one['name'] in HEADLINE])}</div>"
         )
     parts.append(folded("How to read this", f"<p>{CONTRASTS}</p><p>{HOW_TO_READ}</p>"))
-    parts.append(html_list("Not in this report", left_over(results, missing)))
-    parts += [html_table(overview_table(results))] * (len(results) > 1) + [*map(result_section, results)]
+    parts.append(titled("Not in this report", html_list(left_over(results, missing))))
+    parts += map(result_section, results)
     parts += ["<h2>Word aligners</h2>"] * bool(alignments)
     parts += [html_table(alignment_table(model, rows)) for model, rows in alignments.items()]
     return "\n".join(filter(None, parts)) + "</html>\n"

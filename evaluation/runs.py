@@ -114,16 +114,10 @@ def check_comparable(runs):
     if len(sizes) > 1:
         wrong = f"trained on {' and '.join(map(str, sizes))} examples"
         raise InputError(f"{' and '.join(sizes.values())}: {wrong}; expected the same ones in other orders")
-    seen, views = {}, {}
+    seen = {}
     for run in runs:
-        key, folder = (run["order"], run["aligner"]), run["folder"]
-        view = [bool(run["args"].get(name)) for name in ("reordered", "consistency")]
-        first, known = views.setdefault(key, (folder, view))
-        if view != known:
-            wrong = f"both {condition_name(key)}, but trained with --reordered or --consistency and without"
-            cure = "expected another --order for one of them, such as hi+consistency"
-            raise InputError(f"{first} and {folder}: {wrong}; {cure}")
-        if (other := seen.setdefault((key, run["seed"]), folder)) != folder:
+        key, folder = (run["order"], run["aligner"], run["seed"]), run["folder"]
+        if (other := seen.setdefault(key, folder)) != folder:
             both = f"both {condition_name(key)} with seed {run['seed']}"
             raise InputError(f"{other} and {folder}: {both}; expected one run for each seed")
     return settings, notes
@@ -192,21 +186,18 @@ def predictions_path(run, lang):
     return os.path.join(run["folder"], f"dev-{lang}.{'json' if KINDS[run['task']] == 'qa' else 'tsv'}")
 
 
+def read_labels(path, labels, what):
+    """Return the labels of a file, one a line. Raises InputError for one that is none of `labels`."""
+    found = list(read_lines(path))
+    for number, label in enumerate(found, 1):
+        check_label(path, number, label, labels, what)
+    return found
+
+
 def read_tag_predictions(path, task="udpos"):
     """Read predicted tags as a list of lists: a tag a line, a blank line after each sentence. Raises InputError."""
-    lines = list(read_lines(path))
-    for number, tag in enumerate(lines, 1):
-        if tag:
-            check_label(path, number, tag, TAGS[task], "tag")
+    lines = read_labels(path, {*TAGS[task], ""}, "tag")
     return [list(tags) for tagged, tags in itertools.groupby(lines, bool) if tagged]
-
-
-def read_label_predictions(path, task):
-    """Read predicted labels of an xnli or pawsx file, one a line, as a list. Raises InputError."""
-    labels = list(read_lines(path))
-    for number, label in enumerate(labels, 1):
-        check_label(path, number, label, PAIR_LABELS[task])
-    return labels
 
 
 def count_run(run, dev):
@@ -224,7 +215,7 @@ def count_run(run, dev):
                 check_count(f"{path}: sentence {n}", len(tags), len(truth), gold_path, "tags")
             found[lang] = tagging_counts(gold, predicted)
         elif KINDS[task] == "pairs":
-            predicted = read_label_predictions(path, task)
+            predicted = read_labels(path, PAIR_LABELS[task], "label")
             check_count(path, len(predicted), len(gold), gold_path, "labels")
             found[lang] = pair_counts(gold, predicted)
         else:

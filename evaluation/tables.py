@@ -11,14 +11,14 @@ from evaluation.figures import clear, points, row_name
 NAMES = {"accuracy": "accuracy", "f1": "F1", "exact_match": "exact match"}
 COLUMNS = {"mean": "average", "mean_not_english": "average without en", None: "own language"}
 UNCLEAR = "It is unclear whether an order helps its own language more than the others"
-HEADLINE = {  # of each contrast: what is said of no significant difference, of a gain, of a loss
-    "all orders": ("Training in the order of a translation was not seen to cost or gain anything",
-                   "Training in the order of a translation gains {}", "Training in the order of a translation costs {}"),
-    "all random orders": ("Random order was not seen to cost or gain anything",
-                          "Random order gains {}", "Random order costs {}"),
-    "primary": ("No order was seen to help its own language more than the others",
-                "An order helps its own language {} more than the others",
-                "An order helps its own language {} less than the others"),
+HEADLINE = {  # of each contrast: what is said where it is not significant, of a gain, of a loss
+    "all orders": ("No effect of a translation's order was found (one of {} would have been)",
+                   "The order of a translation gains {}", "The order of a translation costs {}"),
+    "all random orders": ("No effect of a random order was found (one of {} would have been)",
+                          "A random order gains {}", "A random order costs {}"),
+    "primary": ("An order was not found to help its own language more than the others ({} would have been)",
+                "An order helps its own language more than the others, by {}",
+                "An order helps its own language less than the others, by {}"),
 }  # fmt: skip
 UNLEARNT = (
     "Nothing: no training on original English is clearly more accurate than the majority label. So nothing shows that "
@@ -44,12 +44,12 @@ def named(result, name):
     return [contrast for contrast in result["contrasts"] if contrast["name"] == name]
 
 
-def tally(contrasts, names=False):
-    """Return how many contrasts are higher, lower and not significant, as text; with `names`, which are."""
+def tally(contrasts):
+    """Return how many contrasts are higher and lower, and which, and how many are not significant, as text."""
     parts, left = [], len(contrasts)
     for word, sign in (("higher", 1), ("lower", -1)):
         found = [one for one in contrasts if clear(one) and sign * one["value"] > 0]
-        said = ", ".join(f"{one['order']} {one['aligner']}".removesuffix(" none") for one in found) if names else ""
+        said = ", ".join(f"{one['order']} {one['aligner']}".removesuffix(" none") for one in found)
         parts.append(f"{len(found)} {word}" + f" ({said})" * bool(said))
         left -= len(found)
     return ", ".join([*parts, f"{left} not significant"])
@@ -59,34 +59,22 @@ def headline(result):
     """Return what a result says in one line: orders and random orders on the average, orders on their own language."""
     if not result["learnt"]:
         return UNLEARNT
-    parts = [headline_part(name, found) for name in HEADLINE if (found := named(result, name))]
-    asked = [] if named(result, "primary") else ["Whether an order helps its own language was not tested."]
-    return " ".join(parts + asked)
-
-
-def headline_part(name, contrasts):
-    """Return the sentences on contrasts of one name, those of several aligners together where they say the same."""
-    groups, parts = {}, []
-    for one in contrasts:
-        groups.setdefault((one["value"] > 0 or -1) if clear(one) else 0, []).append(one)
-    for outcome, members in sorted(groups.items()):
-        which = f" ({', '.join(one['aligner'] for one in members)} links)" if len(groups) > 1 else ""
-        if outcome:
-            sizes = sorted(f"{100 * abs(one['value']):.1f}" for one in members)
-            ends = " to ".join(dict.fromkeys([sizes[0], sizes[-1]]))
-            parts.append(HEADLINE[name][outcome].format(f"{ends} points") + which)
-            continue
-        limits = [least_text(one) + f" with {one['aligner']} links" * (len(members) > 1) for one in members]
-        parts.append(f"{HEADLINE[name][0]}{which} ({', '.join(limits)})")
-    return ". ".join(parts) + "."
-
-
-def least_text(one):
-    """Return what difference a contrast could have shown, as text."""
-    if one["detectable"] is None:
-        return "with one seed, chance in training cannot be estimated" if one["training"] is None else "one example is no sample"
-    least = 100 * one["detectable"]
-    return f"{least:.1f} points would have been" if least < 100 else "no difference would have been"
+    parts, told = [], [one for one in result["contrasts"] if one["low"] is not None]
+    for name, texts in HEADLINE.items():
+        found = [one for one in told if one["name"] == name]
+        for outcome in (-1, 1, 0):
+            numbers = [
+                f"{100 * min(1, abs(one['value' if outcome else 'detectable'])):.1f} points"
+                + f" with {one['aligner']} links" * (len(found) > 1)
+                for one in found
+                if (1 if one["value"] > 0 else -1) * clear(one) == outcome
+            ]
+            parts += [f"{texts[outcome].format(', '.join(numbers))}."] * bool(numbers)
+    if not told:
+        parts.append("Nothing can be said: with one seed, chance in training cannot be estimated.")
+    elif not named(result, "primary"):
+        parts.append("Whether an order helps its own language was not tested.")
+    return " ".join(parts)
 
 
 def verdict(result):
@@ -94,10 +82,10 @@ def verdict(result):
     primary = named(result, "primary")
     langs = ", ".join(dict.fromkeys(row["target"] for row in result["rows"] if row["target"]))
     asked = (
-        f"English training sentences were put in the word order of their translations{f' ({langs})' if langs else ''} "
-        "and, as controls, in random orders with the same Kendall's tau. Does an order help its own language more than "
-        "the others? The contrast is the gain of an order over its control on its own language, minus its mean gain on "
-        "the languages of the other orders, averaged over the orders."
+        f"Primary contrast: the gain of an order{f' ({langs})' * bool(langs)} over its control, a random order of the "
+    )
+    asked += (
+        "same tau, on its own language, minus its mean gain on those of the other orders, averaged over the orders."
     )
     kind = "adjusted p" if len(primary) > 1 else "p"
     numbers = [
@@ -113,16 +101,14 @@ def verdict(result):
 def secondary_verdict(result):
     """Return what the other contrasts say, and for what they hold."""
     average = named(result, "average")
-    random = [one for one in average if split_order(one["order"])[0]]
+    random, rest = ([one for one in average if split_order(one["order"])[0] == kind] for kind in (True, False))
     found = {
         "Orders on their own language, against original English": named(result, "own language"),
         "Orders on their own language, against their control": named(result, "own language against control"),
         "Random orders on the average of the languages without English, against original English": random,
-        "Orders and other trainings on this average, against original English": [
-            one for one in average if one not in random
-        ],
+        "Orders and other trainings on this average, against original English": rest,
     }
-    text = [f"{title}: {tally(some, True)}." for title, some in found.items() if some]
+    text = ["Other contrasts and limits:"] + [f"{title}: {tally(some)}." for title, some in found.items() if some]
     least = min(result["examples"].values())
     text.append(f"This holds for this model and these data. Each language has at least {least:,} test examples.")
     return " ".join(text)
@@ -235,23 +221,6 @@ def result_tables(result):
         tables += [condition_table(result, metric, key) for key in keys]
     tables += [training_table(result), settings_table(result), run_table(result)]
     return [table for table in tables if table["rows"]]
-
-
-def overview_table(results):
-    """Return the table of all tasks and models."""
-    rows = []
-    for result in results:
-        base = next((row["scores"] for row in result["rows"] if row["order"] == "original"), {})
-        primary = "; ".join(f"{one['aligner']} {points(one)}{'*' * clear(one)}" for one in named(result, "primary"))
-        seeds = sorted({len(row["seeds"]) for row in result["rows"]})
-        row = [result["task"], result["model"], " to ".join(map(str, dict.fromkeys([seeds[0], seeds[-1]])))]
-        row += [primary or "not computed", shown(base.get("mean_not_english", {}).get(result["metric"]), ".1f", 100)]
-        for name in ("own language", "own language against control"):
-            row.append(tally(named(result, name)) if named(result, name) else "–")
-        rows.append(row)
-    header = ["task", "model", "seeds", "primary contrast", "original English, average without en"]
-    header += ["own language, against original", "own language, against control"]
-    return word_table("All tasks and models", "", header, rows)
 
 
 def alignment_table(model, rows):

@@ -81,7 +81,9 @@ def test_students_t_is_the_tables_and_scipys():
         angle = np.arctan(np.sqrt(ratio * top / df))
         assert intervals.tail(angle, df, top) == pytest.approx(stats.f.sf(ratio, top, df), rel=1e-6)
     for x in (0.01, 0.5, 3, 500):
-        assert intervals.trigamma(x) == pytest.approx(importlib.import_module("scipy.special").polygamma(1, x), rel=1e-6)
+        assert intervals.trigamma(x) == pytest.approx(
+            importlib.import_module("scipy.special").polygamma(1, x), rel=1e-6
+        )
 
 
 def test_an_interval_adds_both_kinds_of_chance_in_squares():
@@ -208,7 +210,7 @@ def test_intervals_cover_a_known_truth_and_are_no_wider_than_they_need_be():
     spec.loader.exec_module(bench)
 
     def holds(method):
-        found = bench.coverage(4, 3, 60, method, items=200)
+        found = bench.coverage(4, 3, 30, method, items=200)
         return 0.92 <= found["covered"] <= 0.98 and found["width"] < 3.5, found
 
     assert holds(bench.pooled)[0], holds(bench.pooled)
@@ -359,7 +361,11 @@ def test_the_contrasts_are_the_named_ones(report, runs):
         assert one["low"] < one["value"] < one["high"] and 0 < one["p"] <= one["p_adjusted"]
         assert one["metric"] == "accuracy" and one["aligner"] == "pretrained"
         assert (one["p"] < 0.05) == (one["low"] > 0 or one["high"] < 0) and one["detectable"] > 0 and one["seeds"] == 2
-    means = {order: rows[order]["difference"]["mean_not_english"]["accuracy"]["value"] for order in EFFECTS if order != "original"}
+    means = {
+        order: rows[order]["difference"]["mean_not_english"]["accuracy"]["value"]
+        for order in EFFECTS
+        if order != "original"
+    }
     assert found[1]["value"] == pytest.approx((means["hi"] + means["zh"]) / 2)
     assert found[2]["value"] == pytest.approx((means["random-hi"] + means["random-zh"]) / 2)
     own = [one for one in found if one["name"].startswith("own language")]
@@ -369,7 +375,9 @@ def test_the_contrasts_are_the_named_ones(report, runs):
 
 def test_contrasts_of_each_kind_are_those_computed_by_hand(report, runs):
     """From the files, by numpy and scipy alone, with docs/methods.md's formulas."""
-    stats, special = (pytest.importorskip(f"scipy.{name}", reason="scipy is not installed") for name in ("stats", "special"))
+    stats, special = (
+        pytest.importorskip(f"scipy.{name}", reason="scipy is not installed") for name in ("stats", "special")
+    )
     conditions, langs, size = list(EFFECTS), ["en", "hi", "zh"], None
     scores, influences = np.zeros((5, 2, 3)), {}
     for (c, order), s, (k, lang) in itertools.product(enumerate(conditions), (0, 1), enumerate(langs)):
@@ -386,7 +394,9 @@ def test_contrasts_of_each_kind_are_those_computed_by_hand(report, runs):
     excess = np.mean(logs.var(0, ddof=1) - special.polygamma(1, 0.5))
     low, high = 1e-3, 1e4
     while excess > 1e-4 and high - low > 1e-12:
-        low, high = (low, (low + high) / 2) if special.polygamma(1, (low + high) / 2) < excess else ((low + high) / 2, high)
+        low, high = (
+            (low, (low + high) / 2) if special.polygamma(1, (low + high) / 2) < excess else ((low + high) / 2, high)
+        )
     prior = low + high if excess > 1e-4 else np.inf
 
     def numbers(weights):  # (conditions, languages)
@@ -419,7 +429,7 @@ def test_one_seed_has_no_interval_and_no_mark_and_the_report_says_why(report, ru
     content, text, page = report(runs)
     entries = [content["results"][0]["contrasts"][0], rows_of(content)["hi"]["difference"]["hi"]["accuracy"]]
     assert all(entry["low"] is entry["high"] is None for entry in entries) and "NaN" not in json.dumps(content)
-    assert "(with one seed, chance in training cannot be" in text and " ± " not in text and "\\*" not in text
+    assert "with one seed, chance in training cannot be" in text and " ± " not in text and "\\*" not in text
     assert 'class="mark"' not in page and "With one seed there is no interval and no star" in page
 
 
@@ -470,16 +480,6 @@ def test_an_order_without_a_control_is_named(report, runs):
     assert "Whether an order helps its own language was not tested." in text
 
 
-def test_an_order_of_another_suffix_is_said_to_be_in_no_primary_contrast(report, runs):
-    for order, seed in itertools.product(("hi", "random-hi"), (1, 2)):
-        edit_run(runs / f"{order}-{seed}", order=f"{order}+previous")
-    content, _, _ = report(runs)
-    assert content["results"][0]["gaps"] == [
-        "hi+previous (pretrained) is not in the primary contrast, which takes orders without a suffix."
-    ]
-    assert rows_of(content)["hi+previous"]["control"]["order"] == "random-hi+previous"
-
-
 @pytest.mark.parametrize("aligned, few", [(0.013, True), (0.34, False)])
 def test_an_order_of_few_links_is_named(report, runs, aligned, few):
     (runs / "hi.tsv.json").write_text(json.dumps({"aligned": aligned, "moved": 0.5, "kendall_tau": 0.4}))
@@ -527,36 +527,31 @@ def test_what_the_data_lacks_is_said(report, runs, tmp_path):
 
 
 def test_the_headline_says_what_was_found_and_what_could_have_been():
-    numbers = {"value": 0.013, "p_adjusted": 0.04, "detectable": 0.025, "training": 0.01}
+    numbers = {"value": 0.013, "p_adjusted": 0.04, "detectable": 0.025, "low": 0.001}
     one = {"name": "all random orders", "aligner": "joint", **numbers}
     worse, unclear = {**one, "value": -0.013}, {**one, "p_adjusted": 0.06}
-    cases = {
-        "Random order gains 1.3 points.": [one],
-        "Random order costs 1.3 points.": [worse],
-        "Random order costs 0.5 to 1.3 points.": [worse, {**worse, "value": -0.005, "aligner": "manual"}],
-        "Random order was not seen to cost or gain anything (2.5 points would have been).": [unclear],
-        "Random order was not seen to cost or gain anything (no difference would have been).": [
-            {**unclear, "detectable": 1.7}
-        ],
-        "Random order costs 1.3 points (manual links). Random order was not seen to cost or gain anything (joint links) "
-        "(2.5 points would have been).": [unclear, {**worse, "aligner": "manual"}],
-        "Random order was not seen to cost or gain anything (with one seed, chance in training cannot be estimated).": [
-            {**unclear, "p_adjusted": None, "detectable": None, "training": None}
-        ],
-    }
-    for text, rows in cases.items():
-        assert tables.headline_part("all random orders", rows) == text
+    other, primary = {**worse, "value": -0.005, "aligner": "manual"}, {**unclear, "name": "primary"}
+    unknown = {**unclear, "p_adjusted": None, "detectable": None, "low": None}
+    for rows, text in (
+        ([one], "A random order gains 1.3 points."),
+        ([worse], "A random order costs 1.3 points."),
+        ([worse, other], "A random order costs 1.3 points with joint links, 0.5 points with manual links."),
+        ([unclear], "No effect of a random order was found (one of 2.5 points would have been)."),
+        ([other, unclear], "A random order costs 0.5 points with manual links. No effect of a random order was found "
+         "(one of 2.5 points with joint links would have been)."),
+        ([{**unclear, "detectable": 2}],
+         "No effect of a random order was found (one of 100.0 points would have been)."),
+    ):  # fmt: skip
         said = tables.headline({"learnt": True, "contrasts": rows})
         assert said == f"{text} Whether an order helps its own language was not tested."
-    primary = {**unclear, "name": "primary"}
-    assert tables.headline({"learnt": True, "contrasts": [worse, primary]}) == (
-        "Random order costs 1.3 points. No order was seen to help its own language more than the others (2.5 points would "
-        "have been)."
+    assert tables.headline({"learnt": True, "contrasts": [primary]}) == (
+        "An order was not found to help its own language more than the others (2.5 points would have been)."
     )
+    assert "with one seed" in tables.headline({"learnt": True, "contrasts": [unknown]})
     assert tables.headline({"learnt": False, "contrasts": [one]}) == tables.UNLEARNT
     two = [{**one, "order": "hi"}, {**one, "order": "rdrop", "aligner": "none"}, {**worse, "order": "zh"}]
-    assert tables.tally(two, names=True) == "2 higher (hi joint, rdrop), 1 lower (zh joint), 0 not significant"
-    assert tables.tally([one, worse, unclear]) == "1 higher, 1 lower, 1 not significant"
+    assert tables.tally(two) == "2 higher (hi joint, rdrop), 1 lower (zh joint), 0 not significant"
+    assert tables.tally([{**unclear, "order": "hi"}]) == "0 higher, 0 lower, 1 not significant"
 
 
 @pytest.mark.parametrize("low, high", [(-0.031, 0.052), (0, 0.0004), (-1, 30)])
@@ -610,7 +605,7 @@ def test_several_models_stand_side_by_side_first(report, runs):
     for path in (runs / "other").glob("*/scores.json"):
         edit_run(path.parent, model="<m2>")
     content, text, page = report(runs)
-    assert len(content["results"]) == 2 == sum(line.startswith("| udpos |") for line in text.split("\n"))
+    assert len(content["results"]) == 2 == sum(line.startswith("**udpos, ") for line in text.split("\n"))
     assert page.count('class="verdict"') == 2 and page.rindex('class="verdict"') < page.index("<table")
     assert "&lt;m2&gt;" in page and "<m2>" not in page
 
@@ -729,14 +724,10 @@ def test_settings_that_change_no_number_may_differ(report, runs):
     assert content["results"][0]["machines"] == {"precision": ["f32"], "threads": [1, 2], "torch": ["2"]}
 
 
-def test_runs_of_other_sizes_or_forms_are_not_compared(run, runs, tmp_path):
-    for folder, change, said in (
-        ("hi-2", {"args": {**read_run(runs / "hi-2")["args"], "reordered": "x.tsv"}}, "with --reordered or"),
-        ("hi-1", {"train": {**read_run(runs / "hi-1")["train"], "examples": 7}}, "trained on 7 and 1 examples"),
-    ):
-        edit_run(runs / folder, **change)
-        done = run("eval", "--runs", runs, "--output", tmp_path / "report")
-        assert done.code == 2 and said in done.err and done.err.count("\n") == 1 and folder in done.err
+def test_runs_of_other_sizes_are_not_compared(run, runs, tmp_path):
+    edit_run(runs / "hi-1", train={**read_run(runs / "hi-1")["train"], "examples": 7})
+    done = run("eval", "--runs", runs, "--output", tmp_path / "report")
+    assert done.code == 2 and "trained on 7 and 1 examples" in done.err and done.err.count("\n") == 1
 
 
 def test_a_run_that_lacks_a_language_changes_no_primary_contrast(report, runs):

@@ -1,4 +1,4 @@
-"""Whether the report's 95 % intervals hold: the same condition under several names, and simulations whose truth is known.
+"""Whether the report's 95 % intervals hold: one condition under several names, and simulations whose truth is known.
 
     python tests/bench/check_intervals.py
 
@@ -23,7 +23,7 @@ sys.path.insert(0, ROOT)
 
 import eval as evaluation  # noqa: E402
 from evaluation.contrasts import BASELINE, find_contrasts, find_control, less  # noqa: E402
-from evaluation.intervals import LEVEL, estimator, family, interval, known, score_with_influence  # noqa: E402
+from evaluation.intervals import LEVEL, estimator, family, interval, score_with_influence  # noqa: E402
 
 SEEDS = 8
 LEAVE_OUT, COVER, FAMILY = (0.03, 0.07), (0.93, 0.97), 0.06  # what is asked for
@@ -104,7 +104,9 @@ def simulate(generator, conditions, seeds, items, deviations, deviation=0.01):
 
     difficulty = uniform((1, items), 0.15) + uniform((languages, items), 0.05)
     effect = uniform((conditions, 1, 1, items), 0.05) + uniform((conditions, 1, languages, items), 0.02)
-    moved = generator.normal(0, 1, (conditions, seeds, languages, 1)) + generator.normal(0, 1, (conditions, seeds, 1, 1))
+    moved = generator.normal(0, 1, (conditions, seeds, languages, 1)) + generator.normal(
+        0, 1, (conditions, seeds, 1, 1)
+    )
     moved = moved / 2**0.5 * np.reshape(deviations, (-1, 1, 1, 1)) + generator.normal(0, 1, (1, seeds, languages, 1))
     right = 0.6 + difficulty + effect + deviation * moved
     shape = conditions, seeds, languages, items
@@ -120,7 +122,9 @@ def experiment(generator, conditions, seeds, items=1000, deviations="alike"):
     answers = simulate(generator, conditions, seeds, items, DEVIATIONS[deviations](generator, conditions))
     clusters, ones = {lang: np.arange(items) for lang in LANGS}, np.ones(items)
     cells = {
-        (key, lang): {seed: score_with_influence(one[lang_number], ones, clusters[lang]) for seed, one in enumerate(part)}
+        (key, lang): {
+            seed: score_with_influence(one[lang_number], ones, clusters[lang]) for seed, one in enumerate(part)
+        }
         for key, part in zip(keys, answers)
         for lang_number, lang in enumerate(LANGS)
     }
@@ -144,7 +148,13 @@ def unpooled(keys, cells, clusters):
         examples = float(np.sqrt(influence @ influence))  # translations of each other have the same places
         training = float(np.std(values, ddof=1)) / len(seeds) ** 0.5
         count = len(seeds)
-        return {"value": float(np.mean(values)), "seeds": count, "df": count - 1, "training": training, "examples": examples}
+        return {
+            "value": float(np.mean(values)),
+            "seeds": count,
+            "df": count - 1,
+            "training": training,
+            "examples": examples,
+        }
 
     return estimate
 
@@ -156,9 +166,9 @@ def sentences_only(keys, cells, clusters):
 
 
 def coverage(conditions, seeds, experiments, method=pooled, seed=1, **settings):
-    """Return {'covered': fraction of intervals that cover 0, 'width': mean half of an interval in points, 'outlier': the
-    fraction covered of contrasts with the first random order, 'family': the largest error of a family by Holm's p,
-    'seen': how often a true difference of the size of `detectable` would be significant at Holm's first step}.
+    """Return {'covered': fraction of intervals that cover 0, 'width': their mean half in points, 'family': the largest
+    error of a family by Holm's p, 'seen': how often a true difference of the size of `detectable` would be significant
+    at Holm's first step}.
     """
     generator, covered, widths, seen, errors = np.random.default_rng(seed), [], [], [], collections.defaultdict(list)
     for _ in range(experiments):
@@ -204,8 +214,12 @@ def main():
         former = coverage(conditions, seeds, args.experiments, unpooled, **settings)
         held = COVER[0] <= found["covered"] <= COVER[1] and found["family"] <= FAMILY
         good &= held
-        numbers = f"{100 * found['covered']:5.1f} {100 * found['family']:5.1f} {found['width']:6.2f} ({former['width']:.2f})"
-        text = f"{items} items, {conditions} conditions, {deviations}, {seeds} seeds: {numbers} {100 * found['seen']:.0f}"
+        numbers = (
+            f"{100 * found['covered']:5.1f} {100 * found['family']:5.1f} {found['width']:6.2f} ({former['width']:.2f})"
+        )
+        text = (
+            f"{items} items, {conditions} conditions, {deviations}, {seeds} seeds: {numbers} {100 * found['seen']:.0f}"
+        )
         print(text + " (not as asked)" * (not held), flush=True)
     sys.exit(not good)
 
