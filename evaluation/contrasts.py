@@ -85,8 +85,7 @@ def primary_terms(pairs):
 def overall_terms(keys, controls, averaged):
     """Return [(name, aligner, terms)] of what all orders of an aligner and all their controls cost on the average.
 
-    The terms are those of the mean over the orders of languages, without suffix; of controls that several aligners
-    share, once.
+    Orders are those of languages, without suffix; controls that several aligners share count once.
     """
     found = {}
     for aligner in dict.fromkeys(key[1] for key in keys):

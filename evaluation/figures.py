@@ -12,9 +12,9 @@ from evaluation.intervals import LEVEL
 from evaluation.runs import training_words
 
 STYLES = {  # of each kind of contrast: colour, title
-    "primary": ("var(--ink)", "primary: own language more than the others, each against its control"),
-    "all orders": ("var(--blue)", "orders of translations: average without English, against original English"),
-    "all random orders": ("var(--orange)", "random orders: the same average, against original English"),
+    "primary": ("var(--ink)", "primary: own language more than the others, against controls"),
+    "all orders": ("var(--blue)", "orders of translations, average without English"),
+    "all random orders": ("var(--orange)", "random orders, average without English"),
     "own language": ("var(--blue)", "own language, against original English"),
     "own language against control": ("var(--orange)", "own language, against its control"),
     "average": ("var(--grey)", "average of the languages without English, against original English"),

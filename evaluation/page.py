@@ -10,14 +10,18 @@ from evaluation.tables import HEADLINE, NAMES, alignment_table, left_over
 
 TITLE = "Does the word order of the English training data matter for zero-shot cross-lingual transfer?"
 GAPS = "What is missing, failed or uneven"
+INTRO = (
+    "English training sentences were put in the word order of their translations, or in a random order. Points: "
+    "accuracy (F1 for questions) on other languages against training on original English, ± half a 95 % interval. *: "
+    "significant."
+)
 HOW_TO_READ = (
-    "±: half a 95 % confidence interval of one comparison, which covers chance in training (the seeds) and the choice "
-    "of test examples. A star marks a significant difference: p below 0.05, adjusted for the number of comparisons of "
-    "its kind (Holm), so an interval may exclude 0 without a star. Minimum detectable difference: the true difference "
-    "that is significant with a probability of 80 %. With one seed there is no interval and no star, since chance in "
-    "training cannot be estimated. Control: a random order with the same Kendall's tau to English order (1 is English, "
-    "-1 its reverse); aligners may share one. In brackets: the aligner that linked the words: pretrained is "
-    "the encoder as it is, joint and separate are fine-tuned (for all languages, for each), manual is links by people."
+    "An interval is that of one comparison; it covers chance in training (the seeds) and the choice of test examples. "
+    "A star marks p below 0.05, adjusted for the number of comparisons of its kind (Holm), so an interval may exclude "
+    "0 without a star. Minimum detectable difference, one that would have been found: it is significant with a "
+    "probability of 80 %. Control: a random order with the same Kendall's tau to English order (1 is English, -1 its "
+    "reverse); aligners may share one. In brackets: the aligner that linked the words: pretrained is the encoder as it "
+    "is, joint and separate are fine-tuned (for all languages, for each), manual is links by people."
 )
 CONTRASTS = (
     "Line: 95 % confidence interval of one comparison, not adjusted. Full circle and star: significant. Open: not."
@@ -35,7 +39,7 @@ STYLE = """
 body { font: 16px/1.55 system-ui, "Noto Sans", "Noto Sans Devanagari", "Noto Sans CJK SC", sans-serif;
   color: var(--ink); background: var(--bg); max-width: 72rem; margin: 1.2rem auto; padding: 0 1.2rem;
   overflow-wrap: break-word }
-h1 { font-size: 1.6rem; line-height: 1.25 } h2 { margin-top: 3rem; border-top: 2px solid var(--ink); padding-top: .8rem }
+h1 { font-size: 1.6rem; line-height: 1.25 } h2 { margin-top: 3rem; border-top: 2px solid; padding-top: .8rem }
 h3 { margin: 2.2rem 0 .5rem; font-size: 1.05rem } p, li { max-width: 56rem }
 .muted { color: var(--muted); font-size: .9rem }
 .verdict { border-left: 4px solid var(--blue); background: var(--soft); padding: .6rem 1rem; margin: 1rem 0;
@@ -95,7 +99,7 @@ def markdown_table(table):
 
 def markdown(results, alignments, missing):
     """Return the report as Markdown. results: eval.compare's, alignments and missing: what eval.py read."""
-    lines = [f"# {TITLE}", ""]
+    lines = [f"# {TITLE}", "", INTRO, ""]
     for result in results:
         lines += [f"**{result['task']}, {result['model']}.** {result['verdict'][0]}", ""]
         lines += [f"{GAPS}: {len(result['gaps'])}, see below.", ""] * bool(result["gaps"])
@@ -173,7 +177,7 @@ def results_page(results, alignments, missing):
     parts = [
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Word order and transfer</title>',
-        f"<style>{STYLE}</style><h1>{TITLE}</h1>",
+        f"<style>{STYLE}</style><h1>{TITLE}</h1><p class='muted'>{INTRO}</p>",
     ]
     for result in results:
         gaps = folded(f"{GAPS}: {len(result['gaps'])}", html_list(result["gaps"]))
@@ -181,10 +185,10 @@ def results_page(results, alignments, missing):
             f'<div class="verdict"><div><h2>{html.escape(result["task"])}, {html.escape(result["model"])}</h2>'
             f'<p class="line">{html.escape(result["verdict"][0])}</p>'
             f"{folded('In full', html_list(result['verdict'][1:]))}{gaps}</div>"
-            f"{forest_plot([one for one in result['contrasts'] if one['name'] in HEADLINE])}</div>"
+            f"{forest_plot([one for name in HEADLINE for one in result['contrasts'] if one['name'] == name])}</div>"
         )
     parts.append(folded("How to read this", f"<p>{CONTRASTS}</p><p>{HOW_TO_READ}</p>"))
-    parts.append(titled("Not in this report", html_list(left_over(results, missing))))
+    parts.append(folded("Not in this report", html_list(left_over(results, missing))))
     parts += map(result_section, results)
     parts += ["<h2>Word aligners</h2>"] * bool(alignments)
     parts += [html_table(alignment_table(model, rows)) for model, rows in alignments.items()]

@@ -12,18 +12,15 @@ NAMES = {"accuracy": "accuracy", "f1": "F1", "exact_match": "exact match"}
 COLUMNS = {"mean": "average", "mean_not_english": "average without en", None: "own language"}
 UNCLEAR = "It is unclear whether an order helps its own language more than the others"
 HEADLINE = {  # of each contrast: what is said where it is not significant, of a gain, of a loss
-    "all orders": ("No effect of a translation's order was found (one of {} would have been)",
-                   "The order of a translation gains {}", "The order of a translation costs {}"),
-    "all random orders": ("No effect of a random order was found (one of {} would have been)",
-                          "A random order gains {}", "A random order costs {}"),
-    "primary": ("An order was not found to help its own language more than the others ({} would have been)",
-                "An order helps its own language more than the others, by {}",
-                "An order helps its own language less than the others, by {}"),
+    "all orders": ("No effect of a translation's order was found (one of {} points would have been)",
+                   "The order of a translation gains {} points", "The order of a translation costs {} points"),
+    "all random orders": ("No effect of a random order was found (one of {} points would have been)",
+                          "A random order gains {} points", "A random order costs {} points"),
+    "primary": ("An order was not found to help its own language more than the others ({} points would have been)",
+                "An order helps its own language more than the others, by {} points",
+                "An order helps its own language less than the others, by {} points"),
 }  # fmt: skip
-UNLEARNT = (
-    "Nothing: no training on original English is clearly more accurate than the majority label. So nothing shows that "
-    "the task was learnt, and no order can be judged by it."
-)
+UNLEARNT = "Nothing can be said: no training on original English is clearly more accurate than the majority label."
 OWN = "Bold or framed: the language whose order the row was trained on. Only"
 CONDITIONS = {  # tables with a row for each condition: title, note, contrasts whose stars they show
     "scores": ("{}, percent", "Means over seeds.", []),
@@ -64,8 +61,8 @@ def headline(result):
         found = [one for one in told if one["name"] == name]
         for outcome in (-1, 1, 0):
             numbers = [
-                f"{100 * min(1, abs(one['value' if outcome else 'detectable'])):.1f} points"
-                + f" with {one['aligner']} links" * (len(found) > 1)
+                f"{100 * min(1, abs(one['value' if outcome else 'detectable'])):.1f}"
+                + f" ({one['aligner']} links)" * (len(found) > 1)
                 for one in found
                 if (1 if one["value"] > 0 else -1) * clear(one) == outcome
             ]
@@ -82,14 +79,11 @@ def verdict(result):
     primary = named(result, "primary")
     langs = ", ".join(dict.fromkeys(row["target"] for row in result["rows"] if row["target"]))
     asked = (
-        f"Primary contrast: the gain of an order{f' ({langs})' * bool(langs)} over its control, a random order of the "
+        f"Primary contrast: the gain of an order{f' ({langs})' * bool(langs)} over its control, a random one with the "
+        "same tau, on its own language, less its mean gain on those of the other orders, averaged over the orders."
     )
-    asked += (
-        "same tau, on its own language, minus its mean gain on those of the other orders, averaged over the orders."
-    )
-    kind = "adjusted p" if len(primary) > 1 else "p"
     numbers = [
-        f"{one['aligner']} {points(one)}" + ("" if one["p"] is None else f" ({kind} = {one['p_adjusted']:.2g})")
+        f"{one['aligner']} {points(one)}" + ("" if one["p"] is None else f" (adjusted p = {one['p_adjusted']:.2g})")
         for one in primary
     ]
     if numbers:
