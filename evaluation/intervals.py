@@ -145,7 +145,7 @@ def estimator(cells, clusters):
 
     cells: {(condition, language): {seed: score_with_influence's}}; clusters: {language: (examples,)}, one numbering
     for all languages, so that translations of each other are one cluster. The function returns {'value', 'seeds', 'df',
-    'training': T, 'examples': E}, None without a shared seed; T is None where no run repeats another, E for one cluster.
+    'training': T, 'examples': E}, None without a shared seed; T is None if no run repeats another, E of one cluster.
     """
     pooled = functools.cache(lambda langs: pool_deviations(cells, langs)[:2])
     prior = prior_df([pool_deviations(cells, [lang]) for lang in dict.fromkeys(lang for _, lang in cells)])

@@ -12,11 +12,11 @@ NAMES = {"accuracy": "accuracy", "f1": "F1", "exact_match": "exact match"}
 COLUMNS = {"mean": "average", "mean_not_english": "average without en", None: "own language"}
 UNCLEAR = "It is unclear whether an order helps its own language more than the others"
 HEADLINE = {  # of each contrast: what is said where it is not significant, of a gain, of a loss
-    "all orders": ("No effect of a translation's order was found (one of {} points would have been)",
+    "all orders": ("No effect of a translation's order was found; one of {} points would have been",
                    "The order of a translation gains {} points", "The order of a translation costs {} points"),
-    "all random orders": ("No effect of a random order was found (one of {} points would have been)",
+    "all random orders": ("No effect of a random order was found; one of {} points would have been",
                           "A random order gains {} points", "A random order costs {} points"),
-    "primary": ("An order was not found to help its own language more than the others ({} points would have been)",
+    "primary": ("No order was found to help its own language more than the others; by {} points it would have been",
                 "An order helps its own language more than the others, by {} points",
                 "An order helps its own language less than the others, by {} points"),
 }  # fmt: skip
@@ -62,11 +62,11 @@ def headline(result):
         for outcome in (-1, 1, 0):
             numbers = [
                 f"{100 * min(1, abs(one['value' if outcome else 'detectable'])):.1f}"
-                + f" ({one['aligner']} links)" * (len(found) > 1)
+                + f" ({one['aligner']})" * (len(found) > 1)
                 for one in found
                 if (1 if one["value"] > 0 else -1) * clear(one) == outcome
             ]
-            parts += [f"{texts[outcome].format(', '.join(numbers))}."] * bool(numbers)
+            parts += [f"{texts[outcome].format(' and '.join(numbers))}."] * bool(numbers)
     if not told:
         parts.append("Nothing can be said: with one seed, chance in training cannot be estimated.")
     elif not named(result, "primary"):

@@ -536,17 +536,17 @@ def test_the_headline_says_what_was_found_and_what_could_have_been():
     for rows, text in (
         ([one], "A random order gains 1.3 points."),
         ([worse], "A random order costs 1.3 points."),
-        ([worse, other], "A random order costs 1.3 (joint links), 0.5 (manual links) points."),
-        ([unclear], "No effect of a random order was found (one of 2.5 points would have been)."),
-        ([other, unclear], "A random order costs 0.5 (manual links) points. No effect of a random order was found "
-         "(one of 2.5 (joint links) points would have been)."),
+        ([worse, other], "A random order costs 1.3 (joint) and 0.5 (manual) points."),
+        ([unclear], "No effect of a random order was found; one of 2.5 points would have been."),
+        ([other, unclear], "A random order costs 0.5 (manual) points. No effect of a random order was found; "
+         "one of 2.5 (joint) points would have been."),
         ([{**unclear, "detectable": 2}],
-         "No effect of a random order was found (one of 100.0 points would have been)."),
+         "No effect of a random order was found; one of 100.0 points would have been."),
     ):  # fmt: skip
         said = tables.headline({"learnt": True, "contrasts": rows})
         assert said == f"{text} Whether an order helps its own language was not tested."
     assert tables.headline({"learnt": True, "contrasts": [primary]}) == (
-        "An order was not found to help its own language more than the others (2.5 points would have been)."
+        "No order was found to help its own language more than the others; by 2.5 points it would have been."
     )
     assert "with one seed" in tables.headline({"learnt": True, "contrasts": [unknown]})
     assert tables.headline({"learnt": False, "contrasts": [one]}) == tables.UNLEARNT
