@@ -12,9 +12,9 @@ from evaluation.intervals import LEVEL
 from evaluation.runs import training_words
 
 STYLES = {  # of each kind of contrast: colour, title
-    "primary": ("var(--ink)", "primary: own language more than the others, against controls"),
-    "all orders": ("var(--blue)", "orders of translations, average without English"),
-    "all random orders": ("var(--orange)", "random orders, average without English"),
+    "primary": ("var(--ink)", "primary: gain of an order's own language over the others"),
+    "all orders": ("var(--blue)", "translations' word orders, mean of the other languages"),
+    "all random orders": ("var(--orange)", "random word orders, mean of the other languages"),
     "own language": ("var(--blue)", "own language, against original English"),
     "own language against control": ("var(--orange)", "own language, against its control"),
     "average": ("var(--grey)", "average of the languages without English, against original English"),
@@ -79,7 +79,7 @@ def forest_plot(contrasts):
         colour, title = STYLES[name]
         parts.append(f'<h4 style="color:{colour}">{title}</h4>')
         for entry in group:
-            label = f"all orders ({entry['aligner']})" if entry["order"] is None else row_name(entry)
+            label = f"mean ({entry['aligner']} links)" if entry["order"] is None else row_name(entry)
             label += "" if entry["column"] in (None, "mean_not_english") else f" on {entry['column']}"
             bar = ""
             if entry["low"] is not None:
@@ -90,7 +90,7 @@ def forest_plot(contrasts):
                 f'cx="{x(entry["value"])}" cy="50%" r="4.5" {full}/></svg><small>{points(entry)}{star}</small></div>'
             )
     axis = "".join(f'<text x="{x(tick)}" y="14" {MIDDLE}>{tick_text(tick)}</text>' for tick in ticks(low, high))
-    parts.append(f'<div class="axis"><span></span><svg height="20">{axis}</svg><small>points</small></div></div>')
+    parts.append(f'<div class="axis"><span></span><svg height="20">{axis}</svg><small>+: better</small></div></div>')
     return "".join(parts)
 
 

@@ -11,17 +11,18 @@ from evaluation.tables import HEADLINE, NAMES, alignment_table, left_over
 TITLE = "Does the word order of the English training data matter for zero-shot cross-lingual transfer?"
 GAPS = "What is missing, failed or uneven"
 INTRO = (
-    "English training sentences were put in the word order of their translations, or in a random order. Points: "
-    "accuracy (F1 for questions) on other languages against training on original English, ± half a 95 % interval. *: "
-    "significant."
+    "English training sentences were put in the word order of their translations, or in a random order with as many "
+    "inversions. Numbers: percentage points of accuracy (F1 of answers) in languages other than English, less those of "
+    "training on original English. ± and lines: 95 % intervals over seeds and test sentences. Star and full circle: "
+    "significant, adjusted for the number of comparisons."
 )
 HOW_TO_READ = (
-    "An interval is that of one comparison; it covers chance in training (the seeds) and the choice of test examples. "
-    "A star marks p below 0.05, adjusted for the number of comparisons of its kind (Holm), so an interval may exclude "
-    "0 without a star. Minimum detectable difference, one that would have been found: it is significant with a "
-    "probability of 80 %. Control: a random order with the same Kendall's tau to English order (1 is English, -1 its "
-    "reverse); aligners may share one. In brackets: the aligner that linked the words: pretrained is the encoder as it "
-    "is, joint and separate are fine-tuned (for all languages, for each), manual is links by people."
+    "An interval is that of one comparison, so it may exclude 0 without a star: p below 0.05, adjusted for the number "
+    "of comparisons of its kind (Holm). Minimum detectable difference, one that would likely have been detected: it is "
+    "significant with a probability of 80 %. Control: a random order with the same Kendall's tau to English order (1 "
+    "is English, -1 its reverse); aligners may share one. In brackets: the aligner that linked the words: pretrained "
+    "is the encoder as it is, joint and separate are fine-tuned (for all languages, for each), manual is links by "
+    "people."
 )
 CONTRASTS = (
     "Line: 95 % confidence interval of one comparison, not adjusted. Full circle and star: significant. Open: not."
@@ -175,19 +176,18 @@ def result_section(result):
 def results_page(results, alignments, missing):
     """Return the report as one HTML file without outside parts. Arguments as in markdown."""
     parts = [
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Word order and transfer</title>',
-        f"<style>{STYLE}</style><h1>{TITLE}</h1><p class='muted'>{INTRO}</p>",
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
+        f"<title>Word order and transfer</title><style>{STYLE}</style><h1>{TITLE}</h1><p class='muted'>{INTRO}</p>",
     ]
     for result in results:
         gaps = folded(f"{GAPS}: {len(result['gaps'])}", html_list(result["gaps"]))
+        name = html.escape(f"{result['task']}, {result['model'].split('/')[-1]}")
         parts.append(
-            f'<div class="verdict"><div><h2>{html.escape(result["task"])}, {html.escape(result["model"])}</h2>'
-            f'<p class="line">{html.escape(result["verdict"][0])}</p>'
+            f'<div class="verdict"><div><h2>{name}</h2><p class="line">{html.escape(result["verdict"][0])}</p>'
             f"{folded('In full', html_list(result['verdict'][1:]))}{gaps}</div>"
             f"{forest_plot([one for name in HEADLINE for one in result['contrasts'] if one['name'] == name])}</div>"
         )
-    parts.append(folded("How to read this", f"<p>{CONTRASTS}</p><p>{HOW_TO_READ}</p>"))
+    parts.append(folded("How to read this", HOW_TO_READ))
     parts.append(folded("Not in this report", html_list(left_over(results, missing))))
     parts += map(result_section, results)
     parts += ["<h2>Word aligners</h2>"] * bool(alignments)

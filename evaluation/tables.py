@@ -12,15 +12,15 @@ NAMES = {"accuracy": "accuracy", "f1": "F1", "exact_match": "exact match"}
 COLUMNS = {"mean": "average", "mean_not_english": "average without en", None: "own language"}
 UNCLEAR = "It is unclear whether an order helps its own language more than the others"
 HEADLINE = {  # of each contrast: what is said where it is not significant, of a gain, of a loss
-    "all orders": ("No effect of a translation's order was found; one of {} points would have been",
-                   "The order of a translation gains {} points", "The order of a translation costs {} points"),
-    "all random orders": ("No effect of a random order was found; one of {} points would have been",
-                          "A random order gains {} points", "A random order costs {} points"),
-    "primary": ("No order was found to help its own language more than the others; by {} points it would have been",
-                "An order helps its own language more than the others, by {} points",
-                "An order helps its own language less than the others, by {} points"),
+    "all orders": ("A translation's word order: no effect detected; {} would likely have been",
+                   "A translation's word order gains {}", "A translation's word order costs {}"),
+    "all random orders": ("Random word order: no effect detected; {} would likely have been",
+                          "Random word order gains {}", "Random word order costs {}"),
+    "primary": ("A word order was not seen to help its own language more than others; {} likely would have been",
+                "A word order helps its own language more than others, by {}",
+                "A word order helps its own language less than others, by {}"),
 }  # fmt: skip
-UNLEARNT = "Nothing can be said: no training on original English is clearly more accurate than the majority label."
+UNLEARNT = "Nothing can be said: even training on original English does not clearly beat the majority label."
 OWN = "Bold or framed: the language whose order the row was trained on. Only"
 CONDITIONS = {  # tables with a row for each condition: title, note, contrasts whose stars they show
     "scores": ("{}, percent", "Means over seeds.", []),
@@ -61,8 +61,8 @@ def headline(result):
         found = [one for one in told if one["name"] == name]
         for outcome in (-1, 1, 0):
             numbers = [
-                f"{100 * min(1, abs(one['value' if outcome else 'detectable'])):.1f}"
-                + f" ({one['aligner']})" * (len(found) > 1)
+                f"{100 * min(1, abs(one['value' if outcome else 'detectable'])):.1f} points "
+                f"({one['aligner']} links{', p = %.1g' % one['p_adjusted'] if outcome else ''})"
                 for one in found
                 if (1 if one["value"] > 0 else -1) * clear(one) == outcome
             ]

@@ -533,20 +533,21 @@ def test_the_headline_says_what_was_found_and_what_could_have_been():
     worse, unclear = {**one, "value": -0.013}, {**one, "p_adjusted": 0.06}
     other, primary = {**worse, "value": -0.005, "aligner": "manual"}, {**unclear, "name": "primary"}
     unknown = {**unclear, "p_adjusted": None, "detectable": None, "low": None}
+    found, none = "Random word order", "Random word order: no effect detected; "
     for rows, text in (
-        ([one], "A random order gains 1.3 points."),
-        ([worse], "A random order costs 1.3 points."),
-        ([worse, other], "A random order costs 1.3 (joint) and 0.5 (manual) points."),
-        ([unclear], "No effect of a random order was found; one of 2.5 points would have been."),
-        ([other, unclear], "A random order costs 0.5 (manual) points. No effect of a random order was found; "
-         "one of 2.5 (joint) points would have been."),
-        ([{**unclear, "detectable": 2}],
-         "No effect of a random order was found; one of 100.0 points would have been."),
+        ([one], f"{found} gains 1.3 points (joint links, p = 0.04)."),
+        ([worse], f"{found} costs 1.3 points (joint links, p = 0.04)."),
+        ([worse, other], f"{found} costs 1.3 points (joint links, p = 0.04) and 0.5 points (manual links, p = 0.04)."),
+        ([unclear], f"{none}2.5 points (joint links) would likely have been."),
+        ([other, unclear], f"{found} costs 0.5 points (manual links, p = 0.04). {none}2.5 points (joint links) would "
+         "likely have been."),
+        ([{**unclear, "detectable": 2}], f"{none}100.0 points (joint links) would likely have been."),
     ):  # fmt: skip
         said = tables.headline({"learnt": True, "contrasts": rows})
         assert said == f"{text} Whether an order helps its own language was not tested."
     assert tables.headline({"learnt": True, "contrasts": [primary]}) == (
-        "No order was found to help its own language more than the others; by 2.5 points it would have been."
+        "A word order was not seen to help its own language more than others; 2.5 points (joint links) likely would "
+        "have been."
     )
     assert "with one seed" in tables.headline({"learnt": True, "contrasts": [unknown]})
     assert tables.headline({"learnt": False, "contrasts": [one]}) == tables.UNLEARNT

@@ -211,7 +211,7 @@ def main():
     for items, conditions, deviations, seeds in itertools.product((1000, 60), (4, 11), DEVIATIONS, (2, 3, 5)):
         settings = {"items": items, "deviations": deviations}
         found = coverage(conditions, seeds, args.experiments, **settings)
-        former = coverage(conditions, seeds, args.experiments, unpooled, **settings)
+        former = coverage(conditions, seeds, args.experiments // 4, unpooled, **settings)
         held = COVER[0] <= found["covered"] <= COVER[1] and found["family"] <= FAMILY
         good &= held
         numbers = (
