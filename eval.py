@@ -24,6 +24,7 @@ import numpy as np
 
 from data.files import Arguments, open_output, run_script
 from evaluation import page
+from evaluation.closeness import find_closeness, fit_closeness
 from evaluation.contrasts import (
     BASELINE, condition_name, differences, find_contrasts, find_control, find_gaps, row_rank, split_order,
 )  # fmt: skip
@@ -33,6 +34,7 @@ from evaluation.runs import (
     read_missing, read_statistics, task_metrics,
 )  # fmt: skip
 from evaluation.tables import missing_lines, result_tables, verdict
+from evaluation.tags import add_contributions, by_tag, function_word_terms, tag_shares
 
 
 def mean_scores(scores, columns, seeds):
@@ -53,15 +55,38 @@ def mean_scores(scores, columns, seeds):
 
 
 def score_runs(runs, dev, clusters):
-    """Return {condition: {(seed, language): {metric: score}}} and {metric: cells of intervals.estimator} of runs."""
-    scores, cells = collections.defaultdict(dict), collections.defaultdict(lambda: collections.defaultdict(dict))
+    """Return {condition: {(seed, language): {metric: score}}} and cells of intervals.estimator of runs.
+
+    The cells are {metric: cells} and, by tags.add_contributions, {tag: cells}.
+    """
+    scores = collections.defaultdict(dict)
+    cells, tag_cells = (collections.defaultdict(lambda: collections.defaultdict(dict)) for _ in range(2))
     for run in runs:
         key = run["order"], run["aligner"]
-        for lang, counts in count_run(run, dev).items():
+        for lang, (counts, right) in count_run(run, dev).items():
             scores[key][run["seed"], lang] = task_metrics(counts.sum(0))
             for name, ratio in metric_ratios(counts).items():
                 cells[name][key, lang][run["seed"]] = score_with_influence(*ratio, clusters[lang])
-    return scores, cells
+            if right:
+                add_contributions(tag_cells, key, run["seed"], lang, right, counts[:, 1], clusters[lang])
+    return scores, cells, tag_cells
+
+
+def order_contrasts(keys, controls, langs, train, cells, tag_cells, clusters):
+    """Return [(name, aligner, column, estimate)] of closeness and function words, and {aligner: closeness}.
+
+    train: {condition: training file}; cells: the main metric's; tag_cells: score_runs'.
+    """
+    found, closeness = [], {}
+    function_words = estimator(tag_cells["function words"], clusters)
+    for aligner in dict.fromkeys(key[1] for key in keys):
+        if terms := function_word_terms(keys, controls, langs, aligner):
+            found.append(("function words", aligner, "function words", function_words(terms)))
+        if tau := find_closeness(train, langs, aligner):
+            closeness[aligner] = {condition_name(key): row for key, row in tau.items()}
+            if fit := fit_closeness(tau, cells):
+                found.append(("closeness", aligner, "tau", {**estimator(cells, clusters)(fit[0]), "p": fit[1]}))
+    return [one for one in found if one[-1]], closeness
 
 
 def find_unlearnt(task, dev, langs, scores):
@@ -100,9 +125,12 @@ def compare(runs):
     columns = {lang: [lang] for lang in langs} | averages
 
     dev, clusters = read_dev(task, first["data_dir"], first.get("max_dev"), langs)
-    scores, cells = score_runs(runs, dev, clusters)
+    scores, cells, tag_cells = score_runs(runs, dev, clusters)
     metric = METRICS[KINDS[task]][0]
-    estimates = {name: estimator(part, clusters) for name, part in cells.items()}
+    estimates, tag_estimates = (
+        {name: estimator(part, clusters) for name, part in some.items()} for some in (cells, tag_cells)
+    )
+    shares = tag_shares(dev) if tag_cells else {}
     statistics = {key: read_statistics(members) for key, members in conditions.items()}
     tau = {key: found.get("kendall_tau") for key, found in statistics.items()}
     controls = {key: find_control(key, tau) for key in conditions}
@@ -121,9 +149,12 @@ def compare(runs):
             "difference": differences(key, baseline, columns, estimates),
             "control": control and {"order": control[0], "aligner": control[1], "kendall_tau": tau[control]},
             "against_control": differences(key, control, columns, estimates),
+            "by_tag": by_tag(key, baseline, tag_cells, tag_estimates, shares),
         })  # fmt: skip
     averaged = averages.get("mean_not_english", [])
-    contrasts = find_contrasts(list(conditions), controls, langs, averaged, estimates[metric])
+    keys, train = list(conditions), {(row["order"], row["aligner"]): row["train"] for row in rows}
+    more, closeness = order_contrasts(keys, controls, langs, train, cells[metric], tag_cells, clusters)
+    contrasts = find_contrasts(keys, controls, langs, averaged, estimates[metric], more)
     uneven = [
         f"{condition_name(key)} varies more between seeds in {lang} (by {100 * own:.1f} points) than others do "
         f"({100 * others:.1f}; p = {p:.2g}); the intervals allow for that in part."
@@ -136,7 +167,7 @@ def compare(runs):
         "languages": langs, "averaged": shared, "columns": list(columns),
         "examples": {lang: len(clusters[lang]) for lang in langs},
         "clusters": {lang: len(np.unique(clusters[lang])) for lang in langs},
-        "settings": settings, "machines": machines(runs), "rows": rows,
+        "tags": shares, "closeness": closeness, "settings": settings, "machines": machines(runs), "rows": rows,
         "runs": [
             describe_run(run, {lang: scores[run["order"], run["aligner"]][run["seed"], lang] for lang in run["dev"]})
             for run in runs

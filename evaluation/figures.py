@@ -6,19 +6,30 @@ import html
 import itertools
 import math
 
+import numpy as np
+
 from data.files import InputError
+from evaluation.closeness import centred
 from evaluation.contrasts import condition_name, split_order
 from evaluation.intervals import LEVEL
 from evaluation.runs import training_words
+from evaluation.tags import FUNCTION_WORDS
 
 STYLES = {  # of each kind of contrast: colour, title
     "primary": ("var(--ink)", "primary: gain of an order's own language over the others"),
+    "function words": (
+        "var(--ink)",
+        "function words: ADP and AUX behind their word, verb-last orders less their controls",
+    ),
+    "closeness": ("var(--ink)", "closeness: points for a unit of Kendall's tau between order and language"),
     "all orders": ("var(--blue)", "translations' word orders, mean of the other languages"),
     "all random orders": ("var(--orange)", "random word orders, mean of the other languages"),
     "own language": ("var(--blue)", "own language, against original English"),
     "own language against control": ("var(--orange)", "own language, against its control"),
     "average": ("var(--grey)", "average of the languages without English, against original English"),
 }
+TAG_KINDS = {"ADP": "adp", "AUX": "aux", "NOUN": "noun", "PROPN": "noun", "VERB": "verb"}  # others are "other"
+KIND_NAMES = {"adp": "ADP", "aux": "AUX", "noun": "NOUN, PROPN", "verb": "VERB", "other": "other tags"}
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 430, 330, 46, 44, 10, 12  # of a picture and its margins
 SHIFT = {"order": -3, "random": 3, "other": 0}  # side by side where tau is the same
 MIDDLE, END = 'text-anchor="middle"', 'text-anchor="end"'
@@ -27,6 +38,11 @@ MIDDLE, END = 'text-anchor="middle"', 'text-anchor="end"'
 def row_name(row):
     """Return the name of a row's condition."""
     return condition_name((row["order"], row["aligner"]))
+
+
+def named(result, name):
+    """Return the contrasts of a name."""
+    return [contrast for contrast in result["contrasts"] if contrast["name"] == name]
 
 
 def clear(contrast):
@@ -193,6 +209,81 @@ def loss_plot(result):
         name = html.escape(f"{row_name(run)}, seed {run['seed']}")
         parts.append(f'<polyline points="{line}" class="{run["order"]}"><title>{name}</title></polyline>')
     return "".join(parts) + "</svg>"
+
+
+def stacked(parts, x, top):
+    """Return SVG rectangles of contributions by kind of word, gains to the right of 0 and losses to the left."""
+    bars, ends = "", {True: 0.0, False: 0.0}
+    for kind in (*TAG_KINDS.values(), "other"):
+        value = parts.pop(kind, 0.0)
+        start = ends[value > 0]
+        ends[value > 0] += value
+        left, right = sorted((start, start + value))
+        bars += f'<rect x="{x(left):.2f}%" width="{x(right) - x(left):.2f}%" y="{top}" height="9" class="{kind}"/>'
+    return bars
+
+
+def tag_bars(result, row, control):
+    """Return HTML, a line for each language: what kinds of words contribute to the difference from original English.
+
+    Upper bar: the order of `row`; lower bar: its control, a row too.
+    """
+    lines, langs = [], [lang for lang in [*FUNCTION_WORDS, *result["tags"]] if lang in row["by_tag"]]
+    for lang in dict.fromkeys(langs):
+        pair = []
+        for one in (row, control):
+            parts = collections.Counter()
+            for tag, entry in one["by_tag"].get(lang, {}).items():
+                parts[TAG_KINDS.get(tag, "other")] += (entry["contribution"] or {"value": 0.0})["value"]
+            pair.append(parts)
+        lines.append((lang, pair))
+    sums = [sum(v for v in parts.values() if sign * v > 0) for _, pair in lines for parts in pair for sign in (1, -1)]
+    low, high = min([-0.01, *sums]) * 1.04, max([0.01, *sums]) * 1.04
+
+    def x(value):
+        return 100 * (value - low) / (high - low)
+
+    legend = "".join(f'<svg width="14" height="10"><rect width="12" height="9" class="{kind}"/></svg> {name} &nbsp; '
+                     for kind, name in KIND_NAMES.items())  # fmt: skip
+    grid = "".join(
+        f'<line x1="{x(tick):.2f}%" x2="{x(tick):.2f}%" y1="0" y2="100%" class="{"grid" if tick else "zero"}"/>'
+        for tick in ticks(low, high)
+    )
+    html_lines = [f'<p class="muted">{legend}</p><div class="forest">']
+    for lang, pair in lines:
+        numbers = " | ".join(f"{100 * sum(parts.values()):+.1f}" for parts in pair)
+        bars = "".join(stacked(parts, x, top) for parts, top in zip(pair, (3, 14)))
+        html_lines.append(
+            f'<div><span>{html.escape(lang)}</span><svg height="27">{grid}{bars}</svg><small>{numbers}</small></div>'
+        )
+    axis = "".join(f'<text x="{x(tick):.2f}%" y="14" {MIDDLE}>{tick_text(tick)}</text>' for tick in ticks(low, high))
+    return "".join([*html_lines, f'<div><span></span><svg height="20">{axis}</svg><small>points</small></div></div>'])
+
+
+def closeness_plot(result, aligner):
+    """Return SVG: scores against Kendall's tau between the order trained on and the language's, both less the means of
+    order and language; the line is gamma; full: an order on its own language."""
+    tau, metric = result["closeness"][aligner], result["metric"]
+    rows = {row_name(row): row for row in result["rows"]}
+    langs = list(next(iter(tau.values())))
+    gains = centred(
+        np.array([[rows[name]["scores"][lang][metric] for lang in langs] for name in tau]), np.ones(len(langs))
+    )
+    steps = centred(np.array([[tau[name][lang] for lang in langs] for name in tau]), np.ones(len(langs)))
+    across, down = (1.1 * steps.min(), 1.1 * steps.max()), (1.1 * gains.min(), 1.1 * gains.max())
+    labels = "closeness: tau less the means of order and language", "points less the means"
+    parts, x, y = axes("gain against closeness", across, down, *labels, tick_text)
+    for one in named(result, "closeness"):
+        if one["aligner"] == aligner:
+            ends = [f'x{n}="{x(step):.1f}" y{n}="{y(step * one["value"]):.1f}"' for n, step in enumerate(across, 1)]
+            parts.append(f'<line {" ".join(ends)} stroke="var(--orange)" stroke-width="2"/>')
+    for (c, name), (m, lang) in itertools.product(enumerate(tau), enumerate(langs)):
+        own = rows[name]["target"] == lang
+        parts.append(
+            f'<circle cx="{x(steps[c, m]):.1f}" cy="{y(gains[c, m]):.1f}" r="{5 if own else 3}" stroke="var(--blue)" '
+            f'fill="var(--{"blue" if own else "bg"})"><title>{html.escape(name)} on {lang}</title></circle>'
+        )
+    return "".join([*parts, "</svg>"])
 
 
 def match_order(original, moved):

@@ -24,25 +24,24 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(48)
 # ---- distributions ---------------------------------------------------------------------------------------
 
 
+@functools.lru_cache
+def angle_integral(low, df, top):
+    """Return the integral of sin(angle)^(top - 1) cos(angle)^(df - 1) above `low`, over 12 widths of it at most."""
+    half = min(math.pi / 2 - low, 12 / math.sqrt(df)) / 2
+    angles = low + half * (1 + NODES)
+    return half * float(WEIGHTS @ (np.sin(angles) ** (top - 1) * np.cos(angles) ** (df - 1)))
+
+
 def tail(angle, df, top=1):
     """Return P(|T| > sqrt(df) tan(angle)) of Student's t with df degrees of freedom; P(F > df / top tan(angle)^2) of
-    Fisher's F with `top` and df.
-
-    The density of the angle is proportional to sin(angle)^(top - 1) cos(angle)^(df - 1) (Abramowitz and Stegun 26.6.2,
-    26.7). It is integrated over 12 of its widths, the whole quarter turn where df is small.
+    Fisher's F with `top` and df. The integrand is the density of the angle (Abramowitz and Stegun 26.6.2, 26.7).
     """
-
-    def integral(low):
-        half = min(math.pi / 2 - low, 12 / math.sqrt(df)) / 2
-        angles = low + half * (1 + NODES)
-        return half * float(WEIGHTS @ (np.sin(angles) ** (top - 1) * np.cos(angles) ** (df - 1)))
-
-    return integral(angle) / integral(0.0)
+    return angle_integral(angle, df, top) / angle_integral(0.0, df, top)
 
 
 def bisect(too_low, low, high):
     """Return the number between low and high below which `too_low(number)` holds."""
-    for _ in range(60):
+    for _ in range(50):
         middle = (low + high) / 2
         low, high = (middle, high) if too_low(middle) else (low, middle)
     return low
@@ -234,7 +233,7 @@ def family(estimates):
     are None where there is no interval.
     """
     tested = [found for found in estimates if known(found)]
-    values = [p_value(found) for found in tested]
+    values = [found.get("p") or p_value(found) for found in tested]  # closeness has its own p
     adjusted, rows = iter(zip(values, holm(values))), []
     for found in estimates:
         p, p_adjusted = next(adjusted) if known(found) else (None, None)

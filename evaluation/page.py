@@ -5,8 +5,18 @@ The words and tables in both are those of tables.py, the pictures those of figur
 
 import html
 
-from evaluation.figures import examples, forest_plot, loss_plot, tau_plot
-from evaluation.tables import HEADLINE, NAMES, alignment_table, left_over
+from evaluation.figures import (
+    closeness_plot,
+    examples,
+    forest_plot,
+    loss_plot,
+    named,
+    points,
+    row_name,
+    tag_bars,
+    tau_plot,
+)
+from evaluation.tables import HEADLINE, NAMES, alignment_table, left_over, tag_table
 
 TITLE = "Does the word order of the English training data matter for zero-shot cross-lingual transfer?"
 GAPS = "What is missing, failed or uneven"
@@ -31,6 +41,16 @@ DISTANCE = (
     "Full, blue: an order on its own language. Open, orange: its control, on the same language. Grey: others, on the "
     "average without English. Circles without a label: the same by another aligner. Upright lines: 95 % intervals."
 )
+CLOSENESS = (
+    "Each circle: an order tested in a language (full: in its own). Across: Kendall's tau between the order and that of "
+    "the language's translation; up: the score; both less the means of order and language."
+)
+BARS = (
+    "What words of each gold tag contribute to the difference from original English, in points of accuracy: gains to "
+    "the right, losses to the left, the total beside. Upper bar and first number: the order; lower, second: its "
+    "control."
+)
+BY_TAG = "Share of the words and accuracy, percent; below, the contribution to the difference from original English."
 LOSSES = "The loss of each run by step, as the mean since the point before. Blue: original English; grey: the others."
 STYLE = """
 :root { color-scheme: light dark; --ink: #222; --bg: #fff; --soft: #f4f7fa; --line: #e3e5e8; --muted: #5f6368;
@@ -59,7 +79,9 @@ td small { display: block; font-size: .72rem; opacity: .8 } td[style] { color: #
 .grid { stroke: var(--line); stroke-width: 1 } .zero { stroke: var(--ink); stroke-width: 1 }
 .forest > div { display: grid; grid-template-columns: 15rem 1fr 7rem; column-gap: .8rem; align-items: center }
 .forest svg { width: 100%; display: block; overflow: visible } .forest h4 { margin: .8rem 0 .1rem; font-size: .9rem }
-.forest span, .forest small { font-size: .85rem } .bar { stroke-width: 3 } .forest { padding-right: .5rem }
+.forest span, .forest small { font-size: .85rem } .bar { stroke-width: 3 } rect { stroke: var(--ink); stroke-width: .5 }
+.adp { fill: var(--ink) } .aux { fill: var(--blue) } .noun { fill: #e3a06f } .verb { fill: #c3c8ce }
+.other { fill: var(--bg) }  .forest { padding-right: .5rem }
 .plot { width: 100%; max-width: 34rem; display: block } .forest circle { stroke-width: 2; fill: var(--bg) }
 polyline { fill: none; stroke: var(--grey) } .original { stroke: var(--blue); stroke-width: 2 }
 .plot text { paint-order: stroke; stroke: var(--bg); stroke-width: 3px }
@@ -157,6 +179,29 @@ def html_table(table):
     return titled(table["title"], content, table["note"])
 
 
+def order_section(result):
+    """Return HTML on closeness and on tags, a list."""
+    parts, rows = [], {(row["order"], row["aligner"]): row for row in result["rows"]}
+    for aligner, tau in result["closeness"].items():
+        note = CLOSENESS + "".join(
+            f" gamma is {points(one)} points for a unit of tau, p = {one['p']:.2g}."
+            + f" From English order to Hindi's: {100 * one['value'] * (1 - tau['original']['hi']):+.2f} points."
+            * ("hi" in tau.get("original", ()))
+            for one in named(result, "closeness") if one["aligner"] == aligner
+        )  # fmt: skip
+        parts.append(
+            titled(f"Gain against closeness of orders ({aligner} links)", closeness_plot(result, aligner), note)
+        )
+    for row in result["rows"]:
+        control = rows.get((row["control"]["order"], row["control"]["aligner"])) if row["control"] else None
+        if control and row["by_tag"] and row["difference"]:
+            parts.append(
+                folded(f"By tag: {row_name(row)} and its control", f"<p>{BARS}</p>{tag_bars(result, row, control)}")
+            )
+    tables = "".join(html_table(tag_table(result, row)) for row in result["rows"] if row["by_tag"])
+    return [*parts, folded("By tag: every condition and language", tables and f"<p>{BY_TAG}</p>{tables}")]
+
+
 def result_section(result):
     """Return one task and model as HTML: the plots, the tables, the examples, the losses."""
     maps = [table for table in result["tables"] if table["title"].startswith("Difference")]
@@ -166,6 +211,7 @@ def result_section(result):
         titled(f"Contrasts in {name}, percentage points", forest_plot(result["contrasts"]), CONTRASTS),
         titled("Effect against Kendall's tau to English order", tau_plot(result), DISTANCE),
         *map(html_table, maps),
+        *order_section(result),
         titled("The training sentences in every order", examples(result), EXAMPLES),
         *(html_table(table) for table in result["tables"] if table not in maps),
         folded("Training losses", losses and f'<p class="muted">{LOSSES}</p>{losses}'),

@@ -18,6 +18,7 @@ from data.files import (
 from data.metrics import pair_counts, tagging_counts, tagging_metrics
 from data.squad import QA_TASKS, answer_counts, gold_answers, qa_files, read_answer_predictions, read_squad
 from evaluation.contrasts import aligner_rank, condition_name
+from evaluation.tags import right_by_tag
 
 KINDS = {**dict.fromkeys(TAGS, "tagging"), **dict.fromkeys(PAIR_LABELS, "pairs"), **dict.fromkeys(QA_TASKS, "qa")}
 SCRIPTS = {"tagging": "train_pos.py", "pairs": "train_xnli.py", "qa": "train_qa.py"}
@@ -201,9 +202,10 @@ def read_tag_predictions(path, task="udpos"):
 
 
 def count_run(run, dev):
-    """Return {language: counts of each example} of a run by read_dev's gold labels; see metric_ratios.
+    """Return {language: (counts of each example, right words by tag)} of a run by read_dev's gold labels.
 
-    Raises InputError for predictions that do not fit the gold labels.
+    Counts: see metric_ratios; right words: see tags.right_by_tag, {} of other tasks than tagging. Raises InputError for
+    predictions that do not fit the gold labels.
     """
     task, found = run["task"], {}
     for lang in run["dev"]:
@@ -213,17 +215,17 @@ def count_run(run, dev):
             check_count(path, len(predicted), len(gold), gold_path, "sentences")
             for n, (tags, truth) in enumerate(zip(predicted, gold), 1):
                 check_count(f"{path}: sentence {n}", len(tags), len(truth), gold_path, "tags")
-            found[lang] = tagging_counts(gold, predicted)
+            found[lang] = tagging_counts(gold, predicted), right_by_tag(gold, predicted)
         elif KINDS[task] == "pairs":
             predicted = read_labels(path, PAIR_LABELS[task], "label")
             check_count(path, len(predicted), len(gold), gold_path, "labels")
-            found[lang] = pair_counts(gold, predicted)
+            found[lang] = pair_counts(gold, predicted), {}
         else:
             predicted = read_answer_predictions(path)
             if predicted.keys() != gold.keys():
                 wrong = f"{len(predicted)} answers, not to the {len(gold)} questions of {gold_path}"
                 raise InputError(f"{path}: {wrong}; train this run again")
-            found[lang] = answer_counts(gold, predicted, lang, task)
+            found[lang] = answer_counts(gold, predicted, lang, task), {}
     return found
 
 

@@ -6,10 +6,11 @@ its colour). Tables with "words" hold text. Markdown, HTML and results.json have
 """
 
 from evaluation.contrasts import split_order
-from evaluation.figures import clear, points, row_name
+from evaluation.figures import clear, named, points, row_name
 
 NAMES = {"accuracy": "accuracy", "f1": "F1", "exact_match": "exact match"}
-COLUMNS = {"mean": "average", "mean_not_english": "average without en", None: "own language"}
+COLUMNS = {"mean": "average", "mean_not_english": "average without en", None: "own language",
+           "function words": "ADP and AUX", "tau": "a unit of tau"}  # fmt: skip
 UNCLEAR = "It is unclear whether an order helps its own language more than the others"
 HEADLINE = {  # of each contrast: what is said where it is not significant, of a gain, of a loss
     "all orders": ("A translation's word order: no effect detected; {} would likely have been",
@@ -34,11 +35,6 @@ CONDITIONS = {  # tables with a row for each condition: title, note, contrasts w
 def shown(value, form, factor=1):
     """Return a number times `factor` as text, a dash for None."""
     return "–" if value is None else format(factor * value, form)
-
-
-def named(result, name):
-    """Return the contrasts of a name."""
-    return [contrast for contrast in result["contrasts"] if contrast["name"] == name]
 
 
 def tally(contrasts):
@@ -157,6 +153,7 @@ def contrast_table(result):
     for one in result["contrasts"]:
         name = f"all orders ({one['aligner']})" if one["order"] is None else row_name(one)
         least = "none" if (one["detectable"] or 0) > 1 else shown(one["detectable"], ".1f", 100)
+        least = "–" if one["name"] == "closeness" else least  # its p is not that of its interval
         numbers = [cell(points(one), mark=clear(one)), shown(one["p"], ".2g"), shown(one["p_adjusted"], ".2g"), least]
         rows.append([one["name"], name, COLUMNS.get(one["column"], one["column"]), *numbers, str(one["seeds"])])
     note = (
@@ -203,6 +200,21 @@ def settings_table(result):
     counts |= {"clusters": result["clusters"]} if result["clusters"] != result["examples"] else {}
     values |= {name: ", ".join(f"{lang} {count:,}" for lang, count in found.items()) for name, found in counts.items()}
     return word_table("Settings, machines and versions", "", ["setting", "value"], map(list, values.items()))
+
+
+def tag_table(result, row):
+    """Return the table of a condition by gold tag: languages in rows, tags in columns."""
+    tags = [tag for tags in result["tags"].values() for tag in tags]
+    header, rows = sorted(set(tags), key=lambda tag: (-tags.count(tag), tag)), []
+    for lang, found in row["by_tag"].items():
+        cells = [cell(lang)]
+        for tag in header:
+            entry = found.get(tag)
+            text = f"{100 * result['tags'][lang][tag]:.1f}, {100 * entry['accuracy']:.1f}" if entry else "–"
+            change = entry and entry["contribution"]
+            cells.append(cell(text, small=points(change) if change else None, value=change["value"] if change else 0.0))
+        rows.append(cells)
+    return {"title": f"By tag: {row_name(row)}", "note": "", "header": ["tested on", *header], "rows": rows}
 
 
 def result_tables(result):
