@@ -58,9 +58,9 @@ def find_closeness(train, langs, aligner):
             path = os.path.join(folder, name.replace(f"-{key[0]}.", f"-{lang}.") + ".order")
             if lang != "en" and (order := read_order(path)):
                 signs[lang] = pair_signs(order)
-    if not signs:
+    if not keys or keys[0][0] not in signs:
         return {}
-    weights = next(iter(signs.values()))[1]
+    weights = signs[keys[0][0]][1]
     signs = {lang: one for lang, (one, weight) in signs.items() if np.array_equal(weight, weights)}
     signs["en"] = np.ones(len(weights), np.int8)
     orders = {key: "en" if key == BASELINE else key[0] for key in [BASELINE, *keys]}
@@ -81,9 +81,9 @@ def fit_closeness(tau, cells):
     """Return (terms of gamma, p, permutations tried), None where the table is too small or has one seed.
 
     tau: find_closeness'; cells: {(condition, language): {seed: (score, influence)}}. Languages are weighted by the
-    inverse of their variance between seeds. p: fraction of the permutations of languages, which give the tau of one to
-    another's scores, with at least as large a |gamma| / SE (the observed one counts). SE is of that permutation: with
-    weights w and x the tau that centred leaves, it is proportional to 1 / sqrt(sum w x^2).
+    inverse of the variance that condition and seed leave. p: fraction of the permutations of languages, which give the
+    tau of one to another's scores, with at least as large a |gamma| / SE (the observed one counts). SE is that of the
+    permutation: with weights w and x the tau that centred leaves, it is proportional to 1 / sqrt(sum w x^2).
     """
     keys, langs = list(tau), list(next(iter(tau.values()), ()))
     found = [[cells.get((key, lang), {}) for lang in langs] for key in keys]
@@ -91,7 +91,8 @@ def fit_closeness(tau, cells):
     if len(keys) < 2 or len(langs) < 4 or len(seeds) < 2:
         return None
     scores = np.array([[[cell[seed][0] for seed in seeds] for cell in row] for row in found])
-    variance = scores.var(2, ddof=1).mean(0)
+    rest = scores - scores.mean(2, keepdims=True) - scores.mean(0) + scores.mean((0, 2))[:, None]
+    variance = (rest**2).sum((0, 2)) / (len(keys) - 1) / (len(seeds) - 1)
     weights = 1 / np.maximum(variance, 1e-3 * max(variance.mean(), 1e-12))
     table, means = np.array([[tau[key][lang] for lang in langs] for key in keys]), scores.mean(2)
 

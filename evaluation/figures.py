@@ -260,10 +260,10 @@ def tag_bars(result, row, control):
     return "".join([*html_lines, f'<div><span></span><svg height="20">{axis}</svg><small>points</small></div></div>'])
 
 
-def closeness_plot(result, aligner):
+def closeness_plot(result, contrast):
     """Return SVG: scores against Kendall's tau between the order trained on and the language's, both less the means of
     order and language; the line is gamma; full: an order on its own language."""
-    tau, metric = result["closeness"][aligner], result["metric"]
+    tau, metric = result["closeness"][contrast["aligner"]], result["metric"]
     rows = {row_name(row): row for row in result["rows"]}
     langs = list(next(iter(tau.values())))
     gains = centred(
@@ -273,10 +273,8 @@ def closeness_plot(result, aligner):
     across, down = (1.1 * steps.min(), 1.1 * steps.max()), (1.1 * gains.min(), 1.1 * gains.max())
     labels = "closeness: tau less the means of order and language", "points less the means"
     parts, x, y = axes("gain against closeness", across, down, *labels, tick_text)
-    for one in named(result, "closeness"):
-        if one["aligner"] == aligner:
-            ends = [f'x{n}="{x(step):.1f}" y{n}="{y(step * one["value"]):.1f}"' for n, step in enumerate(across, 1)]
-            parts.append(f'<line {" ".join(ends)} stroke="var(--orange)" stroke-width="2"/>')
+    ends = [f'x{n}="{x(step):.1f}" y{n}="{y(step * contrast["value"]):.1f}"' for n, step in enumerate(across, 1)]
+    parts.append(f'<line {" ".join(ends)} stroke="var(--orange)" stroke-width="2"/>')
     for (c, name), (m, lang) in itertools.product(enumerate(tau), enumerate(langs)):
         own = rows[name]["target"] == lang
         parts.append(

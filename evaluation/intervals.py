@@ -133,7 +133,7 @@ def find_uneven(cells):
         covariance, df, parts = pool_deviations(cells, [lang])
         for key, (squares, share, degrees) in parts.items():
             own, others = degrees * squares[0] / share, df * covariance[0, 0] - degrees * squares[0] / share
-            if df > degrees and others > 0:
+            if df - degrees >= 10 and others > 0:  # scores of few runs can be equal by chance
                 p = tail(math.atan(math.sqrt(own / others)), df - degrees, degrees)
                 found.append((key, lang, math.sqrt(own / degrees), math.sqrt(others / (df - degrees)), p))
     return [(*rest, len(found) * p) for *rest, p in found if len(found) * p < LEVEL]

@@ -42,15 +42,15 @@ DISTANCE = (
     "average without English. Circles without a label: the same by another aligner. Upright lines: 95 % intervals."
 )
 CLOSENESS = (
-    "Each circle: an order tested in a language (full: in its own). Across: Kendall's tau between the order and that of "
-    "the language's translation; up: the score; both less the means of order and language."
+    "Each circle: an order tested in a language (full: in its own). Across: Kendall's tau between the order and that "
+    "of the language's translation; up: the score; both less the means of order and language."
 )
 BARS = (
     "What words of each gold tag contribute to the difference from original English, in points of accuracy: gains to "
     "the right, losses to the left, the total beside. Upper bar and first number: the order; lower, second: its "
     "control."
 )
-BY_TAG = "Share of the words and accuracy, percent; below, the contribution to the difference from original English."
+BY_TAG = "Share of words and accuracy, in percent; below, the contribution to the difference from original English."
 LOSSES = "The loss of each run by step, as the mean since the point before. Blue: original English; grey: the others."
 STYLE = """
 :root { color-scheme: light dark; --ink: #222; --bg: #fff; --soft: #f4f7fa; --line: #e3e5e8; --muted: #5f6368;
@@ -182,16 +182,12 @@ def html_table(table):
 def order_section(result):
     """Return HTML on closeness and on tags, a list."""
     parts, rows = [], {(row["order"], row["aligner"]): row for row in result["rows"]}
-    for aligner, tau in result["closeness"].items():
-        note = CLOSENESS + "".join(
-            f" gamma is {points(one)} points for a unit of tau, p = {one['p']:.2g}."
-            + f" From English order to Hindi's: {100 * one['value'] * (1 - tau['original']['hi']):+.2f} points."
-            * ("hi" in tau.get("original", ()))
-            for one in named(result, "closeness") if one["aligner"] == aligner
-        )  # fmt: skip
-        parts.append(
-            titled(f"Gain against closeness of orders ({aligner} links)", closeness_plot(result, aligner), note)
-        )
+    for one in named(result, "closeness"):
+        note = f"{CLOSENESS} Line: gamma, {points(one)} points for a unit of tau, p = {one['p']:.2g}."
+        if tau := result["closeness"][one["aligner"]].get("original", {}).get("hi"):
+            note += f" From English order to that of Hindi it is {100 * one['value'] * (1 - tau):+.2f} points."
+        title = f"Gain against closeness of orders ({one['aligner']} links)"
+        parts.append(titled(title, closeness_plot(result, one), note))
     for row in result["rows"]:
         control = rows.get((row["control"]["order"], row["control"]["aligner"])) if row["control"] else None
         if control and row["by_tag"] and row["difference"]:
