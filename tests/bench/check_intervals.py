@@ -58,7 +58,7 @@ def same_condition(runs, conditions, size):
     """Return how often intervals of a condition against itself leave out 0: {'languages', 'averages'}, fractions."""
     langs, args = list(runs[0]["dev"]), runs[0]["args"]
     dev, clusters = evaluation.read_dev(runs[0]["task"], args["data_dir"], args.get("max_dev"), langs)
-    _, cells = evaluation.score_runs(runs, dev, clusters)
+    _, cells, _ = evaluation.score_runs(runs, dev, clusters)
     columns = {"languages": [[lang] for lang in langs], "averages": [langs, [lang for lang in langs if lang != "en"]]}
     left_out = collections.defaultdict(list)
     for groups in groupings([run["seed"] for run in runs], conditions, size):
