@@ -73,7 +73,8 @@ def score_runs(runs, dev, clusters):
 
 
 def order_contrasts(keys, controls, langs, train, cells, tag_cells, clusters):
-    """Return [(name, aligner, column, estimate)] of closeness and function words, and {aligner: closeness}.
+    """Return [(name, aligner, column, estimate)] of function words and closeness, and {order: {language: tau}} of the
+    first aligner that has order files.
 
     train: {condition: training file}; cells: the main metric's; tag_cells: score_runs'.
     """
@@ -83,9 +84,10 @@ def order_contrasts(keys, controls, langs, train, cells, tag_cells, clusters):
         if terms := function_word_terms(keys, controls, langs, aligner):
             found.append(("function words", aligner, "function words", function_words(terms)))
         if tau := find_closeness(train, langs, aligner):
-            closeness[aligner] = {condition_name(key): row for key, row in tau.items()}
+            closeness = closeness or {key[0]: row for key, row in tau.items()}
             if fit := fit_closeness(tau, cells):
-                found.append(("closeness", aligner, "tau", {**estimator(cells, clusters)(fit[0]), "p": fit[1]}))
+                terms, p = fit
+                found.append(("closeness", aligner, "tau", estimator(cells, clusters)(terms) | {"p_languages": p}))
     return [one for one in found if one[-1]], closeness
 
 

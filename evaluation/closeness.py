@@ -78,7 +78,7 @@ def centred(values, weights):
 
 
 def fit_closeness(tau, cells):
-    """Return (terms of gamma, p, permutations tried), None where the table is too small or has one seed.
+    """Return (terms of gamma, p), None where the table is too small or has one seed.
 
     tau: find_closeness'; cells: {(condition, language): {seed: (score, influence)}}. Languages are weighted by the
     inverse of the variance that condition and seed leave. p: fraction of the permutations of languages, which give the
@@ -115,4 +115,4 @@ def fit_closeness(tau, cells):
     larger = sum(int((statistic(table[:, part].swapaxes(0, 1)) >= limit).sum()) for part in np.array_split(orders, 50))
     slopes = weights * left / squares
     terms = [(slopes[c, m], key, lang) for c, key in enumerate(keys) for m, lang in enumerate(langs)]
-    return terms, larger / len(orders), len(orders)
+    return terms, larger / len(orders)

@@ -263,8 +263,8 @@ def tag_bars(result, row, control):
 def closeness_plot(result, contrast):
     """Return SVG: scores against Kendall's tau between the order trained on and the language's, both less the means of
     order and language; the line is gamma; full: an order on its own language."""
-    tau, metric = result["closeness"][contrast["aligner"]], result["metric"]
-    rows = {row_name(row): row for row in result["rows"]}
+    tau, metric = result["closeness"], result["metric"]
+    rows = {row["order"]: row for row in result["rows"] if row["aligner"] in ("none", contrast["aligner"])}
     langs = list(next(iter(tau.values())))
     gains = centred(
         np.array([[rows[name]["scores"][lang][metric] for lang in langs] for name in tau]), np.ones(len(langs))

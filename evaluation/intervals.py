@@ -233,7 +233,7 @@ def family(estimates):
     are None where there is no interval.
     """
     tested = [found for found in estimates if known(found)]
-    values = [found.get("p") or p_value(found) for found in tested]  # closeness has its own p
+    values = [found.get("p_languages") or p_value(found) for found in tested]  # closeness has its own p
     adjusted, rows = iter(zip(values, holm(values))), []
     for found in estimates:
         p, p_adjusted = next(adjusted) if known(found) else (None, None)

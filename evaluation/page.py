@@ -182,9 +182,9 @@ def html_table(table):
 def order_section(result):
     """Return HTML on closeness and on tags, a list."""
     parts, rows = [], {(row["order"], row["aligner"]): row for row in result["rows"]}
-    for one in named(result, "closeness"):
+    for one in named(result, "closeness")[:1]:
         note = f"{CLOSENESS} Line: gamma, {points(one)} points for a unit of tau, p = {one['p']:.2g}."
-        if tau := result["closeness"][one["aligner"]].get("original", {}).get("hi"):
+        if tau := result["closeness"].get("original", {}).get("hi"):
             note += f" From English order to that of Hindi it is {100 * one['value'] * (1 - tau):+.2f} points."
         title = f"Gain against closeness of orders ({one['aligner']} links)"
         parts.append(titled(title, closeness_plot(result, one), note))
