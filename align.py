@@ -416,7 +416,8 @@ def main():
             if len(shown) < HTML_PAIRS:
                 shown.append((pair, found["links"][0], found["evidence"], truth))
             bar.update()
-        if gold is not None:  # an error here leaves no output
+        common.check_known(args.model, tokenizer)  # an error here leaves no output
+        if gold is not None:
             check_count(args.gold, len(gold), counts["lines"], args.input)
             note = check_inside(args.gold, gold, lengths, args.gold_index)
     if world > 1:

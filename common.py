@@ -4,6 +4,7 @@ An encoder is any model that transformers' AutoModel loads without code of its o
 subword. Sentences are lists of words.
 """
 
+import collections
 import contextlib
 import ctypes
 import functools
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from data.files import InputError, one_line
+from data.files import InputError, check_content, one_line, warn
 
 # transformers imports scikit-learn where it is installed: a second of every start, and only generation uses it.
 sys.modules.setdefault("sklearn", None)
@@ -28,7 +29,10 @@ ENCODER = (
     "expected the Hugging Face folder of an encoder (config.json, model.safetensors, tokenizer.json), or its name on a "
     "hub that is reachable"
 )
+FEW_UNKNOWN, EXAMPLES = 3, 5  # unknown subwords of a run that are not worth a line, and most examples in that line
 MOST_LAYERS = 1000  # of an encoder: more would take minutes to build and are a damaged config.json
+# What tokenizer_config.json may say of the text against tokenizer.json.
+TEXT_OPTIONS = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "keep_accents", "add_prefix_space")
 USUAL_NAMES = {  # of the special subwords in a tokenizer.json that no other file names
     "unk_token": ("[UNK]", "<unk>"), "pad_token": ("[PAD]", "<pad>"), "mask_token": ("[MASK]", "<mask>"),
     "cls_token": ("[CLS]", "<s>"), "sep_token": ("[SEP]", "</s>"),
@@ -55,11 +59,21 @@ def load_pretrained(name, load, expected=ENCODER):
         raise
     except Exception as error:  # transformers and its parts raise dozens of types
         reason = one_line(error) or type(error).__name__
+    check_fetched(name)
     missing = [package for package, module in SENTENCEPIECE.items() if not importable(module)]
     if missing and any(word in reason.lower() for word in ("sentencepiece", "tiktoken", "protobuf")):
         cure = f"run `pip install {' '.join(missing)}` to read it"
         raise InputError(f"{name}: its tokenizer is a SentencePiece file; {cure}")
     raise InputError(f"{name}: cannot be loaded as a model ({reason[:160]}); {expected}")
+
+
+def check_fetched(name):
+    """Raise InputError where a file of a model folder is the pointer that Git LFS leaves in place of a large file."""
+    for file in sorted(os.listdir(name)) if os.path.isdir(name) else ():
+        path = os.path.join(name, file)
+        if os.path.isfile(path):
+            with open(path, "rb") as stream:
+                check_content(path, stream.read(64))
 
 
 def importable(module):
@@ -87,8 +101,12 @@ def find_file(name, file):
 
 def load_tokenizer(name):
     """Return the fast tokenizer of a Hugging Face folder or hub name, as its tokenizer.json says. Raises InputError."""
-    tokenizer = load_pretrained(name, lambda: read_tokenizer(name))
+    rows, tokenizer = load_config(name).vocab_size, load_pretrained(name, lambda: read_tokenizer(name))
     release_memory(collect=False)  # loading made a second copy of 280 MB
+    if len(tokenizer) < rows / 2:  # transformers makes a vocabulary of special subwords alone where it finds no file
+        check_fetched(name)
+        wrong = f"its tokenizer knows {len(tokenizer)} subwords, but its encoder has {rows} embeddings"
+        raise InputError(f"{name}: {wrong}; expected tokenizer.json, or the vocabulary under its usual name")
     if not tokenizer.is_fast or None in (tokenizer.pad_token_id, unknown_subword(tokenizer)):
         raise InputError(f"{name}: no fast tokenizer with a padding and an unknown or mask subword; {ENCODER}")
     return tokenizer
@@ -97,19 +115,20 @@ def load_tokenizer(name):
 def read_tokenizer(name):
     """Return the tokenizer of a tokenizer.json, its special subwords named by the files beside it.
 
-    AutoTokenizer, which converts older files, would take three times as long, and lower-case for a cased BERT that has
-    no tokenizer_config.json.
+    AutoTokenizer, which also converts older files, would take three times as long, and lower-case for a cased BERT that
+    has no tokenizer_config.json. Where this file has options of the text, or tokenizer.json has no separators, the
+    tokenizer is AutoTokenizer's: its class knows them.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     path = find_file(name, "tokenizer.json")
-    if path is None:
-        return AutoTokenizer.from_pretrained(name)
     found = {}
     for file in ("special_tokens_map.json", "tokenizer_config.json"):  # the first one is of transformers 4
         if beside := find_file(name, file):
             with open(beside, encoding="utf-8") as stream:
                 found |= {key: value for key, value in json.load(stream).items() if value is not None}
+    if path is None or not found.keys().isdisjoint(TEXT_OPTIONS):
+        return AutoTokenizer.from_pretrained(name)
     names = {key: found[key] for key in (*USUAL_NAMES, "bos_token", "eos_token") if key in found}
     names = {key: value["content"] if isinstance(value, dict) else value for key, value in names.items()}
     limit = found.get("model_max_length", 1e30)
@@ -120,6 +139,12 @@ def read_tokenizer(name):
         usual = [content for content in contents if tokenizer.backend_tokenizer.token_to_id(content) is not None]
         if usual:
             setattr(tokenizer, key, usual[0])
+    if special_subwords(tokenizer) == ([], []):
+        theirs = AutoTokenizer.from_pretrained(name).backend_tokenizer.post_processor
+        tokenizer.backend_tokenizer.post_processor = theirs
+        before, after = map(tokenizer.convert_ids_to_tokens, special_subwords(tokenizer))
+        added = f"inputs are {' '.join([*before, 'A', *after])}, as its class in this transformers says"
+        warn(f"{path}: has no post-processor; {added}")
     return tokenizer
 
 
@@ -130,6 +155,8 @@ def load_config(name):
     config = load_pretrained(name, lambda: AutoConfig.from_pretrained(name))
     if not getattr(config, "num_hidden_layers", None) or not getattr(config, "hidden_size", None):
         raise InputError(f"{name}: a model of type {config.model_type}; {ENCODER}")
+    if config.is_encoder_decoder:
+        raise InputError(f"{name}: a model of type {config.model_type}, an encoder and a decoder; {ENCODER}")
     if config.num_hidden_layers > MOST_LAYERS:
         raise InputError(f"{name}: its config.json speaks of {config.num_hidden_layers} layers; {ENCODER}")
     return config
@@ -158,10 +185,10 @@ def pick_attention():
 
 
 def load_encoder(name, layers=None):
-    """Return the encoder in float32 on the CPU; with `layers` only its first layers are built.
+    """Return the encoder in float32 on the CPU; with `layers` only its first layers run.
 
-    The last hidden state of an encoder cut to N layers is the whole one's hidden state N, without the normalisation
-    that some families (ModernBERT, XLM-R XL) have after their last layer. Raises InputError.
+    The last hidden state is then the whole encoder's hidden state of that number, which in some families (ModernBERT,
+    XLM-R XL) is without the normalisation that follows the last layer. Raises InputError.
     """
     from transformers import MODEL_MAPPING, AutoModel
 
@@ -171,52 +198,95 @@ def load_encoder(name, layers=None):
     model_class = MODEL_MAPPING[type(config)]
     parameters = inspect.signature(getattr(model_class, "__init__", model_class)).parameters
     settings = {"add_pooling_layer": False} if "add_pooling_layer" in parameters else {}
-    full = config.num_hidden_layers
-    config.num_hidden_layers = layers = min(layers or full, full)
-    if getattr(config, "layer_types", None):  # of each layer
-        config.layer_types = config.layer_types[:layers]
-    encoder, _ = load_weights(name, AutoModel, config=config, attn_implementation=pick_attention(), **settings)
-    norm = final_norm(name, encoder)
-    if norm and layers < full:
-        encoder.set_submodule(norm, torch.nn.Identity())
+    encoder, _ = load_weights(name, AutoModel, attn_implementation=pick_attention(), **settings)
+    cut_layers(encoder, layers or config.num_hidden_layers, find_layers(name, encoder))
     return encoder
 
 
-def final_norm(name, encoder):
-    """Return the path of the layer norm between the last layer and the last hidden state, None without one.
+def find_layers(name, encoder):
+    """Return (path, norm) of an encoder: those of its list of layers, None where this cannot be cut, and of the layer
+    norm between the last layer and the last hidden state, None without one.
 
-    A run on two subwords finds it, and shows that the encoder has a hidden state for each. Raises InputError if not.
+    Runs on two subwords find them. Raises InputError where they show that it has no hidden state for each subword of a
+    text, or one that does not depend on the subwords that follow.
     """
-    calls = {}  # path of a module: its input and its output
+    count, calls = encoder.config.num_hidden_layers, {}  # path of a module: its input and its output
 
     def note(path, _, inputs, output):
         output = output[0] if isinstance(output, tuple) and output else output
         calls[path] = inputs[0] if inputs else None, output
 
+    def run(last):
+        return encoder(
+            input_ids=torch.tensor([[0, last]]), attention_mask=torch.ones(1, 2).long(), output_hidden_states=True
+        )
+
+    def found(path):
+        """Tell whether the encoder cut to one layer gives the hidden state of the first."""
+        undo = cut_layers(encoder, 1, (path, norm))
+        try:
+            return torch.allclose(run(2).last_hidden_state, states[1], atol=1e-5)
+        except Exception:  # a family that counts its layers
+            return False
+        finally:
+            undo()
+
     hooks = [module.register_forward_hook(functools.partial(note, path)) for path, module in encoder.named_modules()]
     try:
         with torch.inference_mode():
-            state = encoder(input_ids=torch.tensor([[0, 2]]), attention_mask=torch.ones(1, 2).long()).last_hidden_state
+            other, made = run(0).last_hidden_state, run(2)
+        state, states = made.last_hidden_state, made.hidden_states or ()
         if state.shape != (1, 2, encoder.config.hidden_size):
             raise ValueError(f"its states have the shape {tuple(state.shape)}")
+        if len(states) != count + 1:
+            raise ValueError(f"it has {len(states)} hidden states and {count} layers")
+        if torch.allclose(state[0, 0], other[0, 0], rtol=0, atol=1e-5 * float(state.abs().max())):
+            raise ValueError("they do not depend on the subwords that follow, as in a decoder")
     except Exception as error:
         wrong = f"has no hidden state for each subword of a text ({one_line(error)[:160]})"
         raise InputError(f"{name}: {wrong}; {ENCODER}") from None
     finally:
         for hook in hooks:
             hook.remove()
-    path, layers = layer_list(encoder)
-    last = calls[f"{path}.{len(layers) - 1}"][1] if layers else None
-    norms = [p for p, (before, after) in calls.items() if before is last and after is state and after is not last]
-    return norms[0] if layers and norms else None
-
-
-def layer_list(encoder):
-    """Return (path, ModuleList) of an encoder's layers: the largest list of the configured length, else two None."""
-    count = encoder.config.num_hidden_layers
     lists = [(path, module) for path, module in encoder.named_modules() if isinstance(module, torch.nn.ModuleList)]
-    sized = [item for item in lists if len(item[1]) == count]
-    return max(sized, key=lambda item: sum(p.numel() for p in item[1].parameters()), default=(None, None))
+    sized = [(sum(p.numel() for p in module.parameters()), path) for path, module in lists if len(module) == count]
+    path = max(sized, default=(0, None))[1]
+    last = calls.get(f"{path}.{count - 1}", (None, None))[1]
+    norms = [p for p, (before, after) in calls.items() if before is last and after is state and after is not last]
+    norm = norms[0] if last is not None and norms else None
+    with torch.inference_mode():
+        return path if path and (count == 1 or found(path)) else None, norm
+
+
+def cut_layers(encoder, depth, layers):
+    """Let an encoder run its first `depth` layers alone; returns a function that undoes this. layers: find_layers'.
+
+    Where the list of layers cannot be cut (ALBERT runs one many times), all run, and the hidden state is picked.
+    """
+    from transformers.modeling_outputs import BaseModelOutput
+
+    count, (path, norm) = encoder.config.num_hidden_layers, layers
+    if depth >= count:
+        return lambda: None
+    if path is None:
+        forward = encoder.forward
+
+        def first(**inputs):
+            states = forward(**{**inputs, "output_hidden_states": True}).hidden_states
+            return BaseModelOutput(last_hidden_state=states[depth], hidden_states=states)
+
+        encoder.forward = first
+        return functools.partial(setattr, encoder, "forward", forward)
+    replaced = {path: encoder.get_submodule(path)[:depth], **({norm: torch.nn.Identity()} if norm else {})}
+    kept = {name: encoder.get_submodule(name) for name in replaced}
+
+    def put(modules, count):
+        for name, module in modules.items():
+            encoder.set_submodule(name, module)
+        encoder.config.num_hidden_layers = count
+
+    put(replaced, depth)
+    return functools.partial(put, kept, count)
 
 
 def token_types(config, types):
@@ -291,6 +361,34 @@ def tokenize(tokenizer, texts, words=False):
     return tokenizer(texts, verbose=False, **settings).encodings
 
 
+def count_unknown(tokenizer, texts, parts):
+    """Count the subwords of `texts`, which tokenize made `parts` of, and the unknown ones, for check_known."""
+    found, unknown = vars(tokenizer).setdefault("found", collections.Counter()), tokenizer.unk_token_id
+    for text, part in zip(texts, parts):
+        found["all"] += len(part.ids)
+        for place in [k for k, id in enumerate(part.ids) if id == unknown] if unknown in part.ids else ():
+            found["unknown"] += 1
+            if len(found) < 2 + EXAMPLES:
+                owner = text if isinstance(text, str) else text[part.word_ids[place]]
+                found["text " + owner[slice(*part.offsets[place])].strip()] += 1
+
+
+def check_known(name, tokenizer):
+    """Say how many of the input's subwords are unknown to the tokenizer of the model `name`, if more than a few are.
+
+    Raises InputError where nearly all are: every word would look the same to the encoder.
+    """
+    found = tokenizer.found
+    fraction = found["unknown"] / max(1, found["all"])
+    if found["unknown"] > FEW_UNKNOWN and fraction > 0.01:
+        examples = " ".join(key[5:] for key in found if key.startswith("text "))
+        what = f"of {found['all']} subwords of the input {100 * fraction:.1f} % are unknown to {name}, such as {examples}"
+        if fraction > 0.9:
+            raise InputError(f"{what}; expected a model with a vocabulary for this text")
+        if os.environ.get("RANK", "0") == "0":
+            warn(what)
+
+
 def spell_out(tokenizer, ids, *others):
     """Replace special subwords among the ids of a text by the subwords of their letters.
 
@@ -314,12 +412,16 @@ def words_to_subwords(tokenizer, sentences):
     """
     if tokenize(tokenizer, ["a a"])[0].ids != tokenize(tokenizer, [["a", "a"]], words=True)[0].ids:
         sentences = [[" " + word for word in words] for words in sentences]
-    return [spell_out(tokenizer, part.ids, part.word_ids) for part in tokenize(tokenizer, sentences, words=True)]
+    parts = tokenize(tokenizer, sentences, words=True)
+    count_unknown(tokenizer, sentences, parts)
+    return [spell_out(tokenizer, part.ids, part.word_ids) for part in parts]
 
 
 def texts_to_subwords(tokenizer, texts):
     """Return for each text the ids of its subwords without special ones."""
-    return [spell_out(tokenizer, part.ids)[0] for part in tokenize(tokenizer, texts)]
+    parts = tokenize(tokenizer, texts)
+    count_unknown(tokenizer, texts, parts)
+    return [spell_out(tokenizer, part.ids)[0] for part in parts]
 
 
 def special_subwords(tokenizer):
@@ -397,9 +499,12 @@ def pad(sequences, value):
 
 
 def start_distributed(device):
-    """Return (rank, world size) of this process: (0, 1) unless torchrun started it."""
+    """Return (rank, world size) of this process: (0, 1) unless torchrun started it. Raises InputError."""
     if "RANK" not in os.environ:
         return 0, 1
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        raise InputError("RANK is set in the environment, but torchrun did not start this process; expected `torchrun "
+                         "--nproc_per_node N SCRIPT ...`, or `unset RANK`")  # fmt: skip
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

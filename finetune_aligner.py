@@ -22,7 +22,6 @@ of sentences) with van den Oord et al. 2018 (InfoNCE) for contrast.
 """
 
 import collections
-import contextlib
 import functools
 import itertools
 import json
@@ -320,21 +319,6 @@ def identification_head(config):
     return head
 
 
-@contextlib.contextmanager
-def first_layers(encoder, depth, norm):
-    """Let an encoder run its first `depth` layers alone in this context. norm: what common.final_norm says of it."""
-    path, layers = common.layer_list(encoder)
-    replaced = {} if depth == len(layers) else {path: layers[:depth]} | ({norm: torch.nn.Identity()} if norm else {})
-    kept = {name: encoder.get_submodule(name) for name in replaced}
-    try:
-        for name, module in replaced.items():
-            encoder.set_submodule(name, module)
-        yield
-    finally:
-        for name, module in kept.items():
-            encoder.set_submodule(name, module)
-
-
 def apply_head(model, states):
     """Return a model's scores for hidden states (N, H), (N, scores). They take the encoder's place, whatever the head
     is called."""
@@ -352,17 +336,20 @@ def apply_head(model, states):
 
 # ---- the losses of a batch, (B,): each objective of a Setup, a file, a batch and a random generator for each pair ----
 
-# model: load_model's; norm: its common.final_norm; head: psi's; asked: objectives; similarity: of TEMPERATURE;
+# model: load_model's; layers: its common.find_layers; head: psi's; asked: objectives; similarity: of TEMPERATURE;
 # layer: the one to train for; limit: most subwords of an input
-Setup = collections.namedtuple("Setup", "model norm head asked similarity layer limit precision pad_id mask_id")
+Setup = collections.namedtuple("Setup", "model layers head asked similarity layer limit precision pad_id mask_id")
 
 
 def hidden_states(setup, depth, ids, mask):
     """Return hidden states after the first `depth` layers, (B, L, H) float32; the layers above do not run. ids, mask:
     (B, L)."""
     device, encoder = setup.model.device, setup.model.base_model
-    with first_layers(encoder, depth, setup.norm), common.autocast(device, setup.precision):
-        return encoder(input_ids=ids.to(device), attention_mask=mask.long().to(device)).last_hidden_state.float()
+    undo = common.cut_layers(encoder, depth, setup.layers)
+    with common.autocast(device, setup.precision):
+        states = encoder(input_ids=ids.to(device), attention_mask=mask.long().to(device)).last_hidden_state.float()
+    undo()
+    return states
 
 
 def alignment_losses(setup, file, batch, _):
@@ -502,6 +489,7 @@ def main():
 
     # Text, and the links that so trains on.
     files = read_files(args, tokenizer, limit, world)
+    common.check_known(args.model, tokenizer)
     if "so" in asked and args.similarity == "cosine":
         add_links(files, args, tokenizer, limit, device)
     data = [side.ids for file in files for side in file["sides"]]
@@ -516,10 +504,10 @@ def main():
         pad_id = int(new_id[pad_id])
         for file in files:
             file["sides"] = [side._replace(ids=new_id[side.ids]) for side in file["sides"]]
-    norm, modules = common.final_norm(args.model, model.base_model), {"model": model.to(device)}
+    layers, modules = common.find_layers(args.model, model.base_model), {"model": model.to(device)}
     if "psi" in asked:
         modules["psi_head"] = identification_head(config).to(device)
-    heads = norm, modules.get("psi_head")
+    heads = layers, modules.get("psi_head")
     setup = Setup(model, *heads, asked, args.similarity, args.layer, limit, args.precision, pad_id, mask_id)
     # One after the other, so that each graph is freed before the next is built.
     objectives = [alignment_losses] * bool(asked & {"so", "co", "contrast"}) + [monolingual_losses] * ("mlm" in asked)

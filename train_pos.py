@@ -211,10 +211,10 @@ def main():
     train = read_udpos(args.train, args.task, tagged=True)
     second, orders = read_orders(args, train)
     dev = {lang: read_udpos(path, args.task, tagged=True)[: args.max_dev] for lang, path in files.items()}
-    config, tokenizer = common.load_config(args.model), common.load_tokenizer(args.model)
-    limit = training.input_limit(args.max_length, tokenizer, config, least=8)
+    tokenizer, limit = training.load_tokenizer(args, "TokenClassification", least=8)
     examples = make_examples(tokenizer, [train, second] if second else [train], limit, args.label_on, labels)
     dev_items = {lang: segments(tokenizer, [words for words, _ in dev[lang]], limit, args.label_on) for lang in dev}
+    common.check_known(args.model, tokenizer)
     pad_id = tokenizer.pad_token_id
     del tokenizer
     common.release_memory()

@@ -74,8 +74,9 @@ def subwords_with_spans(tokenizer, texts):
     A span has no space at its beginning. It includes following characters that are in no subword because the
     tokenizer's normaliser joined them to its last one or dropped them: combining marks, Hangul's vowels, joiners.
     """
-    found = []
-    for text, part in zip(texts, common.tokenize(tokenizer, texts)):
+    found, parts = [], common.tokenize(tokenizer, texts)
+    common.count_unknown(tokenizer, texts, parts)
+    for text, part in zip(texts, parts):
         ids, offsets = common.spell_out(tokenizer, part.ids, part.offsets)
         starts = sorted({begin for begin, _ in offsets})
         spans = []
@@ -190,12 +191,12 @@ def main():
     gold = {lang: gold_answers(path, dev[lang]) for lang, path in files.items()}
     for lang in dev:
         question_scores([""], "", lang, args.task)  # raises InputError where MLQA has no rules for the language
-    config, tokenizer = common.load_config(args.model), common.load_tokenizer(args.model)
-    limit = training.input_limit(args.max_length, tokenizer, config, least=32)
+    tokenizer, limit = training.load_tokenizer(args, "QuestionAnswering", least=32)
     windows, cut = make_windows(tokenizer, train, limit)
     dev_windows = {lang: make_windows(tokenizer, dev[lang], limit)[0] for lang in dev}
     questions = sum(len(asked) for _, asked in train)
     lost = questions - len({window.question for window in windows if window.answer != (0, 0)})
+    common.check_known(args.model, tokenizer)
     pad_id = tokenizer.pad_token_id
     del tokenizer
     common.release_memory()

@@ -159,10 +159,10 @@ def main():
 
     # Read. All files are checked before the model is loaded.
     files, labels = training.check_options(args, dev_files(args.data_dir)), PAIR_LABELS[args.task]
-    config, tokenizer = common.load_config(args.model), common.load_tokenizer(args.model)
-    limit = training.input_limit(args.max_length, tokenizer, config, least=8)
+    tokenizer, limit = training.load_tokenizer(args, "SequenceClassification", least=8)
     inputs, views = read_views(args, tokenizer, limit)
     dev = {lang: read_inputs(path, args.task, tokenizer, limit, args.max_dev) for lang, path in files.items()}
+    common.check_known(args.model, tokenizer)
     pad_id, pairs = tokenizer.pad_token_id, len(inputs.lengths) // views
     del tokenizer
     common.release_memory()

@@ -100,12 +100,18 @@ def check_options(args, files, below=False):
     return {lang: files[lang] for lang in langs}
 
 
-def input_limit(max_length, tokenizer, config, least):
-    """Return the most subwords of an input. Raises InputError where that is fewer than `least`."""
-    limit = min(max_length, common.subword_limit(tokenizer, config))
+def load_tokenizer(args, kind, least):
+    """Return (tokenizer, the most subwords of an input). Raises InputError where that is fewer than `least`, and where
+    the model cannot be loaded with a head: see load_with_head."""
+    config = common.load_config(args.model)
+    if auto_class_for(config, kind) is None:
+        what = f"transformers has no model of type {config.model_type} for {kind}"
+        raise InputError(f"{args.model}: {what}; {common.ENCODER}")
+    tokenizer = common.load_tokenizer(args.model)
+    limit = min(args.max_length, common.subword_limit(tokenizer, config))
     if limit < least:
         raise InputError(f"--max-length {limit}: leaves no room for an input; expected {least} or more")
-    return limit
+    return tokenizer, limit
 
 
 # ---- the model ------------------------------------------------------------------------------------
@@ -127,12 +133,10 @@ def load_with_head(name, kind, labels):
     """
     config = common.load_config(name)
     auto_class = auto_class_for(config, kind)
-    if auto_class is None:
-        raise InputError(f"{name}: transformers has no model of type {config.model_type} for {kind}; {common.ENCODER}")
     config.id2label, config.label2id = dict(enumerate(labels)), {label: n for n, label in enumerate(labels)}
     settings = {"config": config, "attn_implementation": common.pick_attention(), "ignore_mismatched_sizes": True}
     model, _ = common.load_weights(name, auto_class, **settings)
-    common.final_norm(name, model.base_model)
+    common.find_layers(name, model.base_model)
     torch.nn.init.normal_(last_layer(model).weight, std=getattr(config, "initializer_range", 0.02))
     torch.nn.init.zeros_(last_layer(model).bias)
     for module in head_layers(model):

@@ -22,6 +22,13 @@ TAGS = {"udpos": UPOS}  # a further task of tagging is a line here and its data
 PAIR_LABELS = {"xnli": ["entailment", "neutral", "contradiction"], "pawsx": ["0", "1"]}
 PAIR_LABEL_ALIASES = {"contradictory": "contradiction"}  # MultiNLI's original files
 
+# What files begin with that are not what their names say.
+OTHER_FILES = {
+    b"version https://git-lfs": ("the pointer to a file that Git LFS keeps", "run `git lfs pull` in its folder"),
+    b"\x1f\x8b": ("compressed (gzip)", "run `gunzip` on it"), b"BZh": ("compressed (bzip2)", "run `bunzip2` on it"),
+    b"\xfd7zXZ\0": ("compressed (xz)", "run `unxz` on it"), b"PK\x03\x04": ("a zip archive", "run `unzip` on it"),
+}  # fmt: skip
+
 
 # ---- errors and the command line -------------------------------------------------------------------
 
@@ -33,6 +40,13 @@ class InputError(Exception):
 def error_at(path, line, message):
     """Return the InputError for a line (1 is the first) of a file."""
     return InputError(f"{path}:{line}: {message}")
+
+
+def check_content(path, start):
+    """Raise InputError where the first bytes of a file are those of another kind of file."""
+    for bytes_of, (kind, cure) in OTHER_FILES.items():
+        if start.startswith(bytes_of):
+            raise InputError(f"{path}: is {kind}; {cure}")
 
 
 def check_count(path, found, expected, other, unit="lines"):
@@ -250,22 +264,28 @@ def list_files(folder, without=()):
 def read_lines(path):
     """Yield the lines of a UTF-8 file ('-' is stdin) without their '\\n'; one line at a time is in memory.
 
-    A byte order mark at the start is dropped. Raises InputError for a missing file and for bytes that are not UTF-8.
+    A byte order mark at the start is dropped. Raises InputError for a missing file, for bytes that are not UTF-8, and
+    for a file of another kind: compressed, or with the line ends of another system.
     """
     try:
         stream = sys.stdin.buffer if path == "-" else open(path, "rb")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    number = 0
+    number, named = 0, "<stdin>" if path == "-" else path
     with stream:
         try:
             for number, raw in enumerate(stream, 1):
+                if number == 1:
+                    check_content(named, raw)
+                    if b"\r" in raw.rstrip(b"\r\n") and not stream.peek(1):
+                        cure = "expected \\n or \\r\\n; convert it, for example with tr '\\r' '\\n'"
+                        raise error_at(named, 1, f"lines end at a carriage return (CR) alone; {cure}")
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
                 yield line[:-1] if line.endswith("\n") else line
         except UnicodeDecodeError as error:
             wrong = f"byte 0x{error.object[error.start]:02x} at column {error.start + 1} is not UTF-8"
             cure = "convert the file, for example with iconv -t UTF-8"
-            raise error_at("<stdin>" if path == "-" else path, number, f"{wrong}; {cure}") from None
+            raise error_at(named, number, f"{wrong}; {cure}") from None
 
 
 def file_style(path):

@@ -44,8 +44,8 @@ def test_a_cut_encoder_gives_the_hidden_state_of_its_layer(family_folder, family
     folder = family_folder(family)
     tokenizer, whole = common.load_tokenizer(folder), common.load_encoder(folder)
     ids, mask = batch(tokenizer, whole.config)
-    norm = common.final_norm(folder, whole)
-    assert bool(norm) == (family in ("modernbert", "eurobert", "xlm-roberta-xl", "roberta-prelayernorm"))
+    layers = common.find_layers(folder, whole)
+    assert layers[0] and bool(layers[1]) == (family in ("modernbert", "eurobert", "xlm-roberta-xl", "roberta-prelayernorm"))
     with torch.inference_mode():
         states = whole(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
         for depth in (1, 2, 3):
@@ -53,8 +53,9 @@ def test_a_cut_encoder_gives_the_hidden_state_of_its_layer(family_folder, family
             found = cut(input_ids=ids, attention_mask=mask).last_hidden_state
             assert torch.allclose(found[mask.bool()], states[depth][mask.bool()], atol=1e-5), depth
             assert sum(p.numel() for p in cut.parameters()) < sum(p.numel() for p in whole.parameters()) or depth == 3
-            with finetune_aligner.first_layers(whole, depth, norm):
-                inside = whole(input_ids=ids, attention_mask=mask).last_hidden_state
+            undo = common.cut_layers(whole, depth, layers)
+            inside = whole(input_ids=ids, attention_mask=mask).last_hidden_state
+            undo()
             assert torch.allclose(inside[mask.bool()], states[depth][mask.bool()], atol=1e-5), depth
         after = whole(input_ids=ids, attention_mask=mask).last_hidden_state
     assert torch.equal(after, states[3])
