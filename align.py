@@ -260,6 +260,7 @@ def links_page(shown, total, name):
         rows = "".join(f'<div class="row" dir="auto">{"".join(row)}</div>' for row in words)
         evidence = f'<div class="evidence"></div><svg>{svg}</svg>'
         pairs.append(f'<div class="pair"><div class="number">{number}</div>{rows}{evidence}</div>')
+    name = os.fsencode(name).decode(errors="replace")  # it may be no UTF-8
     note = f"{name}: the first {len(shown):,} of {total:,} pairs. Point at a word or a line to see its evidence."
     if any(gold for *_, gold in shown):
         note += " Blue: in the gold alignment. Red: not in it. Dashed: a sure link that was not found."

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from data.files import InputError, check_content, one_line, warn
+from data.files import LFS, InputError, check_content, one_line, warn
 
 # transformers imports scikit-learn where it is installed: a second of every start, and only generation uses it.
 sys.modules.setdefault("sklearn", None)
@@ -44,6 +44,8 @@ USUAL_NAMES = {  # of the special subwords in a tokenizer.json that no other fil
 
 def load_pretrained(name, load, expected=ENCODER):
     """Return load(). Raises InputError, ending in `expected`, for anything wrong with a folder or hub name."""
+    if os.fsencode(name).decode(errors="replace") != name:
+        raise InputError(f"{name}: the name of this folder is not UTF-8, which transformers needs; rename it")
     if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "config.json")):
         raise InputError(f"{name}: no config.json in this folder; {expected}")
     if not os.path.isdir(name) and (os.path.exists(name) or name.startswith((".", "/", "~")) or name.count("/") > 1):
@@ -70,10 +72,11 @@ def load_pretrained(name, load, expected=ENCODER):
 def check_fetched(name):
     """Raise InputError where a file of a model folder is the pointer that Git LFS leaves in place of a large file."""
     for file in sorted(os.listdir(name)) if os.path.isdir(name) else ():
-        path = os.path.join(name, file)
-        if os.path.isfile(path):
+        if os.path.isfile(path := os.path.join(name, file)):
             with open(path, "rb") as stream:
-                check_content(path, stream.read(64))
+                start = stream.read(len(LFS))
+            if start == LFS:  # PyTorch's own files look like zip archives
+                check_content(path, start)
 
 
 def importable(module):
@@ -127,7 +130,7 @@ def read_tokenizer(name):
         if beside := find_file(name, file):
             with open(beside, encoding="utf-8") as stream:
                 found |= {key: value for key, value in json.load(stream).items() if value is not None}
-    if path is None or not found.keys().isdisjoint(TEXT_OPTIONS):
+    if path is None:
         return AutoTokenizer.from_pretrained(name)
     names = {key: found[key] for key in (*USUAL_NAMES, "bos_token", "eos_token") if key in found}
     names = {key: value["content"] if isinstance(value, dict) else value for key, value in names.items()}
@@ -139,9 +142,13 @@ def read_tokenizer(name):
         usual = [content for content in contents if tokenizer.backend_tokenizer.token_to_id(content) is not None]
         if usual:
             setattr(tokenizer, key, usual[0])
-    if special_subwords(tokenizer) == ([], []):
+    bare = special_subwords(tokenizer) == ([], [])
+    if not found.keys().isdisjoint(TEXT_OPTIONS):
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    elif bare:
         theirs = AutoTokenizer.from_pretrained(name).backend_tokenizer.post_processor
         tokenizer.backend_tokenizer.post_processor = theirs
+    if bare:
         before, after = map(tokenizer.convert_ids_to_tokens, special_subwords(tokenizer))
         added = f"inputs are {' '.join([*before, 'A', *after])}, as its class in this transformers says"
         warn(f"{path}: has no post-processor; {added}")

@@ -404,6 +404,7 @@ def read_align_json(name, layers):
     except (ValueError, AttributeError):
         wrong = ["content"]
     if wrong:
+        common.check_fetched(name)
         names = ", ".join(f"{key} of {'/'.join(names)}" for key, names in known.items())
         example = f'such as {{"layer": 7, "method": "grow-diag"}}, layer from 1 to {layers}, {names}'
         raise InputError(f"{path}: expected a JSON object {example}; wrong is its {wrong[0]}")

@@ -17,7 +17,9 @@ import re
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data.files import UPOS, Arguments, InputError, check_label, error_at, read_lines, run_script, write_udpos
+from data.files import (
+    BOM, UPOS, Arguments, InputError, check_label, check_mark, error_at, read_lines, run_script, write_udpos,
+)  # fmt: skip
 
 TAG_PRECEDENCE = {
     "default": "VERB NOUN PROPN PRON ADJ NUM ADV INTJ AUX ADP DET PART CCONJ SCONJ X PUNCT".split(),
@@ -46,7 +48,7 @@ def read_conllu(path):
         return comments, words, spans
 
     for number, line in enumerate(read_lines(path), 1):
-        line, following = line.removesuffix("\r"), str(len(words) + 1)
+        line, following = line.removesuffix("\r").lstrip(BOM), str(len(words) + 1)  # joined files have more than one
         if line.startswith("#"):
             key, _, value = line[1:].partition("=")
             comments[key.strip()] = value.strip()
@@ -62,6 +64,7 @@ def read_conllu(path):
         identifier, form, tag, head = fields[0], fields[1], fields[3], fields[6]
         if "." in identifier:
             continue
+        check_mark(path, number, form)
         if not plain(form):
             raise error_at(path, number, f"the form {form!r} in column 2 is empty; expected a word")
         if "-" in identifier:

@@ -22,9 +22,11 @@ TAGS = {"udpos": UPOS}  # a further task of tagging is a line here and its data
 PAIR_LABELS = {"xnli": ["entailment", "neutral", "contradiction"], "pawsx": ["0", "1"]}
 PAIR_LABEL_ALIASES = {"contradictory": "contradiction"}  # MultiNLI's original files
 
+BOM = "\ufeff"  # byte order mark
+LFS = b"version https://git-lfs"  # how Git LFS's pointers begin
 # What files begin with that are not what their names say.
 OTHER_FILES = {
-    b"version https://git-lfs": ("the pointer to a file that Git LFS keeps", "run `git lfs pull` in its folder"),
+    LFS: ("the pointer to a file that Git LFS keeps", "run `git lfs pull` in its folder"),
     b"\x1f\x8b": ("compressed (gzip)", "run `gunzip` on it"), b"BZh": ("compressed (bzip2)", "run `bunzip2` on it"),
     b"\xfd7zXZ\0": ("compressed (xz)", "run `unxz` on it"), b"PK\x03\x04": ("a zip archive", "run `unzip` on it"),
 }  # fmt: skip
@@ -111,6 +113,8 @@ fraction = number_type(float, lambda x: 0 <= x <= 1, "a number from 0 to 1")
 def run_script(main):
     """Run a script's main(); what the user can mend ends as one line on stderr and exit code 2."""
     name = os.path.basename(sys.argv[0])
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8")  # as all files are, whatever the terminal's language says
     # A plain kill must unwind, so that temporary files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
@@ -228,7 +232,8 @@ def open_output(path):
     text = {"mode": "w", "encoding": "utf-8", "newline": "\n"}
     real = os.path.realpath(path)
     if path == "-":
-        yield sys.stdout
+        with naming("<stdout>"):
+            yield sys.stdout
     elif found := re.fullmatch(r"/dev/stdout|(?:/dev|/proc/self)/fd/(\d+)", path):  # which may be a file's that goes on
         sys.stdout.flush()
         with naming(path), open(os.dup(int(found[1] or 1)), **text) as stream:
@@ -264,7 +269,7 @@ def list_files(folder, without=()):
 def read_lines(path):
     """Yield the lines of a UTF-8 file ('-' is stdin) without their '\\n'; one line at a time is in memory.
 
-    A byte order mark at the start is dropped. Raises InputError for a missing file, for bytes that are not UTF-8, and
+    Byte order marks at the start are dropped. Raises InputError for a missing file, for bytes that are not UTF-8, and
     for a file of another kind: compressed, or with the line ends of another system.
     """
     try:
@@ -280,12 +285,18 @@ def read_lines(path):
                     if b"\r" in raw.rstrip(b"\r\n") and not stream.peek(1):
                         cure = "expected \\n or \\r\\n; convert it, for example with tr '\\r' '\\n'"
                         raise error_at(named, 1, f"lines end at a carriage return (CR) alone; {cure}")
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                line = raw.decode().lstrip(BOM) if number == 1 else raw.decode()
                 yield line[:-1] if line.endswith("\n") else line
         except UnicodeDecodeError as error:
             wrong = f"byte 0x{error.object[error.start]:02x} at column {error.start + 1} is not UTF-8"
             cure = "convert the file, for example with iconv -t UTF-8"
             raise error_at(named, number, f"{wrong}; {cure}") from None
+
+
+def check_mark(path, number, word):
+    """Raise InputError where a word begins with a byte order mark, which joined files leave before their first word."""
+    if word.startswith(BOM):
+        raise error_at(path, number, f"a byte order mark (U+FEFF) before the word {word.lstrip(BOM)!r}; remove it")
 
 
 def file_style(path):
@@ -345,6 +356,7 @@ def read_udpos(path, task="udpos", tagged=False):
             if not fields[0] or " " in fields[0]:
                 wrong = f"the word {fields[0]!r} is empty or holds a space"
                 raise error_at(path, number, f"{wrong}; expected word<TAB>TAG")
+            check_mark(path, number, fields[0])
             if columns == 1 and tagged:
                 raise error_at(path, number, "no tags; expected word<TAB>TAG")
             if columns == 2:
