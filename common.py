@@ -388,8 +388,9 @@ def check_known(name, tokenizer):
     found = tokenizer.found
     fraction = found["unknown"] / max(1, found["all"])
     if found["unknown"] > FEW_UNKNOWN and fraction > 0.01:
-        examples = " ".join(key[5:] for key in found if key.startswith("text "))
-        what = f"of {found['all']} subwords of the input {100 * fraction:.1f} % are unknown to {name}, such as {examples}"
+        examples = " ".join(["", *(key[5:] for key in found if key.startswith("text "))])
+        what = f"{100 * fraction:.1f} % of the input's {found['all']} subwords are unknown to {name}{examples and ':'}"
+        what += examples
         if fraction > 0.9:
             raise InputError(f"{what}; expected a model with a vocabulary for this text")
         if os.environ.get("RANK", "0") == "0":

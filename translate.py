@@ -122,9 +122,10 @@ def longest_translation(length):
 
 def encode(tokenizer, text, code, limit):
     """Return the subwords of a text, special ones included, as a list of arrays: one, or one of each part that it is
-    cut into where it has more than `limit`. code: what the text and each part of it begins with.
+    cut into where it has more than `limit`. code: what the text and each part of it begins with. Text stays text: after
+    a space no `>>code<<` is one, and `</s>` never ends a sentence.
     """
-    ids = tokenizer(code + text, verbose=False)["input_ids"]
+    ids = tokenizer((code or " ") + text, verbose=False, split_special_tokens=True)["input_ids"]
     if len(ids) <= limit or len(text) < 2:
         return [np.array(ids)]
     words = split_words(text)
@@ -151,10 +152,12 @@ def translate_texts(model, tokenizer, texts, code, beams, precision):
     """Return ({text: translation}, {what a user should know: of how many sentences}). Batches are of similar length."""
     positions = min(tokenizer.model_max_length, model.config.max_position_embeddings)
     limit = max(2, (positions - 1 - longest_translation(0)) // 2)  # so that there are positions for its translation
-    parts, first = [], [0]  # text k is parts[first[k] : first[k + 1]], more than one where it was cut
+    unk_id, parts, first = tokenizer.unk_token_id, [], [0]  # text k is parts[first[k] : first[k + 1]], more than one where it was cut
     for text in tqdm(texts, unit=" sentences", desc="split into subwords", leave=False, disable=None):
         parts += encode(tokenizer, text, code, limit)
         first.append(len(parts))
+    tokenizer.found = {"all": sum(map(len, parts)), "unknown": sum(array.tolist().count(unk_id) for array in parts)}
+    common.check_known(model.name_or_path, tokenizer)
     lengths = [longest_translation(len(array)) for array in parts]
     batches = common.length_sorted(lengths, BUDGET[model.device.type] // beams)
     made, endless = [""] * len(parts), 0

@@ -296,3 +296,31 @@ def test_a_folder_of_sentencepiece_files_is_translated_with(run, tmp_path, udpos
             words.startswith(mark) for words in made
         )  # the copy shows what the model was given: the code, the words
         assert [words.replace(mark, "") for words in made] == [" ".join(split_text(text)) for text in sentences]
+
+
+def test_text_that_looks_like_a_code_or_a_special_subword_stays_text(run, tmp_path):
+    """Marian's own tokenizer takes `>> ... <<` at the start for the code of a language, one unknown subword."""
+    spm = pytest.importorskip("sentencepiece")
+    from transformers import MarianTokenizer
+
+    words = ">> x << the end of this ship fra cout </s> <pad>".split()
+    (tmp_path / "corpus").write_text("\n".join([" ".join(words[:-2])] * 60))
+    settings = {"vocab_size": 40, "hard_vocab_limit": False, "minloglevel": 2}
+    spm.SentencePieceTrainer.train(input=str(tmp_path / "corpus"), model_prefix=str(tmp_path / "source"), **settings)
+    model = spm.SentencePieceProcessor(model_file=str(tmp_path / "source.model"))
+    pieces = ["</s>", "<unk>", *(model.id_to_piece(n) for n in range(3, len(model))), ">>fra<<", ">>deu<<", "<pad>"]
+    (tmp_path / "vocab.json").write_text(json.dumps({piece: n for n, piece in enumerate(pieces)}))
+    for side in ("source", "target"):
+        (tmp_path / f"{side}.spm").write_bytes((tmp_path / "source.model").read_bytes())
+    tokenizer = MarianTokenizer.from_pretrained(tmp_path)
+    [end] = translate.encode(tokenizer, "the end .", "", 64)
+    for code in ("", ">>fra<< "):
+        for start in (">> x <<", ">> this ship <<", ">>fra<<", "</s>", "<pad>", "x <<"):
+            [ids] = translate.encode(tokenizer, f"{start} the end .", code, 64)
+            made = tokenizer.convert_ids_to_tokens(ids.tolist())
+            assert made[0] == ">>fra<<" if code else made[0].startswith("▁"), made
+            text = "".join(made[bool(code) : -1]).replace("▁", " ").replace("<unk>", "?").strip()
+            assert text.replace(" ", "").endswith("theend?") and len(text) > len(" the end .") + 2, made
+            assert not {"</s>", "<pad>"} & set(made[:-1]), made
+        [ids] = translate.encode(tokenizer, "the end .", code, 64)
+        assert ids[bool(code) :].tolist() == end.tolist()
