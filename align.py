@@ -391,7 +391,7 @@ def main():
     rank, world = common.start_distributed(device)
     if world > 1 and first is None:
         raise InputError(f"--input {args.input}: is no regular file, which the processes of torchrun cannot all read")
-    precision = args.precision or common.pick_precision(device)
+    precision = args.precision or common.pick_precision(device, args.model)
     model = common.load_encoder(args.model, layer).to(device)
     common.store_linear(model, precision)
     limit = common.subword_limit(tokenizer, config)

@@ -30,6 +30,7 @@ ENCODER = (
     "hub that is reachable"
 )
 FEW_UNKNOWN, EXAMPLES = 3, 5  # unknown subwords of a run that are not worth a line, and most examples in that line
+WITHOUT_BF16 = ("deberta",)  # types whose masks bfloat16 cannot hold in transformers; deberta-v2's can
 MOST_LAYERS = 1000  # of an encoder: more would take minutes to build and are a damaged config.json
 # What tokenizer_config.json may say of the text against tokenizer.json.
 TEXT_OPTIONS = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "keep_accents", "add_prefix_space")
@@ -44,8 +45,7 @@ USUAL_NAMES = {  # of the special subwords in a tokenizer.json that no other fil
 
 def load_pretrained(name, load, expected=ENCODER):
     """Return load(). Raises InputError, ending in `expected`, for anything wrong with a folder or hub name."""
-    if os.fsencode(name).decode(errors="replace") != name:
-        raise InputError(f"{name}: the name of this folder is not UTF-8, which transformers needs; rename it")
+    check_name(name)
     if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "config.json")):
         raise InputError(f"{name}: no config.json in this folder; {expected}")
     if not os.path.isdir(name) and (os.path.exists(name) or name.startswith((".", "/", "~")) or name.count("/") > 1):
@@ -67,6 +67,12 @@ def load_pretrained(name, load, expected=ENCODER):
         cure = f"run `pip install {' '.join(missing)}` to read it"
         raise InputError(f"{name}: its tokenizer is a SentencePiece file; {cure}")
     raise InputError(f"{name}: cannot be loaded as a model ({reason[:160]}); {expected}")
+
+
+def check_name(folder):
+    """Raise InputError where the name of a model's folder is not UTF-8."""
+    if os.fsencode(folder).decode(errors="replace") != folder:
+        raise InputError(f"{folder}: this name is not UTF-8, as transformers needs it; rename it")
 
 
 def check_fetched(name):
@@ -385,7 +391,7 @@ def check_known(name, tokenizer):
 
     Raises InputError where nearly all are: every word would look the same to the encoder.
     """
-    found = tokenizer.found
+    found = vars(tokenizer).get("found", collections.Counter())
     fraction = found["unknown"] / max(1, found["all"])
     if found["unknown"] > FEW_UNKNOWN and fraction > 0.01:
         examples = " ".join(["", *(key[5:] for key in found if key.startswith("text "))])
@@ -527,8 +533,10 @@ def pick_device():
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
 
 
-def pick_precision(device):
-    """Return 'bf16' where the machine multiplies bfloat16 natively, else 'f32'."""
+def pick_precision(device, name=None):
+    """Return 'bf16' where the machine multiplies bfloat16 natively, else 'f32'. name: the encoder's, which may lack it."""
+    if name and load_config(name).model_type in WITHOUT_BF16:
+        return "f32"
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "f32"
     native = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")

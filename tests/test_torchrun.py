@@ -102,7 +102,24 @@ def runs(tmp_path_factory, tiny_bert, tiny_xlmr):
     tuning = ["--train", folder / "fr24.txt", folder / "zh30.txt", "--batch-size", 6, "--max-steps", 6, "--lr", "1e-3"]
     jobs["tune"] = ["finetune_aligner", "--model", tiny_xlmr, *tuning, "--objectives", "so,co,contrast,psi,tlm"]
     jobs["align"] = ["align", "--model", tiny_xlmr, "--input", folder / "zh60.txt", "--method", "itermax"]
-    for name in ("tune", "align"):
+    # One example, which the other process has none of, and pairs of one subword.
+    (folder / "one.tsv").write_text("a\tNOUN\n")
+    (folder / "pair.tsv").write_text("a\ta\tneutral\n")
+    (folder / "one.txt").write_text("a ||| b\n")
+    (folder / "two.txt").write_text("a ||| b\nb ||| c\n")
+    document["data"][0]["paragraphs"][0]["qas"] = document["data"][0]["paragraphs"][0]["qas"][:1]
+    document["data"] = [{**document["data"][0], "paragraphs": document["data"][0]["paragraphs"][:1]}]
+    (folder / "one.json").write_text(json.dumps(document), encoding="utf-8")
+    for name, task, model, path in (
+        ("udpos-one", "udpos", bert, "one.tsv"), ("xnli-one", "xnli", xlmr, "pair.tsv"),
+        ("xquad-one", "xquad", long, "one.json"),
+    ):  # fmt: skip
+        jobs[name] = [*jobs[task], "--train", folder / path, "--save"]
+    jobs["tune-two"] = [*jobs["tune"][:3], "--train", folder / "two.txt", "--batch-size", 2, "--max-steps", 2]
+    jobs["tune-two"] += ["--objectives", "so,co,contrast,psi,mlm"]
+    for name in ("one", "two"):
+        jobs[f"align-{name}"] = [*jobs["align"], "--input", folder / f"{name}.txt"]
+    for name in ("tune", "align", "tune-two"):
         jobs[name] += ["--precision", "f32"]
 
     made = {n: [[*map(str, job), "--output", str(folder / f"{name}{n}")] for name, job in jobs.items()] for n in (1, 2)}
@@ -159,3 +176,14 @@ def test_scores_say_how_many_processes_there_were(runs):
     machines = [json.loads((folder / "scores.json").read_text())["machine"] for folder in runs["xnli"][2:]]
     assert [machine["world"] for machine in machines] == [1, 2]
     assert set(machines[0]) == {"precision", "threads", "world", "torch", "transformers", "device"}
+
+
+def test_two_processes_do_with_one_example(runs):
+    for name, count in (("align-one", 1), ("align-two", 2)):
+        one, two = (path.read_text() for path in runs[name][2:])
+        assert one == two == "0-0\n" * count
+    for name in ("udpos-one", "xnli-one", "xquad-one"):
+        one, two = (json.loads((folder / "scores.json").read_text()) for folder in runs[name][2:])
+        assert one["train"]["examples"] == two["train"]["examples"] == 1 and set(one["dev"]) == set(two["dev"])
+    one, two = (json.loads((folder / "finetuning.json").read_text())["history"] for folder in runs["tune-two"][2:])
+    assert [entry["loss"] for entry in two] == pytest.approx([entry["loss"] for entry in one], abs=1e-3)
