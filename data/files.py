@@ -282,7 +282,7 @@ def read_lines(path):
             for number, raw in enumerate(stream, 1):
                 if number == 1:
                     check_content(named, raw)
-                    if b"\r" in raw.rstrip(b"\r\n") and not stream.peek(1):
+                    if b"\r" in raw.removesuffix(b"\r\n") and not stream.peek(1):
                         cure = "expected \\n or \\r\\n; convert it, for example with tr '\\r' '\\n'"
                         raise error_at(named, 1, f"lines end at a carriage return (CR) alone; {cure}")
                 line = raw.decode().lstrip(BOM) if number == 1 else raw.decode()

@@ -107,8 +107,9 @@ def runs(tmp_path_factory, tiny_bert, tiny_xlmr):
     (folder / "pair.tsv").write_text("a\ta\tneutral\n")
     (folder / "one.txt").write_text("a ||| b\n")
     (folder / "two.txt").write_text("a ||| b\nb ||| c\n")
-    document["data"][0]["paragraphs"][0]["qas"] = document["data"][0]["paragraphs"][0]["qas"][:1]
-    document["data"] = [{**document["data"][0], "paragraphs": document["data"][0]["paragraphs"][:1]}]
+    document = json.loads((folder / "xquad" / "train.json").read_text(encoding="utf-8"))
+    paragraph = document["data"][0]["paragraphs"][0]
+    document["data"] = [{"title": "", "paragraphs": [{**paragraph, "qas": paragraph["qas"][:1]}]}]
     (folder / "one.json").write_text(json.dumps(document), encoding="utf-8")
     for name, task, model, path in (
         ("udpos-one", "udpos", bert, "one.tsv"), ("xnli-one", "xnli", xlmr, "pair.tsv"),
