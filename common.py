@@ -30,7 +30,7 @@ ENCODER = (
     "hub that is reachable"
 )
 FEW_UNKNOWN, EXAMPLES = 3, 5  # unknown subwords of a run that are not worth a line, and most examples in that line
-WITHOUT_BF16 = ("deberta",)  # types whose masks bfloat16 cannot hold in transformers; deberta-v2's can
+WITHOUT_BF16 = ("deberta", "xmod")  # types that do not run in bfloat16 in transformers; deberta-v2 does
 MOST_LAYERS = 1000  # of an encoder: more would take minutes to build and are a damaged config.json
 # What tokenizer_config.json may say of the text against tokenizer.json.
 TEXT_OPTIONS = ("do_lower_case", "strip_accents", "tokenize_chinese_chars", "keep_accents", "add_prefix_space")
@@ -110,7 +110,8 @@ def find_file(name, file):
 
 def load_tokenizer(name):
     """Return the fast tokenizer of a Hugging Face folder or hub name, as its tokenizer.json says. Raises InputError."""
-    rows, tokenizer = load_config(name).vocab_size, load_pretrained(name, lambda: read_tokenizer(name))
+    rows = getattr(load_config(name), "vocab_size", None) or 0
+    tokenizer = load_pretrained(name, lambda: read_tokenizer(name))
     release_memory(collect=False)  # loading made a second copy of 280 MB
     if len(tokenizer) < rows / 2:  # transformers makes a vocabulary of special subwords alone where it finds no file
         check_fetched(name)
@@ -230,9 +231,8 @@ def find_layers(name, encoder):
         calls[path] = inputs[0] if inputs else None, output
 
     def run(last):
-        return encoder(
-            input_ids=torch.tensor([[0, last]]), attention_mask=torch.ones(1, 2).long(), output_hidden_states=True
-        )
+        ids = torch.tensor([[0, last]])
+        return encoder(input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True)
 
     def found(path):
         """Tell whether the encoder cut to one layer gives the hidden state of the first."""
@@ -313,8 +313,9 @@ def subword_limit(tokenizer, config):
 
     with torch.device("meta"):  # no memory, no time
         encoder = load_pretrained(config.name_or_path, lambda: AutoModel.from_config(config))
-    positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
-    return min(tokenizer.model_max_length, positions - first_position(encoder))
+    positions = getattr(config, "max_position_embeddings", None) or 0
+    limit = tokenizer.model_max_length
+    return min(limit, positions - first_position(encoder)) if positions > 0 else limit  # XLNet says -1
 
 
 def first_position(encoder):
@@ -325,7 +326,7 @@ def first_position(encoder):
 
 def check_fits(encoder, subword):
     """Raise InputError where `subword`, the highest id in use, has no embedding."""
-    rows = encoder.get_input_embeddings().num_embeddings
+    rows = len(encoder.get_input_embeddings().weight)
     if subword >= rows:
         wrong = f"its tokenizer has subword {subword}, but its encoder {rows} embeddings"
         raise InputError(f"{encoder.name_or_path}: {wrong}; expected a tokenizer that fits")
@@ -339,12 +340,12 @@ def trim_embeddings(encoder, used):
     """
     embeddings = encoder.get_input_embeddings()
     pad_id = embeddings.padding_idx if embeddings.padding_idx is not None else encoder.config.pad_token_id or 0
-    kept = np.array(sorted({*used, pad_id, *range(first_position(encoder))}))
+    kept, rows = np.array(sorted({*used, pad_id, *range(first_position(encoder))})), len(embeddings.weight)
     check_fits(encoder, kept[-1])
     embeddings.weight = torch.nn.Parameter(embeddings.weight.detach()[torch.from_numpy(kept)])
     for parameter in encoder.parameters():  # copied out of the mapped file, so that its rows can leave the memory
         parameter.data = parameter.data.clone()
-    new_id = np.full(embeddings.num_embeddings, -1, np.int64)
+    new_id = np.full(rows, -1, np.int64)
     new_id[kept] = np.arange(len(kept))
     embeddings.num_embeddings = len(kept)
     if embeddings.padding_idx is not None:
@@ -394,9 +395,8 @@ def check_known(name, tokenizer):
     found = vars(tokenizer).get("found", collections.Counter())
     fraction = found["unknown"] / max(1, found["all"])
     if found["unknown"] > FEW_UNKNOWN and fraction > 0.01:
-        examples = " ".join(["", *(key[5:] for key in found if key.startswith("text "))])
-        what = f"{100 * fraction:.1f} % of the input's {found['all']} subwords are unknown to {name}{examples and ':'}"
-        what += examples
+        what = f"{100 * fraction:.1f} % of the input's {found['all']} subwords are unknown to {name}"
+        what += "".join([", such as", *(key[4:] for key in found if key.startswith("text "))]) * (len(found) > 2)
         if fraction > 0.9:
             raise InputError(f"{what}; expected a model with a vocabulary for this text")
         if os.environ.get("RANK", "0") == "0":
@@ -517,8 +517,8 @@ def start_distributed(device):
     if "RANK" not in os.environ:
         return 0, 1
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        raise InputError("RANK is set in the environment, but torchrun did not start this process; expected `torchrun "
-                         "--nproc_per_node N SCRIPT ...`, or `unset RANK`")  # fmt: skip
+        wrong = "RANK is set in the environment, but torchrun did not start this process"
+        raise InputError(f"{wrong}; expected `torchrun --nproc_per_node N SCRIPT ...`, or `unset RANK`")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

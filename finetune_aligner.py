@@ -25,7 +25,6 @@ import collections
 import functools
 import itertools
 import json
-import math
 import os
 import time
 
@@ -306,7 +305,7 @@ def load_model(name, depth, masked, used):
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0  # the links are those of a model without dropout; with it no run was better
-    return model.train(), new_id
+    return model, new_id
 
 
 def identification_head(config):
@@ -324,7 +323,11 @@ def apply_head(model, states):
     is called."""
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-    output = BaseModelOutputWithPooling(last_hidden_state=states[None], pooler_output=states[:1])
+    class Output(BaseModelOutputWithPooling):
+        def __getattr__(self, name):  # what some families give besides, such as Longformer's global attentions
+            return None
+
+    output = Output(last_hidden_state=states[None], pooler_output=states[:1])
     encoder, forward = model.base_model, model.base_model.forward
     encoder.forward = lambda *_, **__: output
     try:
@@ -505,7 +508,7 @@ def main():
         pad_id = int(new_id[pad_id])
         for file in files:
             file["sides"] = [side._replace(ids=new_id[side.ids]) for side in file["sides"]]
-    layers, modules = common.find_layers(args.model, model.base_model), {"model": model.to(device)}
+    layers, modules = common.find_layers(args.model, model.base_model), {"model": model.to(device).train()}
     if "psi" in asked:
         modules["psi_head"] = identification_head(config).to(device)
     heads = layers, modules.get("psi_head")
@@ -548,8 +551,6 @@ def main():
     seconds, history = time.perf_counter() - started, state["history"]
     if world > 1:
         dist.destroy_process_group()
-    if not math.isfinite(history[-1]["loss"]):
-        raise InputError(f"--lr {args.lr}: the loss is no number any more; expected a lower rate")
     if rank > 0:
         return
 

@@ -134,10 +134,9 @@ def load_with_head(name, kind, labels):
     and whatever else the folder lacks, is random. The encoder is the model's base_model. Raises InputError.
     """
     config = common.load_config(name)
-    auto_class = auto_class_for(config, kind)
     config.id2label, config.label2id = dict(enumerate(labels)), {label: n for n, label in enumerate(labels)}
     settings = {"config": config, "attn_implementation": common.pick_attention(), "ignore_mismatched_sizes": True}
-    model, _ = common.load_weights(name, auto_class, **settings)
+    model, _ = common.load_weights(name, auto_class_for(config, kind), **settings)
     common.find_layers(name, model.base_model)
     torch.nn.init.normal_(last_layer(model).weight, std=getattr(config, "initializer_range", 0.02))
     torch.nn.init.zeros_(last_layer(model).bias)

@@ -250,6 +250,8 @@ def build_template(folder):
 MARKS = ["\t", "\n", "\n\n", "\r\n", "\r", " ", "  ", "|||", " ||| ", "\0", "\ufeff", "\u2028", "\u200b", "❤\ufe0f"]
 SIGNS = '" "" { } [ , - -1 0 1 99 999999999 1e999 NaN null _ . 0-0 5-5 1p1 </s> [SEP] [PAD] X NOUN neutral # 〇中'.split()
 TOKENS = [text.encode() for text in [*MARKS, *SIGNS, "# a = b\n", "\\ud83d", "\\u0000", "x" * 3000, "9" * 400]]
+SIZES = [1, 1, 2, 3, 127, 128, 129, 257]  # lines: about the limits of batches (links.PAIRS)
+TOKENS += [b"\x1f\x8b", b"version https://git-lfs.github.com/spec/v1\n", b"a ||| b\n", b"a\tX\n"]
 TOKENS += [b"\xff", b"\xc3", bytes(range(128, 160))]
 VALUES = [None, True, 0, -1, 1, 7, 2**70, 0.5, float("nan"), float("inf"), "", "x", "model", "\ud800", [], [0], {}]
 
@@ -291,6 +293,7 @@ def mutate_bytes(content, generator):
     if len(content) > 100_000:  # a model's weights: what matters is at the start, or the length
         place = generator.choice([generator.randrange(300), place])
     stop = place + generator.choice([1, 1, 2, 5, 30])
+    count = generator.choice(SIZES) if len(content) < 10_000 else len(lines)
     return generator.choice([
         lambda: content[:place] + generator.choice(TOKENS) + content[place:],
         lambda: content[:place] + generator.choice(TOKENS) + content[stop:],
@@ -304,6 +307,8 @@ def mutate_bytes(content, generator):
         lambda: b"".join(lines[:k] + [generator.choice(TOKENS) + b"\n"] + lines[k:]),
         lambda: b"\t".join(reversed(lines[k].split(b"\t"))).join([b"".join(lines[:k]), b"".join(lines[k + 1 :])]),
         lambda: content + content,
+        lambda: lines[k],
+        lambda: b"".join((lines * (1 + count // len(lines)))[:count]),
         lambda: b"",
     ])()  # fmt: skip
 
