@@ -32,10 +32,14 @@ REASONS = {  # what the line of a refusal says: how the table says it
 BEGIN, END = "<!-- made by tests/test_walk.py -->\n", "<!-- end -->\n"
 LARGEST = 5_000_000  # weights of a model that is tiny
 # Settings that make a family tiny where SHAPE does not.
+# fmt: off
 TINY = {
     "albert": {"embedding_size": 16},
     "flaubert": {"emb_dim": 32, "n_layers": 3, "n_heads": 4},
-    "funnel": {"block_sizes": [1, 1, 1], "block_repeats": [1, 1, 1], "num_hidden_layers": None, "d_model": 32, "n_head": 4, "d_head": 8},
+    "funnel": {
+        "block_sizes": [1, 1, 1], "num_hidden_layers": None, "d_model": 32, "n_head": 4, "d_head": 8,
+        "architectures": ["FunnelModel"],
+    },
     "longformer": {"attention_window": [8, 8, 8]},
     "luke": {"entity_vocab_size": 50, "entity_emb_size": 16},
     "megatron-bert": {"max_position_embeddings": 130},
@@ -43,10 +47,11 @@ TINY = {
     "roc_bert": {"pronunciation_vocab_size": 20, "shape_vocab_size": 20},
     "squeezebert": {"embedding_size": 32},
     "xlm": {"emb_dim": 32, "n_layers": 3, "n_heads": 4},
-    "xlnet": {"d_inner": 64, "max_position_embeddings": None},
+    "xlnet": {"d_inner": 64, "d_head": 8, "max_position_embeddings": None},
     "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
     "yoso": {"num_hash": 4},
 }
+# fmt: on
 
 
 def build(family, folder):
