@@ -9,7 +9,7 @@ import contextlib
 import ctypes
 import functools
 import gc
-import importlib.util
+import importlib.metadata
 import inspect
 import json
 import logging
@@ -24,7 +24,7 @@ from data.files import LFS, InputError, check_content, one_line, warn
 
 # transformers imports scikit-learn where it is installed: a second of every start, and only generation uses it.
 sys.modules.setdefault("sklearn", None)
-SENTENCEPIECE = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}  # packages that read it: modules
+SENTENCEPIECE = ("sentencepiece", "protobuf")  # packages that read its files
 ENCODER = (
     "expected the Hugging Face folder of an encoder (config.json, model.safetensors, tokenizer.json), or its name on a "
     "hub that is reachable"
@@ -62,7 +62,8 @@ def load_pretrained(name, load, expected=ENCODER):
     except Exception as error:  # transformers and its parts raise dozens of types
         reason = one_line(error) or type(error).__name__
     check_fetched(name)
-    missing = [package for package, module in SENTENCEPIECE.items() if not importable(module)]
+    installed = {distribution.name for distribution in importlib.metadata.distributions()}
+    missing = [package for package in SENTENCEPIECE if package not in installed]
     if missing and any(word in reason.lower() for word in ("sentencepiece", "tiktoken", "protobuf")):
         cure = f"run `pip install {' '.join(missing)}` to read it"
         raise InputError(f"{name}: its tokenizer is a SentencePiece file; {cure}")
@@ -83,14 +84,6 @@ def check_fetched(name):
                 start = stream.read(len(LFS))
             if start == LFS:  # PyTorch's own files look like zip archives
                 check_content(path, start)
-
-
-def importable(module):
-    """Tell whether a module can be imported."""
-    try:
-        return bool(importlib.util.find_spec(module))
-    except ModuleNotFoundError:  # of the package that it is in
-        return False
 
 
 def release_memory(collect=True):
@@ -261,9 +254,8 @@ def find_layers(name, encoder):
     finally:
         for hook in hooks:
             hook.remove()
-    lists = [(path, module) for path, module in encoder.named_modules() if isinstance(module, torch.nn.ModuleList)]
-    sized = [(sum(p.numel() for p in module.parameters()), path) for path, module in lists if len(module) == count]
-    path = max(sized, default=(0, None))[1]
+    lists = [(path, m) for path, m in encoder.named_modules() if isinstance(m, torch.nn.ModuleList) and len(m) == count]
+    path = max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()), default=(None, None))[0]
     last = calls.get(f"{path}.{count - 1}", (None, None))[1]
     norms = [p for p, (before, after) in calls.items() if before is last and after is state and after is not last]
     norm = norms[0] if last is not None and norms else None
@@ -534,7 +526,7 @@ def pick_device():
 
 
 def pick_precision(device, name=None):
-    """Return 'bf16' where the machine multiplies bfloat16 natively, else 'f32'. name: the encoder's, which may lack it."""
+    """Return 'bf16' where the machine multiplies bfloat16 natively and the encoder `name` can, else 'f32'."""
     if name and load_config(name).model_type in WITHOUT_BF16:
         return "f32"
     if device.type == "cuda":

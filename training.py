@@ -105,11 +105,10 @@ def check_options(args, files, below=False):
 def load_tokenizer(args, kind, least):
     """Return (tokenizer, the most subwords of an input). Raises InputError where that is fewer than `least`, and where
     the model cannot be loaded with a head: see load_with_head."""
-    config = common.load_config(args.model)
+    name, config = args.model, common.load_config(args.model)
     if auto_class_for(config, kind) is None:
-        what = f"transformers has no model of type {config.model_type} for {kind}"
-        raise InputError(f"{args.model}: {what}; {common.ENCODER}")
-    tokenizer = common.load_tokenizer(args.model)
+        raise InputError(f"{name}: transformers has no model of type {config.model_type} for {kind}; {common.ENCODER}")
+    tokenizer = common.load_tokenizer(name)
     limit = min(args.max_length, common.subword_limit(tokenizer, config))
     if limit < least:
         raise InputError(f"--max-length {limit}: leaves no room for an input; expected {least} or more")

@@ -152,11 +152,12 @@ def translate_texts(model, tokenizer, texts, code, beams, precision):
     """Return ({text: translation}, {what a user should know: of how many sentences}). Batches are of similar length."""
     positions = min(tokenizer.model_max_length, model.config.max_position_embeddings)
     limit = max(2, (positions - 1 - longest_translation(0)) // 2)  # so that there are positions for its translation
-    unk_id, parts, first = tokenizer.unk_token_id, [], [0]  # text k is parts[first[k] : first[k + 1]], more than one where it was cut
+    parts, first = [], [0]  # text k is parts[first[k] : first[k + 1]], more than one where it was cut
     for text in tqdm(texts, unit=" sentences", desc="split into subwords", leave=False, disable=None):
         parts += encode(tokenizer, text, code, limit)
         first.append(len(parts))
-    tokenizer.found = {"all": sum(map(len, parts)), "unknown": sum(array.tolist().count(unk_id) for array in parts)}
+    unknown = sum(array.tolist().count(tokenizer.unk_token_id) for array in parts)
+    tokenizer.found = {"all": sum(map(len, parts)), "unknown": unknown}
     common.check_known(model.name_or_path, tokenizer)
     lengths = [longest_translation(len(array)) for array in parts]
     batches = common.length_sorted(lengths, BUDGET[model.device.type] // beams)

@@ -17,9 +17,7 @@ import re
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from data.files import (
-    BOM, UPOS, Arguments, InputError, check_label, check_mark, error_at, read_lines, run_script, write_udpos,
-)  # fmt: skip
+from data.files import UPOS, Arguments, InputError, check_label, check_mark, error_at, read_lines, run_script, write_udpos
 
 TAG_PRECEDENCE = {
     "default": "VERB NOUN PROPN PRON ADJ NUM ADV INTJ AUX ADP DET PART CCONJ SCONJ X PUNCT".split(),
@@ -48,7 +46,7 @@ def read_conllu(path):
         return comments, words, spans
 
     for number, line in enumerate(read_lines(path), 1):
-        line, following = line.removesuffix("\r").lstrip(BOM), str(len(words) + 1)  # joined files have more than one
+        line, following = line.removesuffix("\r").lstrip("\ufeff"), str(len(words) + 1)  # joined files have several
         if line.startswith("#"):
             key, _, value = line[1:].partition("=")
             comments[key.strip()] = value.strip()

@@ -113,8 +113,7 @@ fraction = number_type(float, lambda x: 0 <= x <= 1, "a number from 0 to 1")
 def run_script(main):
     """Run a script's main(); what the user can mend ends as one line on stderr and exit code 2."""
     name = os.path.basename(sys.argv[0])
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(encoding="utf-8")  # as all files are, whatever the terminal's language says
+    sys.stdout.reconfigure(encoding="utf-8")  # as all files are, whatever the terminal's language says
     # A plain kill must unwind, so that temporary files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

@@ -77,7 +77,7 @@ def pythons(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("family", ["camembert", *(["bert", "xlm-roberta", "modernbert", "deberta-v2"] if WHOLE else [])])
+@pytest.mark.parametrize("family", ["camembert", "bert", "xlm-roberta", "modernbert", "deberta-v2"][: 5 if WHOLE else 1])
 def test_what_is_written_loads_elsewhere_with_the_same_tags(run, tmp_path, pythons, family):
     model = without_dropout(class_folder(family, tmp_path / "model"), tmp_path / "quiet")
     sentences = read_udpos(os.path.join(SAMPLE, "udpos", "dev-fr.tsv"))[:4]

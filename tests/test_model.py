@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -123,10 +124,12 @@ def test_an_older_folder_with_a_sentencepiece_file_has_its_own_tokens(tmp_path, 
     sentencepiece.SentencePieceTrainer.train(
         input=str(tmp_path / "text"), model_prefix=str(tmp_path / "sentencepiece.bpe"), **settings
     )
-    shutil.copy(os.path.join(tiny_xlmr, "config.json"), tmp_path)
+    with open(os.path.join(tiny_xlmr, "config.json"), encoding="utf-8") as stream:
+        (tmp_path / "config.json").write_text(json.dumps({**json.load(stream), "vocab_size": 42}))
     tokenizer = load_tokenizer(str(tmp_path))
     spm = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "sentencepiece.bpe.model"))
     assert tokenizer(text)["input_ids"] == [0, *(number + 1 for number in spm.encode(text)), 2]  # fairseq's numbering
-    monkeypatch.setattr(common, "importable", lambda module: module == "sentencepiece")
+    installed = [SimpleNamespace(name="sentencepiece")]
+    monkeypatch.setattr(common.importlib.metadata, "distributions", lambda: installed)
     with pytest.raises(InputError, match="SentencePiece file; run `pip install protobuf` to read it"):
         common.load_pretrained(str(tmp_path), transformers_without_protobuf)

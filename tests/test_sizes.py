@@ -1,6 +1,7 @@
 """Inputs of no, one and two examples, and of one above every limit of a batch or chunk: as many results as examples.
 
-One example, or one subword, is where an index of one element would be taken for a number. Two processes: test_torchrun.py.
+One example, or one subword, is where an index of one element would be taken for a number. test_torchrun.py has two
+processes.
 """
 
 import itertools
@@ -51,7 +52,8 @@ def test_one_pair_is_aligned_by_every_method(run, tmp_path, tiny_bert, words, me
         pytest.importorskip("scipy")
     (tmp_path / "gold").write_text("1-1\n")
     gold = ["--gold", tmp_path / "gold", "--scores", tmp_path / "scores", "--html", tmp_path / "page"]
-    for options in ([], ["--level", "word"], ["--preset", "awesome" if method in ("softmax", "entmax") else "simalign"]):
+    preset = "awesome" if method in ("softmax", "entmax") else "simalign"
+    for options in ([], ["--level", "word"], ["--preset", preset]):
         if method == "grow-diag" and "--preset" in options:
             continue
         for pair in ((words[0], words[1]), (words[0], " ".join(words[:7])), (" ".join(words[:7]), words[0])):
@@ -97,8 +99,8 @@ def test_any_number_of_examples_is_trained_and_tested_on(run, tmp_path, monkeypa
         for name in ("train", "dev-en"):
             (tmp_path / task / f"{name}.{'json' if task == 'xquad' else 'tsv'}").write_text(texts[task])
         train = next((tmp_path / task).glob("train.*"))
-        options = ["--train", train, "--data-dir", tmp_path / task, "--output", tmp_path / "out" / task, "--epochs", "1"]
-        options += ["--task", task, "--batch-size", "2", "--save"]
+        options = ["--train", train, "--data-dir", tmp_path / task, "--output", tmp_path / "out" / task]
+        options += ["--epochs", "1", "--task", task, "--batch-size", "2", "--save"]
         for more in ([], ["--reordered", train, "--consistency", "1"])[: 1 if task == "xquad" else 2]:
             done = run(script, "--model", tiny_bert, *options, *more)
             assert done.code == 0, done.err

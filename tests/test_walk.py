@@ -1,8 +1,8 @@
 """Every family that transformers' AutoModelForTokenClassification knows goes through the scripts, and ends as the table
 in docs/experiment.md says: it works, or is refused in one line.
 
-FULL=1 walks through all of them, so that those of a new release of transformers are tried too; else a few that are built
-otherwise than BERT are.
+FULL=1 walks through all of them, so that those of a new release of transformers are tried too; else a few are tried that
+are built otherwise than BERT.
 """
 
 import collections
@@ -64,7 +64,8 @@ def build(family, folder):
     tokenizer, names = tokenizer_of(kind) if family in FAMILIES else (tokenizer_of("unigram")[0], NAMES)
     named = {name + "_token": token for name, token in names.items()}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=128, **named).save_pretrained(folder)
-    sizes = {"vocab_size": tokenizer.get_vocab_size(), "max_position_embeddings": 130, "num_key_value_heads": 4, **SHAPE}
+    sizes = {"vocab_size": tokenizer.get_vocab_size(), "max_position_embeddings": 130, **SHAPE}
+    sizes["num_key_value_heads"] = 4
     sizes |= {f"{name}_token_id": tokenizer.token_to_id(token) for name, token in names.items()}
     sizes = {**sizes, **differences, **TINY.get(family, {})}
     for more in ({"head_dim": 8}, {}):
