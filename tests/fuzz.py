@@ -370,7 +370,8 @@ def run_settings(generator):
     environment = {name: value for name, value in os.environ.items() if name not in WORDS} | settings
     command, hit = ["bash", "run_all.sh", "--dry-run", *options], os.path.join(ROOT, "hit")
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=LIMIT)
-    lines = [line for line in done.stderr.split("\n") if line and not re.match(r"(stages\.py|run_all\.sh): (?!error: )", line)]
+    note = r"(stages\.py|run_all\.sh): (?!error: )"
+    lines = [line for line in done.stderr.split("\n") if line and not re.match(note, line)]
     wrong = None
     if os.path.exists(hit):
         os.remove(hit)
