@@ -35,7 +35,7 @@ def test_gold_labels_as_predictions_are_right_in_every_metric(tmp_path, task):
     dev, clusters = runs.read_dev(task, os.path.join(SAMPLE, task), 7, ["en", "hi" if task != "pawsx" else "zh"])
     gold_path, gold = dev["en"]
     assert len(gold) == 7 == len(clusters["en"]) and os.path.basename(gold_path).split(".")[0] in ("dev-en", "xquad")
-    counts = runs.count_run(predicted_run(tmp_path, task, right_predictions(task, gold)), dev)["en"]
+    counts, _ = runs.count_run(predicted_run(tmp_path, task, right_predictions(task, gold)), dev)["en"]
     assert len(counts) == 7
     metrics = runs.task_metrics(counts.sum(0))
     assert [*metrics] == runs.METRICS[runs.KINDS[task]] and all(np.isclose(value, 1.0) for value in metrics.values())
@@ -56,7 +56,7 @@ def test_a_further_task_of_tagging_is_its_tags_alone(tmp_path, monkeypatch):
     (tmp_path / "gold").mkdir()
     (tmp_path / "gold" / "dev-en.tsv").write_text("a\tO\nb\tB-PER\n\nc\tO\n")
     dev, _ = runs.read_dev("ner", str(tmp_path / "gold"), None, ["en"])
-    counts = runs.count_run(predicted_run(tmp_path, "ner", [["O", "O"], ["O"]]), dev)["en"]
+    counts, _ = runs.count_run(predicted_run(tmp_path, "ner", [["O", "O"], ["O"]]), dev)["en"]
     assert runs.task_metrics(counts.sum(0))["accuracy"] == pytest.approx(2 / 3)
 
 

@@ -52,7 +52,7 @@ def test_it_learns_and_its_files_hold_what_other_tools_read(run, tmp_path, tiny_
         assert all(text in contexts[name] and len(text) > 0 for name, text in found.items())
     [read] = runs.find_runs(str(tmp_path / "run"))
     dev, _ = runs.read_dev("xquad", read["args"]["data_dir"], None, list(read["dev"]))
-    for lang, counts in runs.count_run(read, dev).items():
+    for lang, (counts, _) in runs.count_run(read, dev).items():
         found = {name: float(value) for name, value in runs.task_metrics(counts.sum(0)).items()}
         assert found == pytest.approx({name: scores["dev"][lang][name] for name in ("f1", "exact_match")})
 
