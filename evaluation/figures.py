@@ -214,8 +214,8 @@ def loss_plot(result):
 def stacked(parts, x, top):
     """Return SVG rectangles of contributions by kind of word, gains to the right of 0 and losses to the left."""
     bars, ends = "", {True: 0.0, False: 0.0}
-    for kind in (*TAG_KINDS.values(), "other"):
-        value = parts.pop(kind, 0.0)
+    for kind in KIND_NAMES:
+        value = parts.get(kind, 0.0)
         start = ends[value > 0]
         ends[value > 0] += value
         left, right = sorted((start, start + value))
