@@ -185,6 +185,45 @@ def test_an_uneven_condition_is_found_and_shrinks_the_prior():
     assert (key, lang) == (7, 1) and own > 5 * others and p < 0.01
     uneven = intervals.prior_df([intervals.pool_deviations(table(scores), [lang]) for lang in range(3)])
     assert uneven < 15 < even
+    pools = [intervals.pool_deviations(table(scores), [lang]) for lang in range(3)]
+    covariance, df, parts = pools[1]
+    squares = parts[7][0][0] / parts[7][1]  # of 30 comparisons this is one
+    ratio = squares / ((df * covariance[0, 0] - 4 * squares) / (df - 4))
+    stats = pytest.importorskip("scipy.stats", reason="scipy is not installed")
+    assert p == pytest.approx(30 * stats.f.sf(ratio, 4, df - 4), rel=1e-6, abs=0)
+
+
+def test_a_contrast_is_moderated_by_its_own_deviation():
+    scores = np.random.default_rng(4).normal(0, 1, (10, 5, 1))
+    scores[7] *= 12
+    covariance, df, _ = pool = intervals.pool_deviations(table(scores), [0])
+    prior, own = intervals.prior_df([pool]), scores[7, :, 0] - scores[2, :, 0]
+    found = intervals.estimator(table(scores), {0: np.zeros(2, int)})(contrasts.less(7, 2, [0]))
+    variance = (prior * 2 * covariance[0, 0] + 4 * own.var(ddof=1)) / (prior + 4) / 5
+    assert (
+        found["training"] == pytest.approx(variance**0.5) and found["df"] == pytest.approx(prior + 4) and prior + 4 < df
+    )
+
+
+def test_controls_that_aligners_share_count_once():
+    keys = [
+        contrasts.BASELINE,
+        ("hi", "joint"),
+        ("zh", "joint"),
+        ("hi", "manual"),
+        ("hi+both", "joint"),
+        ("reverse", "none"),
+    ]
+    keys += [("random-hi", "joint"), ("random-zh", "joint")]
+    controls = {key: contrasts.find_control(key, dict.fromkeys(keys)) for key in keys}
+    found = contrasts.overall_terms(keys, controls, ["hi", "zh"])
+    assert [one[:2] for one in found] == [
+        ("all orders", "joint"), ("all random orders", "joint"), ("all orders", "manual"), ("all random orders", "manual"),
+    ]  # fmt: skip
+    assert {key for _, key, _ in found[0][2]} == {("hi", "joint"), ("zh", "joint"), contrasts.BASELINE}
+    assert sum(abs(weight) for weight, *_ in found[0][2]) == pytest.approx(2)
+    controls[("zh", "joint")] = None
+    assert [one[:2] for one in contrasts.overall_terms(keys, controls, ["hi"])][-1] == ("all orders", "manual")
 
 
 def test_the_prior_of_variances_is_found():
