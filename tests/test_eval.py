@@ -218,8 +218,8 @@ def test_controls_that_aligners_share_count_once():
     controls = {key: contrasts.find_control(key, dict.fromkeys(keys)) for key in keys}
     found = contrasts.overall_terms(keys, controls, ["hi", "zh"])
     assert [one[:2] for one in found] == [
-        ("all orders", "joint"), ("all random orders", "joint"), ("all orders", "manual"), ("all random orders", "manual"),
-    ]  # fmt: skip
+        (name, aligner) for aligner in ("joint", "manual") for name in ("all orders", "all random orders")
+    ]
     assert {key for _, key, _ in found[0][2]} == {("hi", "joint"), ("zh", "joint"), contrasts.BASELINE}
     assert sum(abs(weight) for weight, *_ in found[0][2]) == pytest.approx(2)
     controls[("zh", "joint")] = None
