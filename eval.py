@@ -34,7 +34,7 @@ from evaluation.runs import (
     read_missing, read_statistics, task_metrics,
 )  # fmt: skip
 from evaluation.tables import missing_lines, result_tables, verdict
-from evaluation.tags import add_contributions, by_tag, function_word_terms, tag_shares
+from evaluation.tags import VERB_LAST, add_contributions, by_tag, function_word_terms, tag_shares
 
 
 def mean_scores(scores, columns, seeds):
@@ -73,22 +73,29 @@ def score_runs(runs, dev, clusters):
 
 
 def order_contrasts(keys, controls, langs, train, cells, tag_cells, clusters):
-    """Return [(name, aligner, column, estimate)] of function words and closeness, and {order: {language: tau}} of the
-    first aligner that has order files.
+    """Return the contrasts by tag and tau, [(name, key, column, estimate)]: primary ones and others; and {order:
+    {language: tau}} of the first aligner that has order files.
 
     train: {condition: training file}; cells: the main metric's; tag_cells: score_runs'.
     """
-    found, closeness = [], {}
+    primary, single, closeness = [], [], {}
     function_words = estimator(tag_cells["function words"], clusters)
     for aligner in dict.fromkeys(key[1] for key in keys):
-        if terms := function_word_terms(keys, controls, langs, aligner):
-            found.append(("function words", aligner, "function words", function_words(terms)))
+        pairs = [(key, controls[key]) for key in keys if key[0] in VERB_LAST and key[1] == aligner and controls[key]]
+        if terms := function_word_terms(pairs, langs):
+            primary.append(("function words", (None, aligner), "function words", function_words(terms)))
         if tau := find_closeness(train, langs, aligner):
             closeness = closeness or {key[0]: row for key, row in tau.items()}
             if fit := fit_closeness(tau, cells):
                 terms, p = fit
-                found.append(("closeness", aligner, "tau", estimator(cells, clusters)(terms) | {"p_languages": p}))
-    return [one for one in found if one[-1]], closeness
+                value = estimator(cells, clusters)(terms) | {"p_languages": p}
+                primary.append(("closeness", (None, aligner), "tau", value))
+    for key in keys:
+        random, lang, _ = split_order(key[0])
+        pairs = [(key, BASELINE)] if lang in VERB_LAST and not random and BASELINE in keys else []
+        if terms := function_word_terms(pairs, langs):
+            single.append(("function words of one order", key, "function words", function_words(terms)))
+    return [[one for one in some if one[-1]] for some in (primary, single)], closeness
 
 
 def find_unlearnt(task, dev, langs, scores):

@@ -17,6 +17,7 @@ NAMES = (
     "own language",
     "own language against control",
     "average",
+    "function words of one order",
 )
 FIXED = ["original", "identity", "rdrop", "reverse"]  # orders of no language, first in every table
 BASELINE = ("original", "none")
@@ -107,12 +108,12 @@ def overall_terms(keys, controls, averaged):
     return [one for one in found.values() if one[2]]
 
 
-def find_contrasts(keys, controls, langs, averaged, estimate, more=()):
+def find_contrasts(keys, controls, langs, averaged, estimate, by_tag=((), ())):
     """Return the contrasts with their numbers, as results.json lists them, but those without a shared seed.
 
     keys: conditions; controls: {condition: control or None}; langs: languages with a dev set; averaged: those of the
-    average; estimate: see intervals.estimator; more: [(name, aligner, column, estimate)] of the primary family. The
-    first ones have no order, and the primary ones no column.
+    average; estimate: see intervals.estimator; by_tag: [(name, key, column, estimate)] of the primary family and of
+    another one. The first ones have no order, and the primary ones no column.
     """
     pairs, own, average = primary_pairs(keys, controls, langs), [], []
     primary = [("primary", (None, aligner), None, primary_terms(found)) for aligner, found in pairs.items()]
@@ -127,11 +128,9 @@ def find_contrasts(keys, controls, langs, averaged, estimate, more=()):
         if averaged and BASELINE in keys and key != BASELINE:
             average.append(("average", key, "mean_not_english", less(key, BASELINE, averaged)))
     rows = []
-    for members in (primary, overall, own, average):  # each is judged together
-        found = [(head, value) for *head, terms in members if (value := estimate(terms))]
-        found += [
-            ((name, (None, aligner), column), value) for name, aligner, column, value in more if members is primary
-        ]
+    for members, more in ((primary, by_tag[0]), (overall, ()), (own, ()), (average, ()), ((), by_tag[1])):
+        found = [(head, value) for *head, terms in members if (value := estimate(terms))]  # each is judged together
+        found += [(head, value) for *head, value in more]
         for ((name, key, column), _), numbers in zip(found, family([value for _, value in found])):
             rows.append({"name": name, "order": key[0], "aligner": key[1], "column": column, **numbers})
     return sorted(rows, key=lambda row: NAMES.index(row["name"]))

@@ -27,6 +27,7 @@ STYLES = {  # of each kind of contrast: colour, title
     "own language": ("var(--blue)", "own language, against original English"),
     "own language against control": ("var(--orange)", "own language, against its control"),
     "average": ("var(--grey)", "average of the languages without English, against original English"),
+    "function words of one order": ("var(--grey)", "function words of one order, against original English"),
 }
 TAG_KINDS = {"ADP": "adp", "AUX": "aux", "NOUN": "noun", "PROPN": "noun", "VERB": "verb"}  # others are "other"
 KIND_NAMES = {"adp": "ADP", "aux": "AUX", "noun": "NOUN, PROPN", "verb": "VERB", "other": "other tags"}

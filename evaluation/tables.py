@@ -158,7 +158,8 @@ def contrast_table(result):
         rows.append([one["name"], name, COLUMNS.get(one["column"], one["column"]), *numbers, str(one["seeds"])])
     note = (
         "p: the level at which the interval ends at 0; adjusted for the number of contrasts of its kind (primary; all "
-        "orders; own language; average). Detectable: the minimum detectable difference at a power of 80 %."
+        "orders; own language; average; function words of one order). Detectable: the minimum detectable difference at "
+        "a power of 80 %."
     )
     header = ["contrast", "trained on", "tested on", "difference", "p", "adjusted p", "detectable", "seeds"]
     return word_table(f"Contrasts in {NAMES[result['metric']]}, percentage points", note, header, rows)

@@ -67,17 +67,16 @@ def by_tag(key, baseline, cells, estimates, shares):
     return found
 
 
-def function_word_terms(keys, controls, langs, aligner):
-    """Return the terms of the contrast on function words, [] where an order, a control or a kind of language lacks.
+def function_word_terms(pairs, langs):
+    """Return the terms of a gain on function words, [] without pairs or without a kind of language.
 
-    It is the gain of verb-last orders over their controls in the contributions of adpositions and auxiliaries: in the
-    languages that write them behind their word as words of their own, less that in those that do not (means).
+    It is the gain of the first over the second condition of each pair in the contributions of adpositions and
+    auxiliaries: in the languages that write them behind their word as words of their own, less that in those that do
+    not (means).
     """
-    orders = [key for key in keys if key[0] in VERB_LAST and key[1] == aligner and controls[key]]
-    groups = [[lang for lang in langs if lang in group] for group in (BEHIND, NOT_BEHIND)]
+    behind, rest = ([lang for lang in langs if lang in group] for group in (BEHIND, NOT_BEHIND))
     return [
-        (sign * weight / len(orders), *rest)
-        for key in orders if all(groups)
-        for sign, group in zip((1, -1), groups)
-        for weight, *rest in less(key, controls[key], group)
+        (weight / len(pairs), *more)
+        for key, other in pairs if behind and rest
+        for weight, *more in less(key, other, behind) + less(other, key, rest)
     ]  # fmt: skip

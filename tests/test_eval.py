@@ -391,6 +391,7 @@ def test_the_contrasts_are_the_named_ones(report, runs):
         *(("own language", order) for order in ("hi", "zh")),
         *(("own language against control", order) for order in ("hi", "zh")),
         *(("average", order) for order in ("hi", "random-hi", "zh", "random-zh")),
+        ("function words of one order", "hi"),
     ]
     rows, total = rows_of(content), 0.0
     for own, other in (("hi", "zh"), ("zh", "hi")):

@@ -69,19 +69,22 @@ def test_the_contrast_on_function_words_is_that_of_the_definition(report, runs, 
     [result] = report(runs)[0]["results"]
     rows = {row["order"]: row["by_tag"] for row in result["rows"]}
 
-    def gain(order, lang):
-        found = (rows[name][lang] for name in (order, f"random-{order}"))
-        ours, control = (
-            sum(one[tag]["contribution"]["value"] for tag in tags.FUNCTION_WORDS[lang] if tag in one) for one in found
-        )
-        return ours - control
+    def gain(order):
+        def contribution(lang):
+            found = rows[order][lang]
+            return sum(found[tag]["contribution"]["value"] for tag in tags.FUNCTION_WORDS[lang] if tag in found)
 
-    others = ["en", "de", "fr"]
-    expected = np.mean([gain(order, "hi") - np.mean([gain(order, lang) for lang in others]) for order in ("hi", "ja")])
+        return contribution("hi") - np.mean([contribution(lang) for lang in ("en", "de", "fr")])
+
     [one] = [one for one in result["contrasts"] if one["name"] == "function words"]
+    expected = np.mean([gain(order) - gain(f"random-{order}") for order in ("hi", "ja")])
     assert one["value"] == pytest.approx(expected, abs=1e-12) and one["low"] < one["value"] < one["high"]
-    assert tags.function_word_terms([("fr", "a")], {("fr", "a"): ("random-fr", "a")}, ["hi", "en"], "a") == []
-    assert tags.function_word_terms([("hi", "a")], {("hi", "a"): ("random-hi", "a")}, ["en"], "a") == []
+    single = {one["order"]: one for one in result["contrasts"] if one["name"] == "function words of one order"}
+    assert list(single) == ["hi", "ja"]
+    for order, one in single.items():
+        assert one["value"] == pytest.approx(gain(order), abs=1e-12) and one["p"] <= one["p_adjusted"]
+    pairs = [(("hi", "a"), ("random-hi", "a"))]
+    assert tags.function_word_terms(pairs, ["en"]) == tags.function_word_terms([], ["hi", "en"]) == []
 
 
 def test_tau_between_orders_is_kendalls():
