@@ -309,7 +309,8 @@ experiment() {
       [ $name = none ] || name=$source
       links=$work/$source/$lang.align; [ $source != manual ] || links=$D/udpos/manual-$lang.align
       ordered=$work/$source/train-$base${control[2]+-$seed}.${english##*.}
-      [ $kind != tagging ] || permutations=(--permutations $ordered.order)   # which word is which, for consistency
+      # Which word is which: for consistency in tagging, and for the closeness of languages' orders.
+      [ $kind != tagging ] && [ -n "${control[*]-}" ] || permutations=(--permutations $ordered.order)
       case $base in original | rdrop) ;; *)
         stage $ordered $PY reorder.py --task $format --input "$english" --alignment $links --output $ordered \
           --stats $ordered.json ${permutations[@]+"${permutations[@]}"} ${control[@]+"${control[@]}"} ;;
@@ -321,7 +322,7 @@ experiment() {
         *+both)        train=(--train "$english" --reordered $ordered) ;;
         *)             train=(--train $ordered) ;;
       esac
-      case $order in *+all) ;; *+*) train+=(${permutations[@]+"${permutations[@]}"}) ;; esac
+      case $kind-$order in *+all) ;; tagging-*+*) train+=(${permutations[@]+"${permutations[@]}"}) ;; esac
       case $kind in
         tagging) script="train_pos.py" options=$POS; [ $task = udpos ] || script+=" --task $task" ;;
         pairs)   script="train_xnli.py --task $task" options=$PAIRS ;;

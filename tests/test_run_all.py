@@ -227,8 +227,10 @@ def test_what_a_condition_is(project):
     assert taken("random-hi+all") == [f"{work}/train-random-hi+all-4.tsv", None, None, None]
     assert "--random-all" in reorder["train-random-hi+all-4.tsv"]
     assert "--random" in reorder["train-random-hi-4.tsv"] and "--reverse" in reorder["train-reverse.tsv"]
-    tags = plan(project, TASKS="xnli", ORDERS="hi+both")
-    assert "--permutations" not in str(tags)
+    pairs = plan(project, TASKS="xnli", ORDERS="hi+both", SEEDS="1", ALIGNERS="pretrained")
+    given = {words[1]: option(words, "--permutations") for words in pairs}
+    assert given["reorder.py"] == "runs/sample/work/encoder/xnli/pretrained/train-hi.tsv.order"
+    assert given["train_xnli.py"] is None  # no word of a pair has a label
 
 
 def test_strings_of_options_are_taken_whole(project):
