@@ -14,7 +14,8 @@ import os
 import numpy as np
 
 from data.files import InputError, read_lines
-from evaluation.contrasts import BASELINE, FIXED, split_order
+from evaluation.contrasts import ALIGNED, BASELINE, FIXED, split_order
+from evaluation.runs import read_statistics
 
 ALL = 8  # languages up to which every permutation of them is tried
 DRAWS, SEED = 9999, 1
@@ -48,20 +49,21 @@ def find_closeness(train, langs, aligner):
     """Return {condition: {language: tau}} of original English and an aligner's orders, {} without order files.
 
     train: {condition: training file}. The order of language M lies beside the training file of an order L, its name
-    with M in place of L, followed by .order. Languages whose file is missing or of other sentences are left out.
+    with M in place of L, followed by .order. Languages whose file is missing or of other sentences are left out, and
+    those with few words aligned (as its name followed by .json says), whose order is hardly their translation's.
     """
     keys = [key for key in train if key[1] == aligner and split_order(key[0])[::2] == (False, "")]
     keys = [key for key in keys if key[0] not in FIXED]
     signs = {}
-    for key in keys[:1]:
-        folder, name = os.path.split(train[key])
-        for lang in dict.fromkeys([*langs, *(key[0] for key in keys)]):
-            path = os.path.join(folder, name.replace(f"-{key[0]}.", f"-{lang}.") + ".order")
-            if lang != "en" and (order := read_order(path)):
-                signs[lang] = pair_signs(order)
-    if not keys or keys[0][0] not in signs:
+    for lang in dict.fromkeys([*(key[0] for key in keys), *langs]) if keys else ():
+        folder, name = os.path.split(train[keys[0]])
+        path = os.path.join(folder, name.replace(f"-{keys[0][0]}.", f"-{lang}."))
+        aligned = read_statistics([{"args": {"train": path}}]).get("aligned", 1.0)
+        if lang != "en" and aligned >= ALIGNED and (order := read_order(path + ".order")):
+            signs[lang] = pair_signs(order)
+    if not signs:
         return {}
-    weights = signs[keys[0][0]][1]
+    _, weights = next(iter(signs.values()))
     signs = {lang: one for lang, (one, weight) in signs.items() if np.array_equal(weight, weights)}
     signs["en"] = np.ones(len(weights), np.int8)
     orders = {key: "en" if key == BASELINE else key[0] for key in [BASELINE, *keys]}

@@ -183,6 +183,10 @@ def test_the_report_has_closeness_where_order_files_are(report, runs):  # noqa: 
     assert "| closeness | mean (pretrained) | a unit of tau |" in text.replace("all orders", "mean")
     assert "Gain against closeness" in page and "From English order to that of Hindi" in page
     assert page.count('class="adp"') >= 2 and "By tag: hi (pretrained) and its control" in page
+    (runs / "train-de.tsv.json").write_text('{"aligned": 0.2, "moved": 0.1, "kendall_tau": 0.9}\n')
+    [result] = report(runs)[0]["results"]
+    assert set(result["closeness"]["original"]) == {"en", "fr", "hi"}
+    os.remove(runs / "train-de.tsv.json")
     (runs / "train-fr.tsv.order").write_text("0 1 2\n")  # of other sentences
     (runs / "train-de.tsv.order").write_text("0 x\n")
     [result] = report(runs)[0]["results"]
