@@ -11,8 +11,7 @@ from evaluation.figures import clear, named, points, row_name
 NAMES = {"accuracy": "accuracy", "f1": "F1", "exact_match": "exact match"}
 COLUMNS = {"mean": "average", "mean_not_english": "average without en", None: "own language",
            "function words": "ADP and AUX", "tau": "a unit of tau"}  # fmt: skip
-UNCLEAR = "It is unclear whether an order helps its own language more than the others"
-HEADLINE = {  # of each contrast: what is said where it is not significant, of a gain, of a loss
+HEADLINE = {  # of each contrast: what is said where it is not significant (if anything), of a gain, of a loss
     "all orders": ("A translation's word order: no effect detected; {} would likely have been",
                    "A translation's word order gains {}", "A translation's word order costs {}"),
     "all random orders": ("Random word order: no effect detected; {} would likely have been",
@@ -20,6 +19,8 @@ HEADLINE = {  # of each contrast: what is said where it is not significant, of a
     "primary": ("A word order was not seen to help its own language more than others; {} likely would have been",
                 "A word order helps its own language more than others, by {}",
                 "A word order helps its own language less than others, by {}"),
+    "function words": (None, "A verb-last order helps function words where they stand behind their word, by {}",
+                       "A verb-last order harms function words where they stand behind their word, by {}"),
 }  # fmt: skip
 UNLEARNT = "Nothing can be said: even training on original English does not clearly beat the majority label."
 OWN = "Bold or framed: the language whose order the row was trained on. Only"
@@ -62,7 +63,7 @@ def headline(result):
                 for one in found
                 if (1 if one["value"] > 0 else -1) * clear(one) == outcome
             ]
-            parts += [f"{texts[outcome].format(' and '.join(numbers))}."] * bool(numbers)
+            parts += [f"{texts[outcome].format(' and '.join(numbers))}."] if numbers and texts[outcome] else []
     if not told:
         parts.append("Nothing can be said: with one seed, chance in training cannot be estimated.")
     elif not named(result, "primary"):

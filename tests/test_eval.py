@@ -589,6 +589,12 @@ def test_the_headline_says_what_was_found_and_what_could_have_been():
         "A word order was not seen to help its own language more than others; 2.5 points (joint links) likely would "
         "have been."
     )
+    words = [primary, {**worse, "name": "function words"}]
+    assert tables.headline({"learnt": True, "contrasts": words}).endswith(
+        " A verb-last order harms function words where they stand behind their word, by 1.3 points (joint links, p = 0.04)."
+    )
+    words[1]["p_adjusted"] = 0.06
+    assert "function words" not in tables.headline({"learnt": True, "contrasts": words})
     assert "with one seed" in tables.headline({"learnt": True, "contrasts": [unknown]})
     assert tables.headline({"learnt": False, "contrasts": [one]}) == tables.UNLEARNT
     two = [{**one, "order": "hi"}, {**one, "order": "rdrop", "aligner": "none"}, {**worse, "order": "zh"}]
